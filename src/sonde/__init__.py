@@ -1,0 +1,3 @@
+"""sonde: dynamic tracing for Linux, in Python."""
+
+__version__ = "0.1.0"

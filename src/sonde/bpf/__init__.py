@@ -1,0 +1,1 @@
+"""The BPF machine: instruction set, assembler, disassembler, helper table."""

@@ -1,0 +1,319 @@
+"""The C type model: what BTF, DWARF, tracefs formats and C source are all decoded into.
+
+Types are compared by identity or by `same_type`; they may be recursive (a struct holds a pointer to itself), so every
+reference to another type may be a thunk that is resolved on first use. Sizes and offsets are bytes unless
+a name ends in `_bits`. The layout is that of the target of the type source, never computed from the host.
+"""
+
+from __future__ import annotations
+
+from ..errors import FormatError
+from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Union
+
+    TypeRef = Union["CType", Callable[[], "CType"]]
+    MembersRef = Union["tuple[Member, ...]", Callable[[], "tuple[Member, ...]"]]
+
+
+class CType:
+    """Base of all C types. `size` is in bytes; 0 for void, functions, forward declarations, flexible arrays."""
+
+    __slots__ = ("name", "size")
+
+    def __init__(self, name: str, size: int) -> None:
+        self.name = name
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {declare(self)}>"
+
+    @property
+    def align(self) -> int:
+        """Natural alignment in bytes (1 at least)."""
+        return max(self.size, 1) if self.size in (1, 2, 4, 8, 16) else 1
+
+
+class Void(CType):
+    """`void`."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("void", 0)
+
+
+class Int(CType):
+    """An integer, `char` or `bool`. `encoding` is "int", "char" or "bool"."""
+
+    __slots__ = ("encoding", "signed")
+
+    def __init__(self, name: str, size: int, signed: bool, encoding: str = "int") -> None:
+        super().__init__(name, size)
+        self.signed = signed
+        self.encoding = encoding
+
+
+class Float(CType):
+    """`float`, `double`, `long double`: only their size matters here."""
+
+    __slots__ = ()
+
+
+class _Ref(CType):
+    """A type that refers to one other type, perhaps not decoded yet."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, name: str, size: int, target: TypeRef) -> None:
+        super().__init__(name, size)
+        self._target = target
+
+    @property
+    def target(self) -> CType:
+        """The type referred to; decoded on first use."""
+        if not isinstance(self._target, CType):
+            self._target = self._target()
+        return self._target
+
+
+class Pointer(_Ref):
+    """A pointer. `tag` is a BTF type tag such as "user", "percpu", "rcu", or ""."""
+
+    __slots__ = ("tag",)
+
+    def __init__(self, target: TypeRef, size: int = 8, tag: str = "") -> None:
+        super().__init__("", size, target)
+        self.tag = tag
+
+
+class Array(_Ref):
+    """`target name[count]`; a flexible array member has count 0. A matrix is an array of arrays."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, target: TypeRef, count: int) -> None:
+        super().__init__("", 0, target)
+        self.count = count
+
+    @property
+    def element(self) -> CType:
+        """The element type."""
+        return self.target
+
+    @property
+    def align(self) -> int:
+        return self.target.align
+
+
+class Qualified(_Ref):
+    """`const`, `volatile`, `restrict` or a BTF type tag (in `name`) around another type."""
+
+    __slots__ = ()
+
+    def __init__(self, qualifier: str, target: TypeRef) -> None:
+        super().__init__(qualifier, 0, target)
+
+
+class Typedef(_Ref):
+    """A named alias."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, target: TypeRef) -> None:
+        super().__init__(name, 0, target)
+
+
+class Member(Record, eq=False):
+    """One member of a struct or union. An anonymous struct or union member has the name ""."""
+
+    name: str
+    ctype: CType
+    offset_bits: int
+    width_bits: int = 0  # of a bit-field; 0: not a bit-field
+
+    @property
+    def offset(self) -> int:
+        """Offset in bytes (of a bit-field: of the byte in which it starts)."""
+        return self.offset_bits >> 3
+
+
+class Struct(CType):
+    """A struct or a union (`kind`). Its members are decoded on first use."""
+
+    __slots__ = ("_members", "kind", "type_id")
+
+    def __init__(self, kind: str, name: str, size: int, members: MembersRef, type_id: int = 0) -> None:
+        super().__init__(name, size)
+        self.kind = kind
+        self._members = members
+        self.type_id = type_id
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members in the order of their declaration."""
+        if not isinstance(self._members, tuple):
+            self._members = self._members()
+        return self._members
+
+    @property
+    def align(self) -> int:
+        return max((strip(m.ctype).align for m in self.members), default=1)
+
+    def get_member(self, name: str) -> Field | None:
+        """Find a member by name, also inside anonymous structs and unions; None when there is none."""
+        for member in self.members:
+            if member.name == name:
+                return Field((member,), member.offset_bits)
+        for member in self.members:
+            inner = strip(member.ctype)
+            if not member.name and isinstance(inner, Struct):
+                found = inner.get_member(name)
+                if found:
+                    return Field((member, *found.path), member.offset_bits + found.offset_bits)
+        return None
+
+    def iter_names(self) -> Iterator[str]:
+        """Yield every name that `get_member` finds, in order of declaration."""
+        for member in self.members:
+            if member.name:
+                yield member.name
+            else:
+                inner = strip(member.ctype)
+                if isinstance(inner, Struct):
+                    yield from inner.iter_names()
+
+
+class Field(Record, eq=False):
+    """A member found by name: the path of members to it through anonymous ones, and its offset from the outermost."""
+
+    path: tuple[Member, ...]
+    offset_bits: int
+
+    @property
+    def member(self) -> Member:
+        """The member that carries the name."""
+        return self.path[-1]
+
+    @property
+    def offset(self) -> int:
+        """Offset in bytes from the start of the outermost struct."""
+        return self.offset_bits >> 3
+
+
+class Enum(CType):
+    """An enumeration; `values` maps each name to its number."""
+
+    __slots__ = ("signed", "values")
+
+    def __init__(self, name: str, size: int, signed: bool, values: dict[str, int]) -> None:
+        super().__init__(name, size)
+        self.signed = signed
+        self.values = values
+
+    def find_names(self, number: int) -> list[str]:
+        """Return every name of `number`, in order of declaration."""
+        return [n for n, v in self.values.items() if v == number]
+
+
+class Param(Record, eq=False):
+    """One parameter of a function prototype; the name may be ""."""
+
+    name: str
+    ctype: CType
+
+
+class FuncProto(CType):
+    """A function type."""
+
+    __slots__ = ("_params", "_result", "variadic")
+
+    def __init__(
+        self, result: TypeRef, params: tuple[Param, ...] | Callable[[], tuple[Param, ...]], variadic: bool = False
+    ) -> None:
+        super().__init__("", 0)
+        self._result = result
+        self._params = params
+        self.variadic = variadic
+
+    @property
+    def result(self) -> CType:
+        """The type of the returned value."""
+        if not isinstance(self._result, CType):
+            self._result = self._result()
+        return self._result
+
+    @property
+    def params(self) -> tuple[Param, ...]:
+        """The parameters in order."""
+        if not isinstance(self._params, tuple):
+            self._params = self._params()
+        return self._params
+
+
+class Forward(CType):
+    """A struct, union or enum that is declared but not defined."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(name, 0)
+        self.kind = kind
+
+
+VOID = Void()
+BOOL = Int("bool", 1, False, "bool")
+CHAR = Int("char", 1, True, "char")
+INT8, UINT8 = Int("int8", 1, True), Int("uint8", 1, False)
+INT16, UINT16 = Int("int16", 2, True), Int("uint16", 2, False)
+INT32, UINT32 = Int("int32", 4, True), Int("uint32", 4, False)
+INT64, UINT64 = Int("int64", 8, True), Int("uint64", 8, False)
+
+_DEPTH_LIMIT = 64  # a chain of typedefs and qualifiers longer than this is a loop in corrupt debug information
+
+
+def strip(ctype: CType) -> CType:
+    """Return the type below typedefs and qualifiers. Raises FormatError when they form a loop."""
+    for _ in range(_DEPTH_LIMIT):
+        if not isinstance(ctype, (Typedef, Qualified)):
+            return ctype
+        ctype = ctype.target
+    raise FormatError("typedefs and qualifiers form a loop")
+
+
+def sizeof(ctype: CType) -> int:
+    """Return the size in bytes, through typedefs, qualifiers and arrays. 0 for incomplete types."""
+    ctype = strip(ctype)
+    if isinstance(ctype, Array):
+        return ctype.count * sizeof(ctype.target)
+    return ctype.size
+
+
+def declare(ctype: CType, name: str = "") -> str:
+    """Return a C declaration of `name` with this type ("struct foo *name[4]"); structs by name, not by body."""
+    if isinstance(ctype, Pointer):
+        inner = f"*{name}"
+        if isinstance(ctype.target, (Array, FuncProto)):
+            inner = f"({inner})"
+        return declare(ctype.target, inner)
+    if isinstance(ctype, Array):
+        return declare(ctype.target, f"{name}[{ctype.count or ''}]")
+    if isinstance(ctype, FuncProto):
+        params = [declare(p.ctype, p.name) for p in ctype.params]
+        if ctype.variadic:
+            params.append("...")
+        return declare(ctype.result, f"{name}({', '.join(params) or 'void'})")
+    if isinstance(ctype, Qualified):
+        if isinstance(ctype.target, Pointer):
+            return declare(ctype.target, f"{ctype.name} {name}".rstrip())
+        return f"{ctype.name} {declare(ctype.target, name)}"
+    if isinstance(ctype, (Struct, Forward)):
+        base = f"{ctype.kind} {ctype.name or '{...}'}"
+    elif isinstance(ctype, Enum):
+        base = f"enum {ctype.name or '{...}'}"
+    else:
+        base = ctype.name
+    return f"{base} {name}" if name and not name.startswith("[") else base + name

@@ -1,0 +1,186 @@
+"""Every exception that sonde raises on purpose, and the diagnostics that they carry.
+
+    SondeError
+    ├── UsageError            a wrong option or argument                              (exit 2)
+    ├── CompileError          a program text is wrong; carries one or more Diagnostic (exit 1)
+    ├── FormatError           bytes that are not what they should be: BTF, ELF, tracefs, /proc, trace files
+    ├── ProbeError            a probe does not exist or cannot be had here; carries close names
+    ├── FeatureError          the target lacks a feature that the program needs
+    ├── PrivilegeError        a capability is missing; names it
+    ├── KernelError           a system call was refused; carries the errno and what was asked
+    │   ├── VerifierError     the kernel's verifier refused a program; carries its log
+    │   └── AttachError       a loaded program could not be attached
+    ├── TargetError           the traced process or command cannot be started, found or traced
+    └── OutputError           the output cannot be written (disk full, closed descriptor)
+
+A message says what was asked, what was found, where, and what to do next. Library code raises; only `cli` prints.
+"""
+
+from __future__ import annotations
+
+from .record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Span(Record):
+    """A range of a source text. Lines and columns count from 1; the end column is the first one not covered."""
+
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+class Diagnostic(Record):
+    """One error or warning about a program text. `excerpt` is the text of line `span.line`, without its newline."""
+
+    severity: str  # "ERROR", "WARNING"
+    message: str
+    span: Span | None = None
+    excerpt: str = ""
+    hint: str = ""
+    notes: tuple[Diagnostic, ...] = ()  # the macro expansion chain, a first definition …
+
+    def render(self) -> str:
+        """Return the text as bpftrace prints it: place, message, source line, underline, hint; no trailing newline."""
+        if self.span is None:
+            text = f"{self.severity}: {self.message}"
+        else:
+            s = self.span
+            if s.end_line != s.line:
+                columns = ""
+                place = f"{s.file}:{s.line}-{s.end_line}"
+            else:
+                last = s.end_column - 1
+                columns = f"{s.column}-{last}" if last > s.column else f"{s.column}"
+                place = f"{s.file}:{s.line}:{columns}"
+            text = f"{place}: {self.severity}: {self.message}"
+            if self.excerpt:
+                width = (s.end_column if s.end_line == s.line else len(self.excerpt) + 1) - s.column
+                text += f"\n{self.excerpt}\n{_indent(self.excerpt, s.column)}{'~' * max(width, 1)}"
+        if self.hint:
+            text += f"\nHINT: {self.hint}"
+        for note in self.notes:
+            text += "\n" + note.render()
+        return text
+
+
+def _indent(excerpt: str, column: int) -> str:
+    """Spaces up to `column`, with the tabs of the source line kept so that the underline stays below its text."""
+    return "".join("\t" if c == "\t" else " " for c in excerpt[: column - 1]).ljust(column - 1)
+
+
+class SondeError(Exception):
+    """Base of all errors that sonde raises on purpose. `hint` says what to do next, in one sentence."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def render(self) -> str:
+        """Return the full text for a terminal, without a trailing newline."""
+        return f"ERROR: {self.message}" + (f"\nHINT: {self.hint}" if self.hint else "")
+
+
+class UsageError(SondeError):
+    """A wrong option, argument or combination of them."""
+
+
+class CompileError(SondeError):
+    """A program text that cannot be compiled. `diagnostics` holds at least one error."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic]) -> None:
+        super().__init__(diagnostics[0].message)
+        self.diagnostics = tuple(diagnostics)
+
+    def render(self) -> str:
+        return "\n".join(d.render() for d in self.diagnostics)
+
+
+class FormatError(SondeError):
+    """Bytes that are not what their name promises. `path` and `offset` (bytes, -1: unknown) say where."""
+
+    def __init__(self, message: str, *, path: str = "", offset: int = -1, hint: str = "") -> None:
+        place = path + (f" at byte {offset}" if offset >= 0 else "")
+        super().__init__(f"{place}: {message}" if place else message, hint=hint)
+        self.path = path
+        self.offset = offset
+
+
+class ProbeError(SondeError):
+    """A probe that does not exist here, or whose form is wrong. `close` lists similar names that do exist."""
+
+    def __init__(self, message: str, *, close: Sequence[str] = (), hint: str = "") -> None:
+        if close and not hint:
+            hint = "did you mean " + ", ".join(close) + "?"
+        super().__init__(message, hint=hint)
+        self.close = tuple(close)
+
+
+class FeatureError(SondeError):
+    """The target machine lacks `feature`, a name of the feature table."""
+
+    def __init__(self, message: str, *, feature: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.feature = feature
+
+
+class PrivilegeError(SondeError):
+    """The process lacks `capability` (one name such as CAP_BPF, or "")."""
+
+    def __init__(self, message: str, *, capability: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.capability = capability
+
+
+class KernelError(SondeError):
+    """The kernel refused a request. `errno` is its number, `what` the request in words."""
+
+    def __init__(self, what: str, errno: int, *, hint: str = "") -> None:
+        import os
+
+        super().__init__(f"{what}: {os.strerror(errno)}", hint=hint)
+        self.what = what
+        self.errno = errno
+
+
+class VerifierError(KernelError):
+    """The kernel's verifier refused program `program`. `log` is its full log, `summary` the line that matters."""
+
+    def __init__(
+        self,
+        program: str,
+        errno: int,
+        *,
+        log: str = "",
+        summary: str = "",
+        diagnostic: Diagnostic | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(f"the kernel refused to load program {program}", errno, hint=hint)
+        self.program = program
+        self.log = log
+        self.summary = summary
+        self.diagnostic = diagnostic
+
+    def render(self) -> str:
+        text = self.diagnostic.render() + "\n" if self.diagnostic else ""
+        text += super().render()
+        return text + (f"\nverifier: {self.summary}" if self.summary else "")
+
+
+class AttachError(KernelError):
+    """A loaded program could not be attached to its probe."""
+
+
+class TargetError(SondeError):
+    """The traced process or command cannot be started, found or traced."""
+
+
+class OutputError(SondeError):
+    """The output cannot be written."""

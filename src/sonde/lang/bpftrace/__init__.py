@@ -1,0 +1,1 @@
+"""The bpftrace language, 0.17 to 0.27."""

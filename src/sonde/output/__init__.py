@@ -1,0 +1,1 @@
+"""Printers: rows and snapshots to text and JSON."""

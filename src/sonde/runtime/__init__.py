@@ -1,0 +1,1 @@
+"""A session: load, attach, poll, decode, symbolise, detach."""

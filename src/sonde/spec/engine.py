@@ -1,0 +1,156 @@
+"""The protocols that engines, outputs and controls follow, and the rows that pass between them."""
+
+from __future__ import annotations
+
+from ..record import Record
+from .layout import Layout
+from .object import EventSpec, ObjectSpec, ProbeSpec, ViewSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any, Protocol
+
+    from .layout import Frame
+
+    class Link(Protocol):
+        """A program attached to a probe. Closing detaches; closing twice is harmless."""
+
+        @property
+        def how(self) -> str:
+            """The attach method in use ("uprobe_multi", "perf_event ioctl"), and what was tried before it."""
+            ...
+
+        def close(self) -> None: ...
+
+    class Map(Protocol):
+        """A live map, by raw bytes. Per-CPU maps return the values of all possible CPUs, in CPU order."""
+
+        def lookup(self, key: bytes) -> list[bytes] | None:
+            """Return the value (one item; per-CPU maps: one for each possible CPU), or None when absent."""
+            ...
+
+        def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
+            """Store `value` (per-CPU maps: the same for each CPU)."""
+            ...
+
+        def delete(self, key: bytes) -> bool:
+            """Remove `key`; False when it was absent."""
+            ...
+
+        def items(self) -> Iterator[tuple[bytes, list[bytes]]]:
+            """Yield all entries, in batches where the kernel can."""
+            ...
+
+        def close(self) -> None: ...
+
+    class Reader(Protocol):
+        """Reads a ring buffer."""
+
+        def fileno(self) -> int: ...
+
+        def drain(self, handle: Callable[[memoryview, int, int], object]) -> int:
+            """Call handle(buffer, start, size) for each waiting record; return their number. Never blocks."""
+            ...
+
+        def close(self) -> None: ...
+
+    class LoadedObject(Protocol):
+        """An object in an engine. Closing it detaches, unloads and frees everything that it made."""
+
+        spec: ObjectSpec
+        maps: Mapping[str, Map]
+
+        def attach(self, probes: Sequence[ProbeSpec]) -> list[Link]:
+            """Attach several probes of one program at once (one multi link where the engine can)."""
+            ...
+
+        def run(self, program: str) -> int:
+            """Run a begin, end or self program once, now; return its return code."""
+            ...
+
+        def reader(self) -> Reader:
+            """Open the reader of `spec.ringbuf`."""
+            ...
+
+        def close(self) -> None: ...
+
+    class Engine(Protocol):
+        """Turns specs into live things."""
+
+        name: str
+
+        def load(self, spec: ObjectSpec) -> LoadedObject: ...
+
+    class Symbolizer(Protocol):
+        """Names addresses. Never raises for an address that it does not know."""
+
+        def resolve(self, space: str, pid: int, addr: int) -> Frame: ...
+
+    class Printer(Protocol):
+        """Where rows and snapshots go. `close` flushes. All may raise OutputError."""
+
+        def attached(self, count: int) -> None:
+            """All probes are in place."""
+            ...
+
+        def row(self, row: Row) -> None:
+            """One event."""
+            ...
+
+        def snapshot(self, snapshot: Snapshot) -> None:
+            """A map, whole or in part, as it was at one moment."""
+            ...
+
+        def lost(self, count: int) -> None:
+            """`count` more events found no room since the last call."""
+            ...
+
+        def message(self, severity: str, text: str) -> None:
+            """A warning or error of the session itself; goes to stderr."""
+            ...
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    class Control(Protocol):
+        """What rows may ask of the session (exit, clear, zero, print a map)."""
+
+        def exit(self, code: int) -> None: ...
+        def clear(self, view: str) -> None: ...
+        def zero(self, view: str) -> None: ...
+        def snapshot(self, view: str) -> Snapshot: ...
+
+
+class Row(Record, eq=False):
+    """One decoded event. `values` match `event.fields` in number and order (see `layout` for their types)."""
+
+    event: EventSpec
+    values: tuple[Any, ...]
+
+    def __init__(self, event: EventSpec, values: tuple[Any, ...]) -> None:  # made once an event: keep it short
+        self.event = event  # type: ignore[misc]
+        self.values = values  # type: ignore[misc]
+
+
+class Entry(Record):
+    """One entry of a snapshot; a scalar view has one entry with the key None."""
+
+    key: Any
+    value: Any
+
+
+class Snapshot(Record, eq=False):
+    """The entries of a view, reduced over CPUs, in no particular order; `top` and `div` are print()'s arguments."""
+
+    view: ViewSpec
+    entries: tuple[Entry, ...]
+    top: int = 0
+    div: int = 0
+    single: bool = False  # print(@m[k]): one entry was asked for
+
+    @property
+    def key(self) -> Layout | None:
+        """Layout of the keys."""
+        return self.view.key

@@ -1,0 +1,220 @@
+"""What a compiled object consists of: programs, maps, events, views, probes. No file descriptor, no live handle."""
+
+from __future__ import annotations
+
+from ..errors import Span
+from ..record import Record
+from .layout import Layout, LayoutField
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class MapSpec(Record):
+    """A kernel map to be created. `type` is the kernel's name in lower case: "hash", "percpu_array", "ringbuf" …
+
+    `initial` is written to entry 0 after creation (globals). `inner` is the template of a map-in-map.
+    """
+
+    name: str
+    type: str
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int = 0
+    initial: bytes = b""
+    frozen: bool = False  # read-only for programs and user space once `initial` is written
+    inner: MapSpec | None = None
+    pinning: str = ""
+    key: Layout | None = None
+    value: Layout | None = None
+
+
+class Reloc(Record):
+    """A place in a program's instructions that is filled in when it is loaded.
+
+    kind         meaning                                                              uses
+    map          64-bit immediate load becomes the map's descriptor                   symbol
+    map_value    64-bit immediate load becomes the address of byte `addend` of entry 0 symbol, addend
+    subprogram   call or address of a local function: instruction offset              symbol
+    kfunc        call by BTF id                                                       symbol
+    core         immediate or offset follows a CO-RE access; see CoreAccess           core
+    kconfig, ksym: reserved for objects
+    """
+
+    pc: int  # index of the instruction (a 64-bit immediate load counts as two)
+    kind: str
+    symbol: str = ""
+    addend: int = 0
+    core: CoreAccess | None = None
+
+
+class CoreAccess(Record):
+    """A CO-RE relocation: `kind` as libbpf numbers and names them ("field_byte_offset", "field_exists" …).
+
+    `type_name` is "struct task_struct"; `path` the member names and array indices from it; `value` what the
+    compiler put into the instruction for its own target.
+    """
+
+    kind: str
+    type_name: str
+    path: tuple[str | int, ...]
+    value: int
+
+
+class LineInfo(Record):
+    """Instruction `pc` and those after it, up to the next entry, come from `span`; `text` is that source line."""
+
+    pc: int
+    span: Span
+    text: str
+
+
+class ProgramSpec(Record):
+    """One program. `type` is the kernel's name in lower case: "kprobe", "tracepoint", "raw_tracepoint", "tracing",
+    "perf_event", "xdp" …; `attach_type` likewise ("trace_fentry", "trace_iter", "" for none).
+
+    `insns` is machine code, 8 bytes an instruction. Subprograms follow the main function in the same code.
+    `attach_btf` names the function or type that a tracing program is verified against ("vfs_read", "task").
+    """
+
+    name: str
+    type: str
+    insns: bytes
+    relocs: tuple[Reloc, ...] = ()
+    attach_type: str = ""
+    attach_btf: str = ""
+    lines: tuple[LineInfo, ...] = ()
+    license: str = "GPL"
+    sleepable: bool = False
+    helpers: tuple[str, ...] = ()  # names of the helpers called, for privilege and feature messages
+    stack_bytes: int = 0
+
+
+class ProbeSpec(Record):
+    """One place to attach `program` to. `name` is the full probe name as scripts see it ("kprobe:vfs_read").
+
+    type            target fields used
+    begin, end, self  `event` for self ("signal:SIGUSR1")
+    interval        period_ns (one CPU)
+    profile         period_ns or frequency_hz, each CPU
+    software, hardware  event (kernel's perf event name), count
+    tracepoint      category, event
+    rawtracepoint   event, module
+    kprobe, kretprobe  symbol, offset or address, module
+    fentry, fexit   symbol, module
+    uprobe, uretprobe  path, offset (file offset), symbol (for messages), pid
+    usdt            path, offset (file offset), semaphore_offset, category (provider), event, pid, cookie
+    watchpoint      address, length, mode ("r", "w", "x" combined), pid
+    iter            event (the iterator's name), pin
+    """
+
+    name: str
+    type: str
+    program: str
+    category: str = ""
+    event: str = ""
+    module: str = ""
+    symbol: str = ""
+    path: str = ""
+    offset: int = 0
+    address: int = 0
+    period_ns: int = 0
+    frequency_hz: int = 0
+    count: int = 0
+    length: int = 0
+    mode: str = ""
+    pid: int = 0  # 0: every process
+    semaphore_offset: int = 0
+    cookie: int = 0  # bpf_get_attach_cookie() in the program
+    pin: str = ""
+    span: Span | None = None
+
+
+class EventSpec(Record):
+    """One kind of record that programs write to the ring buffer, or that sonde itself makes.
+
+    Wire: u32 event id (`ident`), u32 reserved, then `fields` at their offsets from the record's start, `size` in all.
+    `kind` tells output and control what to do with a row:
+
+    kind         params                                   fields
+    printf       segments (see format.Segment)            the arguments
+    errorf, warnf, debugf   the same                      the arguments
+    print        (none)                                   one: the value
+    print_map    view, top, div                           (none) or top/div when not constant
+    print_entry  view                                     one: the key
+    clear, zero  view                                     (none)
+    exit         (none)                                   one: code
+    time         format                                   (none): printed at the moment of reading
+    join         (none)                                   the parts, one string each, and the separator
+    cat          segments, max_bytes                      the arguments of the file name's format
+    system       segments                                 the arguments of the command's format
+    helper_error helper, message, source place            one: the return code
+    skboutput    path                                     len, data
+    """
+
+    ident: int
+    kind: str
+    size: int
+    fields: tuple[LayoutField, ...] = ()
+    params: tuple[tuple[str, Any], ...] = ()
+    span: Span | None = None
+
+    def get_param(self, name: str, default: Any = None) -> Any:
+        """Return the parameter `name`, or `default`."""
+        for key, value in self.params:
+            if key == name:
+                return value
+        return default
+
+
+class Segment(Record):
+    """A piece of a format string: literal text (`conversion` is "") or one conversion.
+
+    `flags` of "-+ #0", `width`, `precision` (-1: none), `conversion` one of d i u o x X c s p r rx rh gr.
+    """
+
+    text: str = ""
+    conversion: str = ""
+    flags: str = ""
+    width: int = 0
+    precision: int = -1
+
+
+class ViewSpec(Record):
+    """A map as the user knows it ("@bytes"): a typed window on a kernel map.
+
+    A keyed view is a whole map. A scalar view (`key` is None) is `offset` bytes into entry 0 of `map`, which may hold
+    many views; `set_offset` is the byte that tells whether it was ever assigned (-1: always; or implied by the value,
+    as in a count that is not 0). `per_cpu` values are reduced over CPUs by the kind of `value`.
+
+    Buckets of a hist, lhist or tseries view of kind "bucket" are part of the key (`bucket_offset` bytes into it, u32 or
+    u64 by key size) unless `whole` says that the value holds all of them.
+    """
+
+    name: str
+    map: str
+    key: Layout | None
+    value: Layout
+    per_cpu: bool = False
+    offset: int = 0
+    set_offset: int = -1
+    whole: bool = True
+    bucket_offset: int = 0
+    declared: bool = True  # shown at exit
+
+
+class ObjectSpec(Record):
+    """All that an engine needs to load and a session to run. Names are unique within each tuple."""
+
+    programs: tuple[ProgramSpec, ...]
+    maps: tuple[MapSpec, ...] = ()
+    probes: tuple[ProbeSpec, ...] = ()
+    events: tuple[EventSpec, ...] = ()
+    views: tuple[ViewSpec, ...] = ()
+    strings: tuple[str, ...] = ()
+    ringbuf: str = ""  # name of the map that events are written to
+    lost: str = ""  # name of the per-CPU array whose u64 entry 0 counts events that found no room
+    stacks: tuple[tuple[str, str], ...] = ()  # (layout param "map" value, map name): reserved for stack trace maps
+    btf: bytes = b""  # the object's own BTF, when it ships one

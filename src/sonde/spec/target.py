@@ -1,0 +1,42 @@
+"""Target: every fact about the machine that a program will run on.
+
+Compiling is a pure function of (program, Target). A target of the running machine is made by `kernel.target`; one
+of another kernel is made from its BTF file and a feature table.
+"""
+
+from __future__ import annotations
+
+from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from ..debuginfo.btf import Btf
+    from ..debuginfo.tracefs import TracepointFormat
+
+    class Features(Protocol):
+        """The feature table: ask by name, never by version. Unknown names raise KeyError."""
+
+        def have(self, name: str) -> bool:
+            """Tell whether the target has feature `name`: "helper:loop", "map:ringbuf", "link:kprobe_multi" …"""
+            ...
+
+
+class Target(Record, eq=False):
+    """The machine to compile for. The callables are lazy and cached by whoever made them.
+
+    `btf()` raises FeatureError where the kernel has no BTF. `tracepoint(category, event)` raises ProbeError.
+    `ksym(name)` returns the address of a kernel symbol, or 0.
+    """
+
+    arch: str  # "x86_64", "aarch64"
+    release: str  # for messages only, never for decisions
+    page_bytes: int
+    possible_cpus: int
+    features: Features
+    btf: Callable[[], Btf]
+    tracepoint: Callable[[str, str], TracepointFormat]
+    ksym: Callable[[str], int]
+    kconfig: Callable[[str], str]
