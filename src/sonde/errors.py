@@ -36,7 +36,7 @@ class Span(Record):
 
 
 class Diagnostic(Record):
-    """One error or warning about a program text. `excerpt` is the text of line `span.line`, without its newline."""
+    """One error or warning about a program text. `excerpt` is the text of the lines of `span`, without the last newline."""
 
     severity: str  # "ERROR", "WARNING"
     message: str
@@ -51,17 +51,11 @@ class Diagnostic(Record):
             text = f"{self.severity}: {self.message}"
         else:
             s = self.span
-            if s.end_line != s.line:
-                columns = ""
-                place = f"{s.file}:{s.line}-{s.end_line}"
-            else:
-                last = s.end_column - 1
-                columns = f"{s.column}-{last}" if last > s.column else f"{s.column}"
-                place = f"{s.file}:{s.line}:{columns}"
-            text = f"{place}: {self.severity}: {self.message}"
+            one_line = s.end_line == s.line
+            columns = f":{s.column}-{s.end_column}" if one_line else f"-{s.end_line}"
+            text = f"{s.file}:{s.line}{columns}: {self.severity}: {self.message}"
             if self.excerpt:
-                width = (s.end_column if s.end_line == s.line else len(self.excerpt) + 1) - s.column
-                text += f"\n{self.excerpt}\n{_indent(self.excerpt, s.column)}{'~' * max(width, 1)}"
+                text += "\n" + (_underlined(self.excerpt, s) if one_line else self.excerpt)
         if self.hint:
             text += f"\nHINT: {self.hint}"
         for note in self.notes:
@@ -69,9 +63,15 @@ class Diagnostic(Record):
         return text
 
 
-def _indent(excerpt: str, column: int) -> str:
-    """Spaces up to `column`, with the tabs of the source line kept so that the underline stays below its text."""
-    return "".join("\t" if c == "\t" else " " for c in excerpt[: column - 1]).ljust(column - 1)
+def _underlined(excerpt: str, span: Span) -> str:
+    """One source line, tabs widened as bpftrace widens them, and `~~~` below the span."""
+    before, inside = excerpt[: span.column - 1], excerpt[span.column - 1 : span.end_column - 1]
+    indent = " " * max(len(before.replace("\t", _TAB)), span.column - 1)
+    mark = "~" * max(len(inside.replace("\t", _TAB)), span.end_column - span.column)
+    return excerpt.replace("\t", _TAB) + "\n" + indent + mark
+
+
+_TAB = "    "
 
 
 class SondeError(Exception):

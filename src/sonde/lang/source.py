@@ -1,4 +1,8 @@
-"""Source: a program text that can say where in it something stands."""
+"""Source: a program text that can say where in it something stands.
+
+A `Place` is a `Span` that knows its text: it holds two offsets, and counts lines and columns only when somebody asks.
+A parser makes one for each node, nearly all of which nobody ever looks at.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,15 @@ class Source:
             self._starts = starts
         return self._starts
 
-    def span(self, start: int, end: int) -> Span:
+    def span(self, start: int, end: int) -> Place:
         """Return the Span of the characters start..end (end excluded)."""
+        return Place(self, start, end)
+
+    def locate(self, offset: int) -> tuple[int, int]:
+        """Return line and column, both from 1, of the character at `offset`."""
         starts = self._line_starts()
-        line = bisect_right(starts, start)
-        end_line = bisect_right(starts, end)
-        return Span(self.name, line, start - starts[line - 1] + 1, end_line, end - starts[end_line - 1] + 1)
+        line = bisect_right(starts, offset)
+        return line, offset - starts[line - 1] + 1
 
     def line(self, number: int) -> str:
         """Return the text of line `number` (from 1), without its newline; "" beyond the end."""
@@ -47,4 +54,52 @@ class Source:
         self, message: str, span: Span, *, severity: str = "ERROR", hint: str = "", notes: tuple[Diagnostic, ...] = ()
     ) -> Diagnostic:
         """Make a Diagnostic about `span` of this text."""
-        return Diagnostic(severity, message, span, self.line(span.line), hint, notes)
+        excerpt = "\n".join(self.line(n) for n in range(span.line, span.end_line + 1))
+        return Diagnostic(severity, message, span, excerpt, hint, notes)
+
+
+class Place(Span):
+    """A Span of `source.text[start:end]`, counted out on first use. It equals any Span of the same place."""
+
+    __slots__ = ("end", "source", "start")
+
+    def __init__(self, source: Source, start: int, end: int) -> None:
+        self.source = source
+        self.start = start
+        self.end = end
+
+    def __getattr__(self, name: str) -> object:
+        """Fill the fields of Span; only called while they are unset."""
+        if name not in Span._fields:
+            raise AttributeError(name)
+        self.file = self.source.name  # type: ignore[misc]
+        self.line, self.column = self.source.locate(self.start)  # type: ignore[misc]
+        self.end_line, self.end_column = self.source.locate(self.end)  # type: ignore[misc]
+        return object.__getattribute__(self, name)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Place):
+            return (self.source, self.start, self.end) == (other.source, other.start, other.end)
+        if isinstance(other, Span):
+            return all(getattr(self, f) == getattr(other, f) for f in Span._fields)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Span, *(getattr(self, f) for f in Span._fields)))
+
+    def __repr__(self) -> str:
+        return f"Place({self.file}:{self.line}:{self.column}-{self.end_line}:{self.end_column})"
+
+    @property
+    def text(self) -> str:
+        """The characters covered."""
+        return self.source.text[self.start : self.end]
+
+
+def diagnose(
+    span: Span, message: str, *, severity: str = "ERROR", hint: str = "", notes: tuple[Diagnostic, ...] = ()
+) -> Diagnostic:
+    """Make a Diagnostic about `span`, with its source line when the span is a Place (as in every parsed tree)."""
+    if isinstance(span, Place):
+        return span.source.diagnostic(message, span, severity=severity, hint=hint, notes=notes)
+    return Diagnostic(severity, message, span, "", hint, notes)

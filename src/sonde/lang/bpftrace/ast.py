@@ -7,7 +7,7 @@ pass that rewrites makes new nodes with the old spans. A node that a macro expan
 
 from __future__ import annotations
 
-from ...errors import Span
+from ...errors import Diagnostic, Span
 from ...record import Record
 
 
@@ -299,7 +299,7 @@ class MapDecl(Node, eq=False):
 
 
 class MacroParam(Node, eq=False):
-    """A macro's parameter: "$v" (by name), "@m", "ident" (an expression) or `typeof(T)` (kind "type")."""
+    """A macro's parameter. `kind` is "var" (`$v`, by name), "map" (`@m`), "expr" (`ident`) or "type" (`typeof(T)`)."""
 
     kind: str
     name: str
@@ -328,6 +328,12 @@ class Import(Node, eq=False):
     path: str
 
 
+class LocalImport(Statement, eq=False):
+    """`import "stdlib/…";` inside a block."""
+
+    path: str
+
+
 class CDefinition(Node, eq=False):
     """C text at the top of a script: directives, struct, union, enum, typedef definitions, verbatim."""
 
@@ -344,3 +350,4 @@ class Program(Node, eq=False):
     macros: tuple[Macro, ...] = ()
     subprograms: tuple[Subprogram, ...] = ()
     probes: tuple[Probe, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()  # what the passes so far had to say; never fatal

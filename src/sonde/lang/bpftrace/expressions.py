@@ -1,0 +1,472 @@
+"""Tokens to expressions: precedence climbing over unary, postfix and primary expressions, casts and type names.
+
+`ExpressionParser` also keeps the token cursor. Blocks and `if` are expressions too; their statements come from the subclass.
+"""
+
+from __future__ import annotations
+
+from ..source import Place, Source
+from . import ast
+from .fault import Fault
+from .lexer import Lexer, Token, skip_layout
+
+PRECEDENCE = {
+    "||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7,
+    "<<": 8, ">>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10,
+}  # fmt: skip
+_TYPE_WORDS = """bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 string buffer inet void none
+    kstack_t ustack_t ksym_t usym_t username_t timestamp macaddr_t cgroup_path_t timestamp_mode min_t max_t sum_t count_t avg_t
+    stats_t umin_t umax_t usum_t uavg_t ustats_t hist_t lhist_t tseries_t"""
+BUILTIN_TYPES = frozenset(_TYPE_WORDS.split())
+_C_WORDS = frozenset(["signed", "unsigned", "char", "short", "int", "long"])
+_BUILTINS = frozenset(["args", "ctx", "kstack", "nsecs", "pid", "tid", "ustack"])
+_PREFIX = frozenset("*!~-")
+_STARTS_OPERAND = frozenset(["name", "int", "string", "var", "map", "param", "(", "-", "!", "~", "*", "&", "bad"])
+
+MAX_DEPTH = 64  # of parentheses, blocks, casts and prefix operators within each other
+MAX_CHAIN = 250  # operators, members or `else if` in one row: they make deep trees too
+
+
+class ExpressionParser:
+    """A cursor over tokens, and the grammar of expressions. `token` is the next token; `done` ends the last one taken."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.lexer = Lexer(source)
+        self.text = self.lexer.text
+        self.token = Token("end", None, 0, 0)
+        self.done = 0
+        self.depth = 0
+        self._tokens: list[Token] = []
+        self._next = 0
+
+    # cursor ---------------------------------------------------------------------------------------------------
+
+    def start_at(self, offset: int) -> None:
+        """Put the cursor on the token at `offset`, leaving whatever was scanned before."""
+        self._tokens = self.lexer.scan(offset)
+        self.token = self._tokens[0]
+        self._next = 1
+        self.done = offset
+
+    def take(self) -> Token:
+        """Move past the current token and return it."""
+        token = self.token
+        self.done = token.end
+        if self._next == len(self._tokens):
+            self._tokens = self.lexer.scan(token.end)
+            self._next = 0
+        self.token = self._tokens[self._next]
+        self._next += 1
+        return token
+
+    def look(self, distance: int = 1) -> Token:
+        """Return a token behind the current one, without moving."""
+        while self._next + distance > len(self._tokens):
+            last = self._tokens[-1]
+            if last.kind == "end":
+                return last
+            self._tokens += self.lexer.scan(last.end)
+        return self._tokens[self._next + distance - 1]
+
+    def accept(self, kind: str) -> bool:
+        """Take the current token if it is a `kind`."""
+        if self.token.kind != kind:
+            return False
+        self.take()
+        return True
+
+    def accept_word(self, word: str) -> bool:
+        """Take the current token if it is the name `word`."""
+        if self.token.kind != "name" or self.token.value != word:
+            return False
+        self.take()
+        return True
+
+    def expect(self, kind: str) -> Token:
+        """Take a token of this kind. Raises Fault."""
+        if self.token.kind != kind:
+            raise self.fault(f"expected '{kind}'")
+        return self.take()
+
+    def expect_name(self, message: str) -> str:
+        """Take a name, keywords included. Raises Fault with `message`."""
+        if self.token.kind != "name":
+            raise self.fault(message)
+        return self.take().value  # type: ignore[no-any-return]
+
+    def fault(self, message: str, hint: str = "") -> Fault:
+        """Make the error that `message` is about the current token; a token that is itself wrong says so instead."""
+        token = self.token
+        if token.kind == "bad":
+            return token.value  # type: ignore[no-any-return]
+        return Fault(message, token.start, token.end, hint)
+
+    def fault_since(self, start: int, message: str, hint: str = "") -> Fault:
+        """Make an error about the text from `start` to the last token taken."""
+        return Fault(message, start, self.done, hint)
+
+    def span(self, start: int) -> Place:
+        """Return the place from `start` to the end of the last token taken."""
+        return Place(self.source, start, self.done)
+
+    def enter(self) -> None:
+        """Go one level deeper; every `enter` is paired with `self.depth -= 1`, except on the way of a Fault."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.fault(f"nested deeper than {MAX_DEPTH} levels", "split the expression with scratch variables.")
+
+    def check_chain(self, length: int) -> None:
+        """Refuse chains that would make the tree too deep to walk."""
+        if length > MAX_CHAIN:
+            raise self.fault(f"more than {MAX_CHAIN} operators in a row", "split it with scratch variables.")
+
+    # operators ------------------------------------------------------------------------------------------------
+
+    def parse_expression(self) -> ast.Expr:
+        """Any expression: `c ? a : b` binds loosest."""
+        start = self.token.start
+        condition = self.parse_binary(1)
+        if self.token.kind != "?":
+            return condition
+        self.enter()
+        self.take()
+        then = None if self.token.kind == ":" else self.parse_expression()
+        self.expect(":")
+        otherwise = self.parse_expression()
+        self.depth -= 1
+        return ast.Ternary(self.span(start), condition, then, otherwise)
+
+    def parse_binary(self, level: int) -> ast.Expr:
+        """Infix operators that bind at least as tight as `level`."""
+        start = self.token.start
+        left = self.parse_unary()
+        length = 0
+        while True:
+            op = self.token.kind
+            binds = PRECEDENCE.get(op, 0)
+            if binds < level or (op == "/" and self._ends_predicate()):
+                return left
+            length += 1
+            self.check_chain(length)
+            self.take()
+            right = self.parse_binary(binds + 1)
+            left = ast.Binary(self.span(start), op, left, right)
+
+    def _ends_predicate(self) -> bool:
+        """A `/` directly before a block is the end of a predicate, never a division."""
+        return self.text[skip_layout(self.text, self.token.end)] == "{"
+
+    def parse_unary(self) -> ast.Expr:
+        """Prefix operators."""
+        token = self.token
+        kind = token.kind
+        if kind in _PREFIX:
+            self.enter()
+            self.take()
+            operand = self.parse_unary()
+            self.depth -= 1
+            return ast.Unary(self.span(token.start), kind, operand)
+        if kind == "++" or kind == "--":
+            self.take()
+            start = self.token.start
+            operand = self.parse_postfix()
+            if not isinstance(operand, (ast.Variable, ast.Map, ast.MapAccess)):
+                raise self.fault_since(start, _INCREMENT)
+            return ast.Unary(self.span(token.start), kind, operand)
+        if kind == "&":
+            self.take()
+            if self.token.kind not in ("var", "map"):
+                raise self.fault("address-of operator (&) can only be used on a map or variable")
+            return ast.Unary(self.span(token.start), kind, self._sigil_alone(), False)
+        return self.parse_postfix()
+
+    def _sigil_alone(self) -> ast.Expr:
+        token = self.take()
+        place = Place(self.source, token.start, token.end)
+        return ast.Variable(place, token.value) if token.kind == "var" else ast.Map(place, token.value)
+
+    def parse_postfix(self) -> ast.Expr:
+        """A primary expression with its members, indices, `++` and `--`."""
+        start = self.token.start
+        expr = self.parse_primary()
+        length = 0
+        while True:
+            kind = self.token.kind
+            if kind == "." or kind == "->":
+                expr = self._parse_member(expr, start, kind)
+            elif kind == "[":
+                self.take()
+                index = self.parse_expression()
+                self.expect("]")
+                expr = ast.IndexAccess(self.span(start), expr, index)
+            elif kind == "++" or kind == "--":
+                operator = self.take()
+                if not isinstance(expr, (ast.Variable, ast.Map, ast.MapAccess)):
+                    raise self.fault_since(operator.start, _INCREMENT)
+                expr = ast.Unary(self.span(start), kind, expr, True)
+            else:
+                return expr
+            length += 1
+            self.check_chain(length)
+
+    def _parse_member(self, operand: ast.Expr, start: int, kind: str) -> ast.Expr:
+        self.take()
+        if kind == "." and self.token.kind == "int":
+            index = self.take().value
+            return ast.TupleAccess(self.span(start), operand, index)
+        name = self.expect_name(f"expected field name after '{kind}'")
+        return ast.FieldAccess(self.span(start), operand, name, kind == "->")
+
+    # primary expressions --------------------------------------------------------------------------------------
+
+    def parse_primary(self) -> ast.Expr:
+        """Names, calls, literals, variables, maps, and everything in brackets."""
+        token = self.token
+        kind = token.kind
+        if kind == "name":
+            return self._parse_name()
+        if kind == "int":
+            self.take()
+            return ast.Integer(self.span(token.start), token.value, self.text[token.start : token.end])
+        if kind == "string":
+            self.take()
+            return ast.String(self.span(token.start), token.value)
+        if kind == "var":
+            self.take()
+            return ast.Variable(self.span(token.start), token.value)
+        if kind == "map":
+            return self._parse_map()
+        if kind == "param":
+            self.take()
+            place = self.span(token.start)
+            return ast.Positional(place, token.value) if token.value else ast.PositionalCount(place)
+        if kind == "(":
+            self.enter()
+            expr = self._parse_parenthesis()
+            self.depth -= 1
+            return expr
+        if kind == "{":
+            return self.parse_block(True)
+        raise self.fault("expected expression")
+
+    def parse_block(self, value: bool) -> ast.BlockExpr:
+        """`{ … }`, whose last expression is its value if `value` (see the statement parser)."""
+        raise NotImplementedError
+
+    def parse_if(self) -> ast.IfExpr:
+        """`if c { … } else …`; the cursor is on `if`."""
+        raise NotImplementedError
+
+    def _parse_map(self) -> ast.Expr:
+        token = self.take()
+        map_ = ast.Map(self.span(token.start), token.value)
+        if self.token.kind != "[":
+            return map_
+        self.take()
+        first = self.token.start
+        keys = [self.parse_expression()]
+        while self.accept(","):
+            keys.append(self.parse_expression())
+        key = keys[0] if len(keys) == 1 else ast.TupleExpr(self.span(first), tuple(keys))
+        self.expect("]")
+        return ast.MapAccess(self.span(token.start), map_, key)
+
+    def _parse_name(self) -> ast.Expr:
+        token = self.token
+        word = token.value
+        special = _SPECIAL.get(word)
+        if special is not None:
+            return special(self)  # type: ignore[no-any-return]
+        self.take()
+        if self.token.kind == "(":
+            return self._parse_call(token)
+        return ast.Identifier(self.span(token.start), word)
+
+    def _parse_call(self, name: Token) -> ast.Expr:
+        self.enter()
+        self.take()
+        args: list[ast.Expr | ast.TypeName] = []
+        if self.token.kind != ")":
+            args.append(self._parse_argument())
+            while self.accept(","):
+                args.append(self._parse_argument())
+        self.expect(")")
+        self.depth -= 1
+        return ast.Call(self.span(name.start), name.value, tuple(args))
+
+    def _parse_argument(self) -> ast.Expr | ast.TypeName:
+        token = self.token
+        if token.kind == "name":
+            if token.value == "typeof":
+                return self.parse_type()
+            if token.value in _TAGS and self.look().kind == "name":
+                return self.parse_type()
+        return self.parse_expression()
+
+    def _parse_boolean(self) -> ast.Expr:
+        token = self.take()
+        return ast.Boolean(self.span(token.start), token.value == "true")
+
+    def _parse_sizeof(self) -> ast.Expr:
+        start = self.take().start
+        self.expect("(")
+        operand = self.parse_type_or_expression(")")
+        self.expect(")")
+        return ast.Sizeof(self.span(start), operand)
+
+    def _parse_offsetof(self) -> ast.Expr:
+        start = self.take().start
+        self.expect("(")
+        operand = self.parse_type_or_expression(",")
+        self.expect(",")
+        path = [self.expect_name("expected a member name")]
+        while self.accept("."):
+            path.append(self.expect_name("expected a member name"))
+        self.expect(")")
+        return ast.Offsetof(self.span(start), operand, tuple(path))
+
+    def _parse_typeinfo(self) -> ast.Expr:
+        start = self.take().start
+        self.expect("(")
+        operand = self.parse_type_or_expression(")")
+        self.expect(")")
+        return ast.Call(self.span(start), "typeinfo", (operand,))
+
+    def _parse_comptime(self) -> ast.Expr:
+        start = self.take().start
+        self.enter()
+        operand = self.parse_unary()
+        self.depth -= 1
+        return ast.Comptime(self.span(start), operand)
+
+    # parentheses ----------------------------------------------------------------------------------------------
+
+    def _parse_parenthesis(self) -> ast.Expr:
+        """Cast, record, tuple or grouping."""
+        start = self.take().start
+        if self.accept(")"):
+            return ast.TupleExpr(self.span(start), ())
+        if self.token.kind == "name":
+            if self.look().kind == "=" and not is_builtin(self.token.value):
+                return self._parse_record(start)
+            cast = self._try_cast(start)
+            if cast is not None:
+                return cast
+        first = self.parse_expression()
+        if self.token.kind != ",":
+            self.expect(")")
+            return first
+        items = [first]
+        while self.accept(",") and self.token.kind != ")":
+            items.append(self.parse_expression())
+        self.expect(")")
+        return ast.TupleExpr(self.span(start), tuple(items))
+
+    def _parse_record(self, start: int) -> ast.Expr:
+        names: list[str] = []
+        items: list[ast.Expr] = []
+        while True:
+            at = self.token.start
+            name = self.expect_name("expected identifier")
+            self.expect("=")
+            items.append(self.parse_expression())
+            if name in names:
+                raise self.fault_since(at, f"Named argument list already contains name: {name}")
+            names.append(name)
+            if not self.accept(",") or self.token.kind == ")":
+                break
+        self.expect(")")
+        return ast.RecordExpr(self.span(start), tuple(names), tuple(items))
+
+    def _try_cast(self, start: int) -> ast.Expr | None:
+        """Parse `T)operand` if that is what follows; else leave the cursor where it was."""
+        if is_builtin(self.token.value):
+            return None
+        here = (self.token, self._next, self.done)
+        type_ = self._try_type()
+        if type_ is None or self.token.kind != ")" or self.look().kind not in _STARTS_OPERAND:
+            self.token, self._next, self.done = here
+            return None
+        self.take()
+        operand = self.parse_unary()
+        return ast.Cast(self.span(start), type_, operand)
+
+    # types ----------------------------------------------------------------------------------------------------
+
+    def parse_type(self) -> ast.TypeName:
+        """A type name or `typeof(…)`, with pointer and array suffixes. Raises Fault."""
+        start = self.token.start
+        word = self.expect_name("expected type name")
+        operand: ast.Expr | ast.TypeName | None = None
+        if word == "typeof" and self.token.kind == "(":
+            self.enter()
+            self.take()
+            operand = self.parse_type_or_expression(")")
+            self.expect(")")
+            self.depth -= 1
+            word = ""
+        elif word in _TAGS:
+            word += " " + self.expect_name("expected identifier")
+        elif word in _C_WORDS:
+            while self.token.kind == "name" and self.token.value in _C_WORDS:
+                word += " " + self.take().value
+        return self._parse_suffixes(start, word, operand)
+
+    def _parse_suffixes(self, start: int, name: str, operand: ast.Expr | ast.TypeName | None) -> ast.TypeName:
+        pointers = 0
+        dims: list[int | None] = []
+        length = 0
+        while self.token.kind in ("*", "["):
+            length += 1
+            self.check_chain(length)
+            if self.accept("*"):
+                if dims:  # a pointer to an array: the array becomes the operand
+                    inner = ast.TypeName(self.span(start), name, pointers, tuple(dims), operand)
+                    name, pointers, dims, operand = "", 0, [], inner
+                pointers += 1
+                continue
+            self.take()
+            dims.append(self.take().value if self.token.kind == "int" else None)
+            self.expect("]")
+        return ast.TypeName(self.span(start), name, pointers, tuple(dims), operand)
+
+    def _try_type(self) -> ast.TypeName | None:
+        here = (self.token, self._next, self.done, self.depth)
+        try:
+            return self.parse_type()
+        except Fault:
+            self.token, self._next, self.done, self.depth = here
+            return None
+
+    def parse_type_or_expression(self, closer: str) -> ast.Expr | ast.TypeName:
+        """What `sizeof` and its like take. A bare unknown name is an expression: it may be a typedef or a macro's argument."""
+        token = self.token
+        if token.kind == "name" and not is_builtin(token.value) and token.value not in _SPECIAL_CALLS:
+            here = (self.token, self._next, self.done)
+            type_ = self._try_type()
+            if type_ is not None and self.token.kind == closer:
+                known = type_.name in BUILTIN_TYPES or " " in type_.name or type_.name in _C_WORDS or not type_.name
+                if known or type_.pointers or type_.dims:
+                    return type_
+            self.token, self._next, self.done = here
+        return self.parse_expression()
+
+
+_INCREMENT = "increment/decrement requires a variable or map"
+_TAGS = frozenset(["struct", "union", "enum"])
+_SPECIAL = {
+    "true": ExpressionParser._parse_boolean,
+    "false": ExpressionParser._parse_boolean,
+    "if": lambda parser: parser.parse_if(),
+    "sizeof": ExpressionParser._parse_sizeof,
+    "offsetof": ExpressionParser._parse_offsetof,
+    "typeinfo": ExpressionParser._parse_typeinfo,
+    "comptime": ExpressionParser._parse_comptime,
+}
+_SPECIAL_CALLS = frozenset(["sizeof", "offsetof", "typeinfo", "comptime", "true", "false", "if"])
+
+
+def is_builtin(name: str) -> bool:
+    """Tell whether a bare `name` can only be a value of the tracer, never a type, a record's field or a macro argument."""
+    return name in _BUILTINS or (name[:3] == "arg" and name[3:].isdigit())
