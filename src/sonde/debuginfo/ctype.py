@@ -83,11 +83,18 @@ class _Ref(CType):
 class Pointer(_Ref):
     """A pointer. `tag` is a BTF type tag such as "user", "percpu", "rcu", or ""."""
 
-    __slots__ = ("tag",)
+    __slots__ = ("_tag",)
 
-    def __init__(self, target: TypeRef, size: int = 8, tag: str = "") -> None:
+    def __init__(self, target: TypeRef, size: int = 8, tag: str | Callable[[], str] = "") -> None:
         super().__init__("", size, target)
-        self.tag = tag
+        self._tag = tag
+
+    @property
+    def tag(self) -> str:
+        """The tag; read from the type source on first use."""
+        if not isinstance(self._tag, str):
+            self._tag = self._tag()
+        return self._tag
 
 
 class Array(_Ref):
