@@ -1,0 +1,116 @@
+"""What `sonde trace` and `bpftrace` share: the options that run a script, and the step from them to the API."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..api.trace import TraceOptions
+from ..errors import UsageError
+from .options import Option
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..lang.source import Source
+    from .options import Arguments
+
+SCRIPT_OPTIONS = (
+    Option("program", ("-e",), "the program text", "PROGRAM"),
+    Option("command", ("-c", "--cmd"), "start COMMAND, trace until it ends", "COMMAND"),
+    Option("pid", ("-p", "--pid"), "trace this process only; ends with it", "PID"),
+    Option("format", ("-f",), "output format: text or json", "FORMAT"),
+    Option("output", ("-o", "--output"), "write the output to FILE", "FILE"),
+    Option("buffering", ("-B",), "output buffering: none, line or full", "MODE"),
+    Option("quiet", ("-q", "--quiet"), "no message but the script's own and errors"),
+    Option("verbose", ("-v", "--verbose"), "say how each probe was attached"),
+    Option("warnings", ("-k", "--warnings"), "show failed helper calls (twice: end on them)"),
+    Option("no_warnings", ("--no-warnings",), "hide the compiler's warnings"),
+    Option("unsafe", ("--unsafe",), "allow functions that change the system: signal(), system(), override() ..."),
+    Option("dry_run", ("--dry-run",), "attach, then leave at once"),
+    Option("include_dir", ("-I",), "search imports in DIR", "DIR"),
+    Option("include", ("--include",), "import FILE before the script", "FILE"),
+    Option("probe_filter", ("--probe-filter",), "attach only probes whose full name matches REGEX", "REGEX"),
+    Option("without", ("--no-feature",), "do without these kernel features: kprobe_multi,uprobe_multi ...", "LIST"),
+    Option("traceable", ("--traceable-functions",), "read the kernel's traceable functions from FILE", "FILE"),
+)
+
+
+def run_script(arguments: Arguments) -> int:
+    """Run (or explain) the script that a command line names; returns the exit status."""
+    source, parameters = find_source(arguments)
+    options = trace_options(arguments, parameters)
+    if arguments.have("explain"):
+        from ..api.trace import explain
+
+        for stage, text in explain(source, options):
+            sys.stdout.write(f"== {stage}\n{text}\n\n")
+        return 0
+    from ..api.trace import trace
+
+    return trace(source, options)
+
+
+def find_source(arguments: Arguments) -> tuple[Source, tuple[str, ...]]:
+    """Return the script (from -e, a file, or "-" for stdin) and its positional parameters."""
+    from ..lang.source import Source
+
+    words = arguments.positionals
+    if "program" in arguments.options:
+        return Source("stdin", arguments.options["program"]), words
+    if not words:
+        raise UsageError("no program: give -e 'PROGRAM', a file, or - for standard input")
+    if words[0] == "-":
+        return Source("stdin", sys.stdin.read()), words[1:]
+    try:
+        with open(words[0], encoding="utf-8", errors="surrogateescape") as file:
+            return Source(words[0], file.read()), words[1:]
+    except OSError as error:
+        hint = f"to run it as a program text: -e '{words[0]}'" if "{" in words[0] else ""
+        raise UsageError(f"cannot read the script {words[0]}: {error.strerror}", hint=hint) from None
+
+
+def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOptions:
+    """Turn a command line's words into TraceOptions. Raises UsageError."""
+    named = []
+    for word in arguments.rest:
+        if not word.startswith("--"):
+            parameters = (*parameters, word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        named.append((name, value if equals else None))
+    if arguments.get("pid") and arguments.get("command"):
+        raise UsageError("-p and -c exclude each other: a command that is started here has a process of its own")
+    return TraceOptions(
+        pid=_pid(arguments.get("pid")),
+        command=arguments.get("command"),
+        unsafe=bool(arguments.have("unsafe")),
+        params=parameters,
+        named=tuple(named),
+        format=_choice(arguments, "format", ("text", "json")),
+        output=arguments.get("output"),
+        buffering=_choice(arguments, "buffering", ("", "none", "line", "full")),
+        quiet=bool(arguments.have("quiet")),
+        verbose=bool(arguments.have("verbose")),
+        warnings=0 if arguments.have("no_warnings") else 1 + arguments.have("warnings"),
+        dry_run=bool(arguments.have("dry_run")),
+        probe_filter=arguments.get("probe_filter"),
+        without=tuple(filter(None, arguments.get("without").split(","))),
+        include=tuple(filter(None, (arguments.get("include_dir"),))),
+        traceable_functions=arguments.get("traceable"),
+        notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
+    )
+
+
+def _pid(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdigit() or not 0 < int(text) < 1 << 22:
+        raise UsageError(f"-p needs a process id, not {text!r}")
+    return int(text)
+
+
+def _choice(arguments: Arguments, key: str, choices: tuple[str, ...]) -> str:
+    value = arguments.get(key, choices[0])
+    if value not in choices:
+        raise UsageError(f"{key} must be one of {', '.join(c for c in choices if c)}, not {value!r}")
+    return value

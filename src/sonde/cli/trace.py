@@ -1,0 +1,28 @@
+"""`sonde trace`: run a bpftrace script, or explain how it would be compiled."""
+
+from __future__ import annotations
+
+import sys
+
+from .options import HELP, Option, format_help, parse
+from .script import SCRIPT_OPTIONS, run_script
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OPTIONS = (
+    *SCRIPT_OPTIONS,
+    Option("explain", ("--explain",), "print syntax tree, types, IR, bytecode and attach plan; run nothing"),
+    HELP,
+)
+USAGE = "sonde trace [option...] -e 'PROGRAM' | FILE | - [PARAMETER...] [-- --NAME=VALUE...]"
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the subcommand; returns the exit status."""
+    arguments = parse(OPTIONS, words)
+    if arguments.have("help"):
+        sys.stdout.write(format_help(USAGE, OPTIONS))
+        return 0
+    return run_script(arguments)

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The README's test command: installs what the tests need (in a virtual environment, and Debian packages where we may),
+# then checks style and types and runs all tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(gcc libc6-dev python3-venv bpftrace qemu-system-x86 qemu-system-common busybox-static systemtap-sdt-dev zstd)
+missing=()
+if command -v dpkg-query >/dev/null; then
+  for p in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+  done
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -q >/dev/null 2>&1 || echo "apt-get update failed; going on with the lists that are here"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null \
+      || echo "could not install ${missing[*]}: the tests that need them will say SKIP"
+  else
+    echo "not installed: ${missing[*]}: the tests that need them will say SKIP"
+  fi
+fi
+
+venv=${SONDE_VENV:-.venv}
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/python" -m pip install -q --disable-pip-version-check -e '.[dev]'
+
+# Tracefs is where the events are; a container may lack the mount. It is what every distribution mounts at boot.
+if [ "$(id -u)" = 0 ] && [ -d /sys/kernel/tracing ] && [ ! -e /sys/kernel/tracing/events ]; then
+  mount -t tracefs nodev /sys/kernel/tracing 2>/dev/null || echo "cannot mount tracefs: tests that need it will say SKIP"
+fi
+
+"$venv/bin/ruff" check .
+"$venv/bin/ruff" format --check .
+"$venv/bin/mypy"
+"$venv/bin/python" -m pytest "$@"
