@@ -448,7 +448,7 @@ class _LazyMember(Member, eq=False):
     __slots__ = ("_btf", "_flagged", "_word")
 
     def __init__(self, btf: Btf, name: str, word: int, flagged: bool) -> None:
-        self.name = name
+        setattr(self, self._fields[0], name)
         self._btf = btf
         self._word = word
         self._flagged = flagged
@@ -458,12 +458,13 @@ class _LazyMember(Member, eq=False):
             raise AttributeError(field)
         btf, words = self._btf, self._btf._words
         type_id, place = words[self._word + 1], words[self._word + 2]
-        self.ctype = btf._ref(type_id)
         if self._flagged:
-            self.offset_bits, self.width_bits = place & 0xFFFFFF, place >> 24
+            offset, width = place & 0xFFFFFF, place >> 24
         else:
             shift, width = btf._old_bit_field(type_id)
-            self.offset_bits, self.width_bits = place + shift, width
+            offset = place + shift
+        for name, value in zip(("ctype", "offset_bits", "width_bits"), (btf._ref(type_id), offset, width)):
+            setattr(self, name, value)
         return getattr(self, field)
 
 
