@@ -10,6 +10,10 @@ from bisect import bisect_right
 
 from ..errors import Diagnostic, Span
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class Source:
     """A text and its name ("stdin" for -e, a file's path otherwise)."""
@@ -53,20 +57,28 @@ class Source:
     def diagnostic(
         self, message: str, span: Span, *, severity: str = "ERROR", hint: str = "", notes: tuple[Diagnostic, ...] = ()
     ) -> Diagnostic:
-        """Make a Diagnostic about `span` of this text."""
+        """Make a Diagnostic about `span` of this text; a Place of another text is quoted from that one."""
+        if isinstance(span, Place):
+            if span.source is not self:
+                return span.source.diagnostic(message, span, severity=severity, hint=hint, notes=notes)
+            notes += tuple(p.source.diagnostic("expanded from", p, severity=severity) for p in span.iter_calls())
         excerpt = "\n".join(self.line(n) for n in range(span.line, span.end_line + 1))
         return Diagnostic(severity, message, span, excerpt, hint, notes)
 
 
 class Place(Span):
-    """A Span of `source.text[start:end]`, counted out on first use. It equals any Span of the same place."""
+    """A Span of `source.text[start:end]`, counted out on first use. It equals any Span of the same place.
 
-    __slots__ = ("end", "source", "start")
+    What a macro expansion made stands in the macro's text; `call` is then the place of the call, and diagnostics say so.
+    """
 
-    def __init__(self, source: Source, start: int, end: int) -> None:
+    __slots__ = ("call", "end", "source", "start")
+
+    def __init__(self, source: Source, start: int, end: int, call: Place | None = None) -> None:
         self.source = source
         self.start = start
         self.end = end
+        self.call = call
 
     def __getattr__(self, name: str) -> object:
         """Fill the fields of Span; only called while they are unset."""
@@ -89,6 +101,13 @@ class Place(Span):
 
     def __repr__(self) -> str:
         return f"Place({self.file}:{self.line}:{self.column}-{self.end_line}:{self.end_column})"
+
+    def iter_calls(self) -> Iterator[Place]:
+        """Yield the places of the macro calls that led here, innermost first."""
+        place = self.call
+        while place is not None:
+            yield Place(place.source, place.start, place.end)
+            place = place.call
 
     @property
     def text(self) -> str:

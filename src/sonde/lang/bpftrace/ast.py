@@ -1,8 +1,8 @@
 """The syntax tree of a bpftrace script.
 
 Nodes compare and hash by identity, so that side tables (node -> type) can be plain dicts. They are never changed: a
-pass that rewrites makes new nodes with the old spans. A node that a macro expansion made has `origin` spans in the
-`Expansions` side table of the macro pass, not here.
+pass that rewrites makes new nodes with the old spans. A node that a macro expansion made has a span in the macro's text
+whose `call` is the place of the call (see `source.Place`); `source.diagnose` makes the "expanded from" notes of it.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ class MapDecl(Node, eq=False):
 
 
 class MacroParam(Node, eq=False):
-    """A macro's parameter. `kind` is "var" (`$v`, by name), "map" (`@m`), "expr" (`ident`) or "type" (`typeof(T)`)."""
+    """A macro's parameter. `kind` is "var" (`$v`, by name), "map" (`@m`) or "expr" (an expression, a type, a member)."""
 
     kind: str
     name: str
@@ -351,3 +351,6 @@ class Program(Node, eq=False):
     subprograms: tuple[Subprogram, ...] = ()
     probes: tuple[Probe, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()  # what the passes so far had to say; never fatal
+    words: frozenset[str] = (
+        frozenset()
+    )  # all bare names and names of calls, "$1" and "$#": tells passes what to look for

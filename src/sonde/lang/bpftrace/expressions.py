@@ -37,6 +37,8 @@ class ExpressionParser:
         self.token = Token("end", None, 0, 0)
         self.done = 0
         self.depth = 0
+        self.words: set[str] = set()
+        self.macro_params: frozenset[str] = frozenset()
         self._tokens: list[Token] = []
         self._next = 0
 
@@ -239,6 +241,7 @@ class ExpressionParser:
             return self._parse_map()
         if kind == "param":
             self.take()
+            self.words.add(self.text[token.start : token.end])
             place = self.span(token.start)
             return ast.Positional(place, token.value) if token.value else ast.PositionalCount(place)
         if kind == "(":
@@ -279,6 +282,7 @@ class ExpressionParser:
         if special is not None:
             return special(self)  # type: ignore[no-any-return]
         self.take()
+        self.words.add(word)
         if self.token.kind == "(":
             return self._parse_call(token)
         return ast.Identifier(self.span(token.start), word)
@@ -380,12 +384,21 @@ class ExpressionParser:
         return ast.RecordExpr(self.span(start), tuple(names), tuple(items))
 
     def _try_cast(self, start: int) -> ast.Expr | None:
-        """Parse `T)operand` if that is what follows; else leave the cursor where it was."""
+        """Parse `T)operand` if that is what follows; else leave the cursor where it was.
+
+        `(x) - 1` with a macro's parameter x is a subtraction; with any other name that is not a builtin it is a cast.
+        """
         if is_builtin(self.token.value):
             return None
         here = (self.token, self._next, self.done)
         type_ = self._try_type()
-        if type_ is None or self.token.kind != ")" or self.look().kind not in _STARTS_OPERAND:
+        operand_kind = self.look().kind
+        if (
+            type_ is None
+            or self.token.kind != ")"
+            or operand_kind not in _STARTS_OPERAND
+            or (type_.name in self.macro_params and operand_kind in ("-", "*", "&") and not type_.pointers)
+        ):
             self.token, self._next, self.done = here
             return None
         self.take()
@@ -429,6 +442,8 @@ class ExpressionParser:
             self.take()
             dims.append(self.take().value if self.token.kind == "int" else None)
             self.expect("]")
+        if isinstance(operand, ast.TypeName) and not pointers and not dims:
+            return operand
         return ast.TypeName(self.span(start), name, pointers, tuple(dims), operand)
 
     def _try_type(self) -> ast.TypeName | None:

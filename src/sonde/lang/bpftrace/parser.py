@@ -78,6 +78,7 @@ class Parser(StatementParser):
             tuple(self.subprograms),
             tuple(self.probes),
             tuple(self.warnings),
+            frozenset(self.words),
         )
 
     def _next_item(self) -> bool:
@@ -88,6 +89,7 @@ class Parser(StatementParser):
         start = self.at
         parse, offset = self._find_item(start)
         self.depth = 0
+        self.macro_params = frozenset()
         try:
             self.at = offset
             parse(self)
@@ -215,6 +217,7 @@ class Parser(StatementParser):
             while self.accept(","):
                 params.append(self._parse_macro_param())
         self.expect(")")
+        self.macro_params = frozenset(p.name for p in params)
         body = self.parse_block(True)
         self.macros.append(ast.Macro(self.span(start), name, tuple(params), body))
         self.at = self.done
@@ -227,14 +230,9 @@ class Parser(StatementParser):
             self.take()
             return ast.MacroParam(self.span(token.start), token.kind, token.value)
         name = self.expect_name("expected macro argument ($var, @map, or identifier)")
-        kind = "expr"
-        if name == "typeof" and self.accept("("):
-            name = self.expect_name("expected type name")
-            self.expect(")")
-            kind = "type"
         if is_builtin(name):
             raise self.fault_since(token.start, f"builtin '{name}' can't be used as a macro argument")
-        return ast.MacroParam(self.span(token.start), kind, name)
+        return ast.MacroParam(self.span(token.start), "expr", name)
 
     def _parse_subprogram(self) -> None:
         self.start_at(self.at)
