@@ -214,6 +214,7 @@ class StatementParser(ExpressionParser):
             raise self.fault("expected string after 'import'")
         path = self.take().value
         self.expect(";")
+        self.words.add("import")
         return ast.LocalImport(self.span(start), path)
 
 
