@@ -34,6 +34,10 @@ if TYPE_CHECKING:
             """Store `value` (per-CPU maps: the same for each CPU)."""
             ...
 
+        def update_each(self, key: bytes, values: Sequence[bytes]) -> None:
+            """Store one value for each possible CPU, in CPU order (per-CPU maps only)."""
+            ...
+
         def delete(self, key: bytes) -> bool:
             """Remove `key`; False when it was absent."""
             ...
@@ -121,6 +125,18 @@ if TYPE_CHECKING:
         def clear(self, view: str) -> None: ...
         def zero(self, view: str) -> None: ...
         def snapshot(self, view: str) -> Snapshot: ...
+
+
+class LineFormat(Record, eq=False):
+    """A row that prints as one `%` operation on raw bytes: what a session needs to skip values and rows altogether.
+
+    A printer may have the method `line_format(event) -> LineFormat | None`. `takes` says for each field of the event
+    what `pattern` wants: "signed", "unsigned" (an int) or "bytes" (a string up to its NUL). `emit` takes the text.
+    """
+
+    pattern: bytes
+    takes: tuple[str, ...]
+    emit: Callable[[bytes], object]
 
 
 class Row(Record, eq=False):

@@ -1,0 +1,402 @@
+"""A session: an object is loaded, its probes attached, its records turned into rows, and all of it taken out again.
+
+Nothing here waits longer than it must: one epoll holds the ring buffer, the signals, the child and the traced process.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from ..errors import FormatError, SondeError, TargetError
+from ..record import Record
+from ..spec.engine import Row, Snapshot
+from .clocks import Clocks
+from .decode import Surroundings, event_decoder, line_writer
+from .snapshot import View
+from .stacks import StackSource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ..spec.engine import Engine, Link, LoadedObject, Printer, Reader, Symbolizer
+    from ..spec.object import EventSpec, ObjectSpec, ProbeSpec
+    from .child import Child
+
+    Handler = Callable[[memoryview, int, int], object]
+else:
+    import _signal  # `signal` imports enum, which costs 2 ms of start-up
+
+# Probes that the session runs itself, in place of attaching them.
+RUN_BY_HAND = ("begin", "end", "self")
+LOSS_CHECK_S = 0.1
+
+
+class SessionOptions(Record):
+    """How to run. `pid`: end with this process. `print_maps`: show the maps at the end. `trailer`: of cut strings."""
+
+    pid: int = 0
+    print_maps: bool = True
+    dry_run: bool = False
+    signals: bool = True  # handle SIGINT, SIGTERM, SIGUSR1; False: the caller does (stop(), and other threads)
+    strict: bool = False  # a failed helper call ends the session
+
+
+class Session:
+    """One run of one object. `run` may be called once; everything is released when it returns or raises."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: ObjectSpec,
+        printer: Printer,
+        options: SessionOptions | None = None,
+        *,
+        child: Child | None = None,
+        symbolizer: Symbolizer | None = None,
+    ) -> None:
+        self.spec = spec
+        self.printer = printer
+        self.options = options or SessionOptions()
+        self.links: list[Link] = []
+        self.exit_code = 0
+        self.garbled = 0  # records that could not be decoded
+        self._engine = engine
+        self._child = child
+        self._symbolizer = symbolizer
+        self._views: dict[str, View] = {}
+        self._stopping = False
+        self._lost_seen = 0
+        self._loss_check_at = 0.0
+        self._signals_seen = 0
+
+    # The course of a session ------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Load, attach, print rows until the end; return the exit code of the script. Raises SondeError."""
+        self._loaded: LoadedObject = self._engine.load(self.spec)
+        self._reader: Reader | None = None
+        self._poll = select.epoll()
+        self._wakeup: tuple[int, int] | None = None
+        self._old_handlers: list[tuple[int, Any]] = []
+        self._pidfd = -1
+        try:
+            self._prepare()
+            self._start()
+            if not self.options.dry_run:
+                self._loop()
+                self._finish()
+            return self.exit_code
+        finally:
+            self._release()
+
+    def stop(self) -> None:
+        """End the session soon, from a signal handler or a row's handler: end probes run, maps are printed."""
+        self._stopping = True
+
+    def _prepare(self) -> None:
+        """Open the reader, make the handlers, catch the signals."""
+        loaded, spec = self._loaded, self.spec
+        if self._symbolizer is None:
+            from .symbols import LiveSymbolizer
+
+            self._symbolizer = LiveSymbolizer()
+        self._around = Surroundings(
+            spec.strings,
+            symbolizer=self._symbolizer,
+            stacks=StackSource(loaded.maps, self._symbolizer),
+            clocks=Clocks(),
+        )
+        for view in spec.views:
+            self._views[view.name] = View(view, loaded.maps[view.map], self._around)
+        self._make_handlers()
+        if spec.ringbuf:
+            self._reader = loaded.reader()
+            self._poll.register(self._reader.fileno(), select.EPOLLIN)
+        if self.options.signals:
+            self._catch_signals()
+        if self._child is not None:
+            self._poll.register(self._child.fileno(), select.EPOLLIN)
+        if self.options.pid:
+            self._pidfd = _open_process(self.options.pid)
+            self._poll.register(self._pidfd, select.EPOLLIN)
+
+    def _start(self) -> None:
+        """Run the begin probes, attach the others, let the child go."""
+        probes = self.spec.probes
+        for probe in probes:
+            if probe.type == "begin":
+                self._loaded.run(probe.program)
+        if not self._stopping:
+            for group in attach_groups(probes):
+                self.links += self._loaded.attach(group)
+        self.printer.attached(len(probes))
+        if self._child is not None and not self.options.dry_run:
+            self._child.release()
+        if all(probe.type in ("begin", "end") for probe in probes):
+            self._stopping = True
+
+    def _loop(self) -> None:
+        """Print rows until something ends the session."""
+        self._drain()
+        poll = self._poll.poll
+        reader = self._reader.fileno() if self._reader is not None else -1
+        while not self._stopping:
+            ready = poll(LOSS_CHECK_S if self._loss_check_at else -1)
+            for fd, _ in ready:
+                if fd == reader:
+                    self._drain()
+                elif self._wakeup is not None and fd == self._wakeup[0]:
+                    self._handle_signals()
+                else:  # the child or the traced process has ended
+                    self._stopping = True
+            if self._loss_check_at and time.monotonic() >= self._loss_check_at:
+                self._report_loss()
+
+    def _finish(self) -> None:
+        """Detach, run the end probes, print what is left and the maps."""
+        self._drain()
+        self._detach()
+        for probe in self.spec.probes:
+            if probe.type == "end":
+                self._loaded.run(probe.program)
+        self._drain()
+        self._report_loss()
+        if self.options.print_maps:
+            for view in self.spec.views:
+                if view.declared:
+                    self.printer.snapshot(self._views[view.name].snapshot())
+        self.printer.flush()
+
+    def _detach(self) -> None:
+        while self.links:
+            self.links.pop().close()
+
+    def _release(self) -> None:
+        """Take everything out again, whatever happened; the first failure is raised after all was tried."""
+        failures: list[Exception] = []
+        steps: list[Callable[[], None]] = [self._detach]
+        if self._reader is not None:
+            steps.append(self._reader.close)
+        steps.append(self._loaded.close)
+        if self._child is not None:
+            steps.append(self._child.close)
+        steps += [self._poll.close, self._restore_signals]
+        for step in steps:
+            try:
+                step()
+            except (SondeError, OSError) as failure:
+                failures.append(failure)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        if failures:
+            raise failures[0]
+
+    # Signals ----------------------------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> None:
+        """SIGINT and SIGTERM end the session in order, once; SIGUSR1 runs the self probes."""
+        self._wakeup = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        wanted = [_signal.SIGINT, _signal.SIGTERM]
+        if any(probe.type == "self" for probe in self.spec.probes):
+            wanted.append(_signal.SIGUSR1)
+        try:
+            for number in wanted:
+                self._old_handlers.append((number, _signal.signal(number, self._on_signal)))
+        except ValueError:  # not the main thread: whoever runs it there has stop()
+            return
+        self._poll.register(self._wakeup[0], select.EPOLLIN)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if number == _signal.SIGUSR1:
+            self._signals_seen += 1
+        else:
+            self._stopping = True
+            _signal.signal(number, _signal.SIG_DFL)  # the second one does what it always does
+        assert self._wakeup is not None
+        try:
+            os.write(self._wakeup[1], b"s")
+        except OSError:
+            pass  # the pipe is full: then the loop wakes up anyway
+
+    def _handle_signals(self) -> None:
+        assert self._wakeup is not None
+        os.read(self._wakeup[0], 4096)
+        while self._signals_seen:
+            self._signals_seen -= 1
+            for probe in self.spec.probes:
+                if probe.type == "self":
+                    self._loaded.run(probe.program)
+
+    def _restore_signals(self) -> None:
+        for number, handler in self._old_handlers:
+            _signal.signal(number, handler)
+        self._old_handlers.clear()
+        if self._wakeup is not None:
+            for fd in self._wakeup:
+                os.close(fd)
+            self._wakeup = None
+
+    # Records ----------------------------------------------------------------------------------------------------
+
+    def _make_handlers(self) -> None:
+        """Fill the table from event id to handler; each handler is generated when its first record arrives."""
+        count = max((event.ident for event in self.spec.events), default=0) + 1
+        self._handlers: list[Handler] = [self._unknown] * max(count, 256)
+        for event in self.spec.events:
+            self._handlers[event.ident] = self._first_record(event)
+        handlers = self._handlers
+        if count <= 256:  # the first byte of the little-endian id says it all
+
+            def dispatch(buffer: memoryview, start: int, size: int) -> None:
+                try:
+                    handlers[buffer[start]](buffer, start, size)
+                except (FormatError, IndexError) as failure:
+                    self._count_garbled(failure)
+        else:
+
+            def dispatch(buffer: memoryview, start: int, size: int) -> None:
+                try:
+                    handlers[int.from_bytes(buffer[start : start + 4], "little")](buffer, start, size)
+                except (FormatError, IndexError) as failure:
+                    self._count_garbled(failure)
+
+        self._dispatch = dispatch
+
+    def _first_record(self, event: EventSpec) -> Handler:
+        def handle(buffer: memoryview, start: int, size: int) -> object:
+            handler = self._make_handler(event)
+            self._handlers[event.ident] = handler
+            return handler(buffer, start, size)
+
+        return handle
+
+    def _make_handler(self, event: EventSpec) -> Handler:
+        control = _CONTROLS.get(event.kind)
+        if control is None:
+            line_format = getattr(self.printer, "line_format", None)
+            line = line_format(event) if line_format is not None else None
+            if line is not None:
+                return line_writer(event, line)
+        decode = event_decoder(event, self._around)
+        if control is not None:
+            return lambda buffer, start, size: control(self, event, decode(buffer, start, size), buffer, start)
+        write = self.printer.row
+        return lambda buffer, start, size: write(Row(event, decode(buffer, start, size)))
+
+    def _unknown(self, buffer: memoryview, start: int, size: int) -> None:
+        raise FormatError(f"a record of {size} bytes has an id that no event has")
+
+    def _ignore(self, buffer: memoryview, start: int, size: int) -> None:
+        """Takes the place of all handlers for the rest of a batch after exit()."""
+
+    def _count_garbled(self, failure: Exception) -> None:
+        self.garbled += 1
+        if self.garbled == 1:
+            self.printer.message("WARNING", f"a record could not be decoded: {failure}")
+
+    def _drain(self) -> None:
+        """Handle all waiting records, then let the output see them."""
+        if self._reader is None:
+            return
+        stopped = self._stopping
+        if self._reader.drain(self._dispatch):
+            self.printer.flush()
+            if not self._loss_check_at:
+                self._loss_check_at = time.monotonic() + LOSS_CHECK_S
+        if self._stopping and not stopped:
+            self._make_handlers()  # those that exit() has put aside
+
+    def _report_loss(self) -> None:
+        """Tell how many more records found no room."""
+        self._loss_check_at = 0.0
+        if not self.spec.lost:
+            return
+        values = self._loaded.maps[self.spec.lost].lookup((0).to_bytes(4, "little")) or []
+        lost = sum(int.from_bytes(value[:8], "little") for value in values)
+        if lost > self._lost_seen:
+            self.printer.lost(lost - self._lost_seen)
+            self._lost_seen = lost
+
+    # What rows may ask for (spec.engine.Control) ------------------------------------------------------------------
+
+    def exit(self, code: int) -> None:
+        """End the session with `code`; records behind this one in the same batch are dropped, as bpftrace does."""
+        self.exit_code = code & 0xFF
+        self._stopping = True
+        self._handlers[:] = [self._ignore] * len(self._handlers)
+
+    def clear(self, view: str) -> None:
+        """Remove all entries of a view."""
+        self._views[view].clear()
+
+    def zero(self, view: str) -> None:
+        """Set all values of a view to 0."""
+        self._views[view].zero()
+
+    def snapshot(self, view: str) -> Snapshot:
+        """Read a view now."""
+        return self._views[view].snapshot()
+
+    def _on_exit(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
+        self.exit(int(values[0]) if values else 0)
+
+    def _on_clear(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
+        self.clear(event.get_param("view"))
+
+    def _on_zero(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
+        self.zero(event.get_param("view"))
+
+    def _on_print_map(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
+        named = dict(zip((field.name for field in event.fields), values))
+        top = named.get("top", event.get_param("top", 0))
+        div = named.get("div", event.get_param("div", 0))
+        self.printer.snapshot(self._views[event.get_param("view")].snapshot(top or 0, div or 0))
+
+    def _on_print_entry(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
+        field = event.fields[0]
+        begin = start + field.offset
+        view = self._views[event.get_param("view")]
+        self.printer.snapshot(view.entry(bytes(buffer[begin : begin + field.layout.size]), values[0]))
+
+    def _on_helper_error(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
+        self.printer.row(Row(event, tuple(values)))
+        if self.options.strict:
+            self.exit_code = 1
+            self.stop()
+
+
+_CONTROLS: dict[str, Callable[[Session, EventSpec, Sequence[Any], memoryview, int], None]] = {
+    "exit": Session._on_exit,
+    "clear": Session._on_clear,
+    "zero": Session._on_zero,
+    "print_map": Session._on_print_map,
+    "print_entry": Session._on_print_entry,
+    "helper_error": Session._on_helper_error,
+}
+
+
+def attach_groups(probes: Sequence[ProbeSpec]) -> list[list[ProbeSpec]]:
+    """Return the probes to be attached in the script's order, neighbours with one program and type together."""
+    groups: list[list[ProbeSpec]] = []
+    for probe in probes:
+        if probe.type in RUN_BY_HAND:
+            continue
+        if groups and (groups[-1][0].program, groups[-1][0].type) == (probe.program, probe.type):
+            groups[-1].append(probe)
+        else:
+            groups.append([probe])
+    return groups
+
+
+def _open_process(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except OSError as failure:
+        raise TargetError(
+            f"cannot trace process {pid}: {failure.strerror}", hint="look for its id with `ps -e`"
+        ) from None
