@@ -8,12 +8,12 @@ kind          bytes                                    decodes to
 int           1, 2, 4, 8; `signed`                     int
 bool          1                                        bool
 pointer       8                                        int
-enum          1, 2, 4, 8; `names`                      EnumValue (int with .name)
-string        `size`, ends at the first NUL            str (UTF-8, surrogateescape); `truncated` see below
+enum          1, 2, 4, 8; params["names"]              EnumValue (int with .name); names: ((number, name), …)
+string        `size`, ends at the first NUL            str (UTF-8, surrogateescape); `params["trailer"]` see below
 buffer        u32 length, then `size - 4` bytes        bytes
 inet          u32 family (AF_*), then 16 bytes         Inet
 mac           6 bytes                                  bytes
-kstack        s64 stack id or negative errno           Stack
+kstack        s64 stack id or negative errno           Stack; params "map" (stack trace map), "mode"
 ustack        s64 stack id, u32 pid, u32 probe id      Stack
 ksym          u64 address                              Symbol
 usym          u64 address, u32 pid, u32 probe id       Symbol
@@ -39,6 +39,9 @@ hist          params "bits" (k); `count` x u64         Histogram, when whole; el
 lhist         params "min" "max" "step"; count x u64   LinearHistogram
 tseries       params "interval_ns" "buckets" "agg"     TimeSeries
 raw           `size` bytes                             bytes
+
+A string whose layout has params["trailer"] ("..") may have been cut by the program: when no NUL is among its `size` bytes,
+the trailer is appended. Strings without that param (comm, a char array) may fill their bytes without being cut.
 """
 
 from __future__ import annotations

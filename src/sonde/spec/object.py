@@ -172,7 +172,8 @@ class EventSpec(Record):
 class Segment(Record):
     """A piece of a format string: literal text (`conversion` is "") or one conversion.
 
-    `flags` of "-+ #0", `width`, `precision` (-1: none), `conversion` one of d i u o x X c s p r rx rh gr.
+    `flags` of "-+ #0", `width`, `precision` (-1: none), `conversion` one of d i u o x X c s p r rx rh gr. `length` is the
+    length modifier (hh h l ll L j z t): as in C, an integer conversion without one prints the low 32 bits.
     """
 
     text: str = ""
@@ -180,6 +181,7 @@ class Segment(Record):
     flags: str = ""
     width: int = 0
     precision: int = -1
+    length: str = ""
 
 
 class ViewSpec(Record):
