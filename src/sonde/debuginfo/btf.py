@@ -234,9 +234,9 @@ class Btf:
     def _start(self, ident: int) -> int:
         """Return the first word of type `ident`, which is not one of the base."""
         index = ident - self._first_id
-        if index >= len(self._starts):
+        if index >= len(self._starts) or index < 0:
             self._walk(index + 1, len(self._words))
-            if index >= len(self._starts):
+            if index >= len(self._starts) or index < 0:
                 raise self._corrupt(f"no type has the number {ident}")
         return self._starts[index]
 
@@ -428,7 +428,7 @@ _BASE_WORDS = frozenset(["signed", "unsigned", "char", "short", "int", "long", "
 
 def _base_spellings(words: list[str]) -> list[str]:
     """Return the names under which compilers list a base type (GCC: "long unsigned int", clang: "unsigned long")."""
-    if len(words) == 1 and words[0] not in _BASE_WORDS:
+    if len(words) < 2 and not _BASE_WORDS.issuperset(words[:1] or [""]):
         return words
     width = " ".join(sorted((w for w in words if w not in ("signed", "unsigned", "int")), reverse=True))
     sign = "unsigned " if "unsigned" in words else ""

@@ -113,7 +113,7 @@ class Array(_Ref):
 
     @property
     def align(self) -> int:
-        return self.target.align
+        return _align_of(self, 0)
 
 
 class Qualified(_Ref):
@@ -151,10 +151,11 @@ class Member(Record, eq=False):
 class Struct(CType):
     """A struct or a union (`kind`). Its members are decoded on first use."""
 
-    __slots__ = ("_members", "kind", "type_id")
+    __slots__ = ("_align", "_members", "kind", "type_id")
 
     def __init__(self, kind: str, name: str, size: int, members: MembersRef, type_id: int = 0) -> None:
         super().__init__(name, size)
+        self._align = 0
         self.kind = kind
         self._members = members
         self.type_id = type_id
@@ -168,30 +169,45 @@ class Struct(CType):
 
     @property
     def align(self) -> int:
-        return max((strip(m.ctype).align for m in self.members), default=1)
+        return _align_of(self, 0)
 
     def get_member(self, name: str) -> Field | None:
         """Find a member by name, also inside anonymous structs and unions; None when there is none."""
+        return self._find_member(name, set())
+
+    def _find_member(self, name: str, seen: set[Struct]) -> Field | None:
         for member in self.members:
             if member.name == name:
                 return Field((member,), member.offset_bits)
-        for member in self.members:
-            inner = strip(member.ctype)
-            if not member.name and isinstance(inner, Struct):
-                found = inner.get_member(name)
-                if found:
-                    return Field((member, *found.path), member.offset_bits + found.offset_bits)
+        for member, inner in self._iter_anonymous(seen):
+            found = inner._find_member(name, seen)
+            if found:
+                return Field((member, *found.path), member.offset_bits + found.offset_bits)
         return None
+
+    def _iter_anonymous(self, seen: set[Struct]) -> Iterator[tuple[Member, Struct]]:
+        """Yield the anonymous structs and unions in this one, each of them once in a whole search."""
+        seen.add(self)
+        for member in self.members:
+            inner = None if member.name else strip(member.ctype)
+            if isinstance(inner, Struct) and inner not in seen:
+                if len(seen) > _ANONYMOUS_LIMIT:
+                    raise FormatError(f"{self.kind} {self.name} holds anonymous members without end")
+                yield member, inner
 
     def iter_names(self) -> Iterator[str]:
         """Yield every name that `get_member` finds, in order of declaration."""
+        return iter(self._collect_names(set()))
+
+    def _collect_names(self, seen: set[Struct]) -> list[str]:
+        inner = dict(self._iter_anonymous(seen))
+        names: list[str] = []
         for member in self.members:
             if member.name:
-                yield member.name
-            else:
-                inner = strip(member.ctype)
-                if isinstance(inner, Struct):
-                    yield from inner.iter_names()
+                names.append(member.name)
+            elif member in inner:
+                names += inner[member]._collect_names(seen)
+        return names
 
 
 class Field(Record, eq=False):
@@ -279,7 +295,9 @@ INT16, UINT16 = Int("int16", 2, True), Int("uint16", 2, False)
 INT32, UINT32 = Int("int32", 4, True), Int("uint32", 4, False)
 INT64, UINT64 = Int("int64", 8, True), Int("uint64", 8, False)
 
-_DEPTH_LIMIT = 64  # a chain of typedefs and qualifiers longer than this is a loop in corrupt debug information
+_DEPTH_LIMIT = 64  # a chain of typedefs, qualifiers or arrays longer than this is a loop in corrupt debug information
+_ANONYMOUS_LIMIT = 256  # anonymous members in one struct, nested ones included
+_DECLARE_LIMIT = 256  # types in one declaration
 
 
 def strip(ctype: CType) -> CType:
@@ -291,32 +309,79 @@ def strip(ctype: CType) -> CType:
     raise FormatError("typedefs and qualifiers form a loop")
 
 
+def _strip_arrays(ctype: CType) -> tuple[CType, int]:
+    """Return the type below typedefs, qualifiers and arrays, and how many of it the arrays hold."""
+    count = 1
+    for _ in range(_DEPTH_LIMIT):
+        ctype = strip(ctype)
+        if not isinstance(ctype, Array):
+            return ctype, count
+        count *= ctype.count
+        ctype = ctype.target
+    raise FormatError("arrays form a loop")
+
+
 def sizeof(ctype: CType) -> int:
     """Return the size in bytes, through typedefs, qualifiers and arrays. 0 for incomplete types."""
-    ctype = strip(ctype)
-    if isinstance(ctype, Array):
-        return ctype.count * sizeof(ctype.target)
-    return ctype.size
+    ctype, count = _strip_arrays(ctype)
+    return count * ctype.size
+
+
+def alignof(ctype: CType) -> int:
+    """Return the alignment in bytes, through typedefs, qualifiers and arrays; 1 for a struct that is packed."""
+    return _align_of(ctype, 0)
+
+
+def _align_of(ctype: CType, depth: int) -> int:
+    ctype, _ = _strip_arrays(ctype)
+    if not isinstance(ctype, Struct):
+        return ctype.align
+    if not ctype._align:
+        if depth > _DEPTH_LIMIT:
+            raise FormatError(f"{ctype.kind} {ctype.name} holds other structs without end")
+        ctype._align = _struct_align(ctype, depth)
+    return ctype._align
+
+
+def _struct_align(struct: Struct, depth: int) -> int:
+    """The largest alignment of the members, or 1 when one of them, or the size, shows that the struct is packed."""
+    largest = 1
+    for member in struct.members:
+        align = _align_of(member.ctype, depth + 1)
+        if not member.width_bits and member.offset_bits % (8 * align):
+            return 1
+        largest = max(largest, align)
+    return largest if struct.size % largest == 0 else 1
 
 
 def declare(ctype: CType, name: str = "") -> str:
-    """Return a C declaration of `name` with this type ("struct foo *name[4]"); structs by name, not by body."""
+    """Return a C declaration of `name` with this type ("struct foo *name[4]"); structs by name, not by body.
+
+    Raises FormatError for types that refer to themselves in a way that C cannot express.
+    """
+    return _declare(ctype, name, [_DECLARE_LIMIT])
+
+
+def _declare(ctype: CType, name: str, left: list[int]) -> str:
+    left[0] -= 1
+    if left[0] < 0:
+        raise FormatError("a declaration without end")
     if isinstance(ctype, Pointer):
         inner = f"*{name}"
         if isinstance(ctype.target, (Array, FuncProto)):
             inner = f"({inner})"
-        return declare(ctype.target, inner)
+        return _declare(ctype.target, inner, left)
     if isinstance(ctype, Array):
-        return declare(ctype.target, f"{name}[{ctype.count or ''}]")
+        return _declare(ctype.target, f"{name}[{ctype.count or ''}]", left)
     if isinstance(ctype, FuncProto):
-        params = [declare(p.ctype, p.name) for p in ctype.params]
+        params = [_declare(p.ctype, p.name, left) for p in ctype.params]
         if ctype.variadic:
             params.append("...")
-        return declare(ctype.result, f"{name}({', '.join(params) or 'void'})")
+        return _declare(ctype.result, f"{name}({', '.join(params) or 'void'})", left)
     if isinstance(ctype, Qualified):
         if isinstance(ctype.target, Pointer):
-            return declare(ctype.target, f"{ctype.name} {name}".rstrip())
-        return f"{ctype.name} {declare(ctype.target, name)}"
+            return _declare(ctype.target, f"{ctype.name} {name}".rstrip(), left)
+        return f"{ctype.name} {_declare(ctype.target, name, left)}"
     if isinstance(ctype, (Struct, Forward)):
         base = f"{ctype.kind} {ctype.name or '{...}'}"
     elif isinstance(ctype, Enum):
