@@ -1,0 +1,70 @@
+"""Probes to links: one file for each kind of probe, found by the probe's type.
+
+Each file has `attach(program, probes, without)`, which attaches one program to probes of one type, cheapest method
+first, and says in the link's `how` what was refused on the way.
+"""
+
+from __future__ import annotations
+
+from ...errors import ProbeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ...spec.object import ProbeSpec
+    from ..links import KernelLink
+    from ..programs import Program
+
+    Attach = Callable[[Program, Sequence[ProbeSpec], frozenset[str]], list[KernelLink]]
+
+# Probe type to the file that attaches it.
+KINDS = {
+    "begin": "by_hand",
+    "end": "by_hand",
+    "self": "by_hand",
+    "interval": "timer",
+    "profile": "timer",
+    "software": "counter",
+    "hardware": "counter",
+    "watchpoint": "watchpoint",
+    "tracepoint": "tracepoint",
+    "rawtracepoint": "raw_tracepoint",
+    "fentry": "tracing",
+    "fexit": "tracing",
+    "iter": "iter",
+    "kprobe": "kprobe",
+    "kretprobe": "kprobe",
+    "uprobe": "uprobe",
+    "uretprobe": "uprobe",
+    "usdt": "uprobe",
+}
+
+
+def attach(program: Program, probes: Sequence[ProbeSpec], without: frozenset[str] = frozenset()) -> list[KernelLink]:
+    """Attach `program` to `probes`, which have one type. The caller closes the links."""
+    return _find(probes[0])(program, probes, without)
+
+
+def attach_each(
+    program: Program, probes: Sequence[ProbeSpec], one: Callable[[Program, ProbeSpec], KernelLink]
+) -> list[KernelLink]:
+    """Attach probes one after the other; close those before when one fails."""
+    links: list[KernelLink] = []
+    try:
+        for probe in probes:
+            links.append(one(program, probe))
+    except BaseException:
+        for link in reversed(links):
+            link.close()
+        raise
+    return links
+
+
+def _find(probe: ProbeSpec) -> Attach:
+    name = KINDS.get(probe.type)
+    if name is None:
+        raise ProbeError(f"{probe.name}: the kernel engine has no probes of type {probe.type!r}")
+    module = __import__(f"{__name__}.{name}", fromlist=["attach"])
+    found: Attach = module.attach
+    return found

@@ -1,0 +1,104 @@
+"""BTF objects in the kernel: the kernel's own, those of its modules, and those that are loaded with programs."""
+
+from __future__ import annotations
+
+from struct import pack
+
+from ..errors import FeatureError, ProbeError
+from . import abi, syscall
+from .descriptor import bpf_new, close_fd
+from .refusal import refusal
+from .syscall import address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..debuginfo.btf import Btf
+
+_kernel_btf: Btf | None = None
+_INFO_BYTES = 32  # struct bpf_btf_info: btf, btf_size, id, name, name_len, kernel_btf
+
+
+def kernel_btf() -> Btf:
+    """Return the BTF of the running kernel; opened once in a process. Raises FeatureError where there is none."""
+    global _kernel_btf
+    if _kernel_btf is None:
+        from ..debuginfo.btf import Btf
+
+        _kernel_btf = Btf.open()
+    return _kernel_btf
+
+
+def module_btf(module: str) -> Btf:
+    """Return the BTF of a kernel module. Raises FeatureError where it has none."""
+    from ..debuginfo.btf import Btf
+
+    return Btf.open(f"/sys/kernel/btf/{module}", base=kernel_btf())
+
+
+def is_kernel(module: str) -> bool:
+    """Tell whether `module` names the kernel itself."""
+    return module in ("", "vmlinux", "kernel")
+
+
+def attach_target(kind: str, name: str, module: str = "") -> tuple[int, int]:
+    """Find what a tracing program of attach type `kind` is verified against.
+
+    Returns (BTF id, descriptor of the module's BTF object or 0); the caller closes the descriptor. Raises ProbeError
+    when the kernel's BTF does not have it, FeatureError without BTF.
+    """
+    prefix = {"trace_iter": "bpf_iter_", "trace_raw_tp": "btf_trace_"}.get(kind, "")
+    full = name if name.startswith(prefix) else prefix + name
+    types = kernel_btf() if is_kernel(module) else module_btf(module)
+    ident = types.get_type_id(full, "typedef") if kind == "trace_raw_tp" else types.get_func_id(full)
+    if not ident:
+        where = "the kernel" if is_kernel(module) else f"module {module}"
+        raise ProbeError(f"the BTF of {where} has no {_words(kind)} {name}")
+    return ident, 0 if is_kernel(module) else open_module_btf(module)
+
+
+def _words(kind: str) -> str:
+    return {"trace_iter": "iterator", "trace_raw_tp": "raw tracepoint"}.get(kind, "function")
+
+
+def load_btf(blob: bytes) -> int:
+    """Load a BTF blob and return its descriptor. Raises KernelError, with the kernel's complaint as hint."""
+
+    def pack_plain() -> bytearray:
+        return bytearray(abi.BTF_LOAD.pack(address(blob), 0, len(blob), 0, 0))
+
+    fd = bpf_new(abi.BPF_BTF_LOAD, pack_plain)
+    if fd >= 0:
+        return fd
+    log = bytearray(1 << 16)
+    result = syscall.bpf(
+        abi.BPF_BTF_LOAD, bytearray(abi.BTF_LOAD.pack(address(blob), address(log), len(blob), len(log), 1))
+    )
+    if result >= 0:
+        return result
+    lines = log.rstrip(b"\0").decode(errors="replace").splitlines()
+    raise refusal("load the BTF of a program", -fd, hint=lines[-1] if lines else "")
+
+
+def open_module_btf(module: str) -> int:
+    """Return a descriptor of the BTF object of a kernel module. Raises FeatureError when it has none."""
+    ident = 0
+    while True:
+        attr = bytearray(abi.GET_ID.pack(ident, 0, 0))
+        if syscall.bpf(abi.BPF_BTF_GET_NEXT_ID, attr) < 0:
+            raise FeatureError(f"the kernel has no BTF of module {module}", feature="btf", hint=f"modprobe {module}")
+        ident = int.from_bytes(attr[4:8], "little")
+        fd = syscall.bpf(abi.BPF_BTF_GET_FD_BY_ID, bytearray(abi.GET_ID.pack(ident, 0, 0)))
+        if fd < 0:
+            continue  # it went away in between
+        if _btf_name(fd) == module:
+            return fd
+        close_fd(fd)
+
+
+def _btf_name(fd: int) -> str:
+    name = bytearray(64)
+    info = bytearray(pack("=QIIQII", 0, 0, 0, address(name), len(name), 0))
+    attr = bytearray(abi.OBJ_INFO.pack(fd, _INFO_BYTES, address(info)))
+    if syscall.bpf(abi.BPF_OBJ_GET_INFO_BY_FD, attr) < 0:
+        return ""
+    return name.split(b"\0", 1)[0].decode(errors="replace")

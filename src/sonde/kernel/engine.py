@@ -1,0 +1,192 @@
+"""The kernel engine: an ObjectSpec becomes live maps, verified programs, links and a ring reader.
+
+Everything hangs on descriptors. `KernelObject.close` drops them in reverse order; when sonde is killed, the kernel
+does the same.
+"""
+
+from __future__ import annotations
+
+from ..errors import ProbeError, UsageError
+from .descriptor import warn_forgotten
+from .maps import KernelMap, create_map
+from .programs import Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..spec.engine import Reader
+    from ..spec.object import ObjectSpec, ProbeSpec, ProgramSpec
+    from .links import KernelLink
+
+_UPROBES = frozenset(["uprobe", "uretprobe", "usdt"])
+_KPROBES = frozenset(["kprobe", "kretprobe"])
+_RUN_BY_HAND = frozenset(["begin", "end", "self"])
+
+
+class KernelEngine:
+    """Runs programs in the kernel. `without` names attach methods not to use: "kprobe_multi", "uprobe_multi"."""
+
+    name = "kernel"
+
+    def __init__(self, without: Sequence[str] = ()) -> None:
+        self.without = frozenset(without)
+
+    def load(self, spec: ObjectSpec) -> KernelObject:
+        """Create the maps and load the programs of `spec`. The caller closes the result.
+
+        Raises VerifierError, PrivilegeError, FeatureError, FormatError or KernelError; then nothing is left behind.
+        """
+        return KernelObject(spec, self.without)
+
+
+class KernelObject:
+    """A loaded object (see spec.engine.LoadedObject). A context manager."""
+
+    def __init__(self, spec: ObjectSpec, without: frozenset[str] = frozenset()) -> None:
+        self.spec = spec
+        self.without = without
+        self.maps: dict[str, KernelMap] = {}
+        self.programs: dict[str, Program] = {}
+        self._links: list[KernelLink] = []
+        self._readers: list[Reader] = []
+        try:
+            for map_spec in spec.maps:
+                self.maps[map_spec.name] = create_map(map_spec)
+            for program_spec in spec.programs:
+                self._load(program_spec)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, spec: ProgramSpec) -> None:
+        probes = [p for p in self.spec.probes if p.program == spec.name]
+        module = probes[0].module if probes and spec.type == "tracing" else ""
+        program = self.programs[spec.name] = Program(spec, self.maps, module)
+        program.fd_as(preferred_attach_type(spec, probes, self.without))
+
+    def attach(self, probes: Sequence[ProbeSpec]) -> list[KernelLink]:
+        """Attach several probes of one program: by one multi link where the kernel has it, else one after the other.
+
+        All or none: when one fails, those before it are detached again. Raises AttachError, ProbeError, PrivilegeError,
+        FeatureError, VerifierError (a fallback may have to verify the program anew). The object owns the links.
+        """
+        if not probes:
+            return []
+        from .attach import attach
+
+        links: list[KernelLink] = []
+        try:
+            for group in _by_type(probes):
+                program = self._find_program(group[0])
+                links += attach(program, group, self.without)
+        except BaseException:
+            for link in reversed(links):
+                link.close()
+            raise
+        self._links += links
+        return links
+
+    def _find_program(self, probe: ProbeSpec) -> Program:
+        try:
+            return self.programs[probe.program]
+        except KeyError:
+            raise ProbeError(
+                f"{probe.name} asks for program {probe.program!r}, which the object does not have"
+            ) from None
+
+    def run(self, program: str) -> int:
+        """Run a begin, end or self program once, now; return its return code."""
+        if program not in self.programs:
+            raise UsageError(f"the object has no program {program!r}")
+        return self.programs[program].run()
+
+    def reader(self) -> Reader:
+        """Open the reader of `spec.ringbuf`: a ring buffer, or a perf event array. It is closed with the object."""
+        ring = self.maps.get(self.spec.ringbuf)
+        if ring is None:
+            raise UsageError(f"the object has no map {self.spec.ringbuf!r} to read events from")
+        reader: Reader
+        if ring.spec.type == "perf_event_array":
+            from .perfbuf import PerfReader
+
+            reader = PerfReader(ring)
+        else:
+            from .ringbuf import RingReader
+
+            reader = RingReader(ring)
+        self._readers.append(reader)
+        return reader
+
+    def iterate(self, link: KernelLink) -> Iterator[bytes]:
+        """Run the iterator that `link` attached, once over; yield what its program wrote, piece by piece."""
+        from .attach.iter import read_iterator
+
+        return read_iterator(link)
+
+    def close(self) -> None:
+        """Detach, unmap and unload all of it. Closing twice is harmless."""
+        links, self._links = self._links, []
+        for link in reversed(links):
+            link.close()
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
+        for program in self.programs.values():
+            program.close()
+        for live in self.maps.values():
+            live.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing of it is open."""
+        return all(m.closed for m in self.maps.values()) and all(p.closed for p in self.programs.values())
+
+    def __enter__(self) -> KernelObject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "maps", None) is not None and not self.closed:
+            warn_forgotten(self)
+            self.close()
+
+
+def preferred_attach_type(spec: ProgramSpec, probes: Sequence[ProbeSpec], without: frozenset[str]) -> str:
+    """Choose what the verifier is asked for first, from the probes that will use the program.
+
+    The type must be known at load time. A kernel without multi links loads the program all the same and refuses the
+    link; the program is then loaded once more in the plain type.
+    """
+    if spec.type != "kprobe" or spec.attach_type or not probes:
+        return spec.attach_type
+    types = {p.type for p in probes}
+    if types <= _UPROBES and "uprobe_multi" not in without:
+        return "trace_uprobe_multi"
+    if (
+        types <= _KPROBES
+        and "kprobe_multi" not in without
+        and len(probes) > 1
+        and not any(_is_inside(p) for p in probes)
+    ):
+        return "trace_kprobe_multi"
+    return ""
+
+
+def _is_inside(probe: ProbeSpec) -> bool:
+    """Whether a kprobe is not at the entry of a function, where a multi link cannot go."""
+    return bool(probe.offset or probe.address)
+
+
+def _by_type(probes: Sequence[ProbeSpec]) -> Iterator[list[ProbeSpec]]:
+    """Neighbours of the same program and type, in the order given."""
+    group: list[ProbeSpec] = []
+    for probe in probes:
+        if group and (probe.type, probe.program) != (group[0].type, group[0].program):
+            yield group
+            group = []
+        group.append(probe)
+    if group:
+        yield group

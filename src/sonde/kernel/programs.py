@@ -1,0 +1,294 @@
+"""From a ProgramSpec to a program that the verifier has accepted, in as many attach types as its probes take.
+
+Loading asks without a log first; only a refusal is asked again with one. Relocations (spec.Reloc) are filled in on a
+copy of the code.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EINTR, ENOSPC, ENOSYS, EOPNOTSUPP, EPERM
+from struct import pack_into
+
+from ..errors import FeatureError, FormatError, VerifierError
+from . import abi, syscall
+from .abi import ENOTSUPP, PROG_LOAD, PROG_TEST_RUN
+from .descriptor import bpf_new, close_fd, warn_forgotten
+from .refusal import missing_capability, plain_errno, privilege_error, refusal
+from .syscall import address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..spec.object import ProgramSpec, Reloc
+    from .maps import KernelMap
+
+_LOG_BYTES = (1 << 18, 1 << 21, (1 << 24) - 1)  # the last is the most that Linux 5.10 takes
+_LOAD_TRIES = 5
+_NEEDS = ("CAP_BPF", "CAP_PERFMON")
+_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE, _PSEUDO_KFUNC_CALL = 1, 2, 2
+
+
+class Program:
+    """A loaded program. `module` is the kernel module of the function that a tracing program attaches to."""
+
+    def __init__(self, spec: ProgramSpec, maps: Mapping[str, KernelMap], module: str = "") -> None:
+        self.spec = spec
+        self.module = module
+        self._maps = maps
+        self._fds: dict[str, int] = {}
+
+    @property
+    def name(self) -> str:
+        """The name in the spec."""
+        return self.spec.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether no descriptor of it is open."""
+        return not self._fds
+
+    def fd_as(self, attach_type: str = "") -> int:
+        """Return the descriptor of the program as verified for `attach_type`; loads it on first use.
+
+        "" is the spec's own attach type. The same code may be had for several, since a kprobe program for a multi link
+        is not accepted by a plain one, nor the other way round. Raises VerifierError, PrivilegeError, KernelError.
+        """
+        kind = attach_type or self.spec.attach_type
+        fd = self._fds.get(kind, -1)
+        if fd < 0:
+            fd = self._fds[kind] = load_program(self.spec, self._maps, kind, self.module)
+        return fd
+
+    def run(self) -> int:
+        """Run the program once, on this CPU, without a context; return its return code.
+
+        Needs a type for which the kernel offers BPF_PROG_TEST_RUN: raw_tracepoint (Linux 5.10) or syscall (5.14).
+        """
+        attr = bytearray(PROG_TEST_RUN.pack(self.fd_as(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
+        result = -EINTR
+        while result in (-EINTR, -EAGAIN):
+            result = syscall.bpf(abi.BPF_PROG_TEST_RUN, attr)
+        if result in (-ENOTSUPP, -EOPNOTSUPP):
+            raise FeatureError(
+                f"this kernel cannot run program {self.name} (type {self.spec.type}) by itself",
+                feature=f"prog_test_run:{self.spec.type}",
+                hint="begin and end probes need Linux 5.10 or newer",
+            )
+        if result < 0:
+            raise refusal(f"run program {self.name}", -result, needs=_NEEDS)
+        return int.from_bytes(attr[abi.TEST_RUN_RETVAL_OFFSET : abi.TEST_RUN_RETVAL_OFFSET + 4], "little")
+
+    def close(self) -> None:
+        """Drop this handle; the kernel frees the program when nothing is attached to it. Twice is harmless."""
+        fds, self._fds = self._fds, {}
+        for fd in fds.values():
+            close_fd(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fds", None):
+            warn_forgotten(self)
+            self.close()
+
+
+def load_program(spec: ProgramSpec, maps: Mapping[str, KernelMap], attach_type: str, module: str = "") -> int:
+    """Load one program for one attach type and return its descriptor."""
+    insns = relocate(spec, maps)
+    btf_id = btf_fd = 0
+    if spec.attach_btf:
+        from .btf import attach_target
+
+        btf_id, btf_fd = attach_target(attach_type, spec.attach_btf, module)
+    own_btf, func_info = -1, b""
+    try:
+        from .funcinfo import takes_function_address
+
+        if takes_function_address(insns):
+            own_btf, func_info = _func_info(spec, insns)
+        request = _Request(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info)
+        return request.load()
+    finally:
+        close_fd(own_btf)
+        if btf_fd:
+            close_fd(btf_fd)
+
+
+def _func_info(spec: ProgramSpec, insns: bytearray) -> tuple[int, bytes]:
+    from .btf import load_btf
+    from .funcinfo import make_func_info
+
+    names = {r.addend: r.symbol for r in spec.relocs if r.kind == "subprogram"}
+    blob, info = make_func_info(insns, spec.name, names)
+    return load_btf(blob), info
+
+
+class _Request:
+    """One BPF_PROG_LOAD with everything that it points to."""
+
+    def __init__(
+        self,
+        spec: ProgramSpec,
+        insns: bytearray,
+        attach_type: str,
+        btf_id: int,
+        btf_fd: int,
+        own_btf: int,
+        func_info: bytes,
+    ) -> None:
+        self.spec = spec
+        self.insns = insns
+        self.license = spec.license.encode() + b"\0"
+        self.attach_type = attach_type
+        self.btf_id = btf_id
+        self.btf_fd = btf_fd
+        self.own_btf = own_btf
+        self.func_info = func_info
+
+    def pack(self, log: bytearray | None = None) -> bytearray:
+        spec, info = self.spec, self.func_info
+        return bytearray(
+            PROG_LOAD.pack(
+                abi.program_type(spec.type),
+                len(self.insns) // 8,
+                address(self.insns),
+                address(self.license),
+                1 if log else 0,
+                len(log) if log else 0,
+                address(log) if log else 0,
+                0,
+                abi.BPF_F_SLEEPABLE if spec.sleepable else 0,
+                abi.object_name(spec.name),
+                0,
+                abi.attach_type(self.attach_type),
+                max(self.own_btf, 0),
+                8 if info else 0,
+                address(info),
+                len(info) // 8,
+                0,
+                0,
+                0,
+                self.btf_id,
+                self.btf_fd,
+                0,
+                0,
+            )
+        )
+
+    def load(self) -> int:
+        for _ in range(_LOAD_TRIES):  # a signal makes the verifier give up with EAGAIN
+            fd = bpf_new(abi.BPF_PROG_LOAD, self.pack)
+            if fd not in (-EAGAIN, -EINTR):
+                break
+        if fd >= 0:
+            return fd
+        fd, log = self._load_with_log(fd)
+        if fd >= 0:
+            return fd
+        raise load_refusal(self.spec, self.attach_type, -fd, log)
+
+    def _load_with_log(self, refused: int) -> tuple[int, str]:
+        """Ask again for the reason. Newer kernels keep the end of a log that is too long, older ones its start."""
+        log = bytearray()
+        for size in _LOG_BYTES:
+            log = bytearray(size)
+            fd = syscall.bpf(abi.BPF_PROG_LOAD, self.pack(log))
+            if fd >= 0:
+                return fd, ""
+            if fd != -ENOSPC:
+                break
+        return refused, log[: log.find(b"\0")].decode(errors="replace")
+
+
+def load_refusal(spec: ProgramSpec, attach_type: str, errno: int, log: str) -> Exception:
+    """Turn a refused BPF_PROG_LOAD into the error to raise."""
+    kind = f"{spec.type}:{attach_type}" if attach_type else spec.type
+    what = f"load program {spec.name} ({kind})"
+    if errno == EPERM and not log.strip():
+        if missing_capability(*_NEEDS):
+            return privilege_error(what, *_NEEDS)
+        name = attach_type.removeprefix("trace_")
+        return FeatureError(
+            f"this kernel refuses {kind} programs (EPERM), though no capability is missing",
+            feature=f"program:tracing:{name}" if spec.type == "tracing" else f"program:{spec.type}",
+            hint="its vendor, its lockdown mode or a security module forbids them; "
+            "a tracepoint or raw tracepoint may serve instead",
+        )
+    if errno == ENOSYS:
+        return refusal(what, errno)
+    if not log.strip():
+        return refusal(what, errno, needs=_NEEDS, hint=f"this kernel may not know programs of type {kind}")
+    from .verifier_log import explain, hint_for
+
+    summary, diagnostic = explain(log, spec.lines)
+    return VerifierError(
+        spec.name, plain_errno(errno), log=log, summary=summary, diagnostic=diagnostic, hint=hint_for(summary)
+    )
+
+
+def relocate(spec: ProgramSpec, maps: Mapping[str, KernelMap]) -> bytearray:
+    """Return a copy of the program's code with its relocations filled in. Raises FormatError, FeatureError."""
+    insns = bytearray(spec.insns)
+    if len(insns) % 8 or not insns:
+        raise FormatError(f"the code of program {spec.name} has {len(insns)} bytes: not whole instructions")
+    for reloc in spec.relocs:
+        fill = _FILL.get(reloc.kind)
+        if fill is None:
+            raise FormatError(f"program {spec.name}: unknown relocation {reloc.kind!r} at instruction {reloc.pc}")
+        slots = 2 if reloc.kind in ("map", "map_value") else 1
+        if not 0 <= reloc.pc <= len(insns) // 8 - slots:
+            raise FormatError(f"program {spec.name}: relocation {reloc.kind!r} outside the code, at {reloc.pc}")
+        fill(spec, insns, reloc, maps)
+    return insns
+
+
+def _find_map(spec: ProgramSpec, reloc: Reloc, maps: Mapping[str, KernelMap]) -> int:
+    try:
+        return maps[reloc.symbol].fd
+    except KeyError:
+        raise FormatError(
+            f"program {spec.name} uses map {reloc.symbol!r} at instruction {reloc.pc}, which the object does not have"
+        ) from None
+
+
+def _set_source(insns: bytearray, pc: int, source: int) -> None:
+    at = pc * 8 + 1
+    insns[at] = insns[at] & 0x0F | source << 4
+
+
+def _fill_map(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
+    _set_source(insns, reloc.pc, _PSEUDO_MAP_FD)
+    pack_into("<i", insns, reloc.pc * 8 + 4, _find_map(spec, reloc, maps))
+
+
+def _fill_map_value(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
+    _set_source(insns, reloc.pc, _PSEUDO_MAP_VALUE)
+    pack_into("<i", insns, reloc.pc * 8 + 4, _find_map(spec, reloc, maps))
+    pack_into("<i", insns, reloc.pc * 8 + 12, reloc.addend)
+
+
+def _fill_subprogram(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
+    """`addend` is the pc at which the function starts; calls and addresses count from the next instruction."""
+    pack_into("<i", insns, reloc.pc * 8 + 4, reloc.addend - reloc.pc - 1)
+
+
+def _fill_kfunc(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
+    from .btf import kernel_btf
+
+    ident = kernel_btf().get_func_id(reloc.symbol)
+    if not ident:
+        raise FeatureError(f"this kernel has no function {reloc.symbol}", feature=f"kfunc:{reloc.symbol}")
+    _set_source(insns, reloc.pc, _PSEUDO_KFUNC_CALL)
+    pack_into("<i", insns, reloc.pc * 8 + 4, ident)
+
+
+def _fill_core(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
+    """Nothing: the object was compiled against the BTF of the machine that it is loaded on, so its values stand."""
+
+
+_FILL = {
+    "map": _fill_map,
+    "map_value": _fill_map_value,
+    "subprogram": _fill_subprogram,
+    "kfunc": _fill_kfunc,
+    "core": _fill_core,
+}
