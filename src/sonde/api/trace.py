@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import UsageError
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -32,7 +31,7 @@ class TraceOptions(Record):
     named: tuple[tuple[str, str | None], ...] = ()  # getopt() parameters
     format: str = "text"  # or "json"
     output: str = ""  # a file to write to in place of stdout
-    buffering: str = "full"  # "none", "line"
+    buffering: str = ""  # "none", "line", "full"
     quiet: bool = False  # no "Attached N probes", no maps' names … (bpftrace -q)
     verbose: bool = False  # say how each probe was attached
     warnings: int = 1  # 0: no compiler warnings; 2: runtime warnings too; 3: runtime errors end the session
@@ -70,3 +69,84 @@ def compile(
         trace=explain,
         warn=warn,
     )
+
+
+def trace(program: str | Source, options: TraceOptions | None = None, *, printer: Printer | None = None) -> int:
+    """Compile a script, run it on the kernel until it ends, and return its exit code.
+
+    Rows go to `printer` (the text or JSON printer on stdout or `options.output` when None). SIGINT and SIGTERM end the trace in
+    order: end probes run and maps are printed. Raises SondeError; whatever happened, nothing stays attached.
+    """
+    options = options or TraceOptions()
+    from ..runtime.session import Session, SessionOptions
+
+    child = None
+    if options.command:
+        from ..runtime.child import Child
+
+        child = Child(options.command)
+    own_printer = printer is None
+    try:
+        spec = compile(program, None, options, child_pid=child.pid if child else 0, warn=_warner(options))
+        printer = printer or open_printer(options)
+        from ..kernel.engine import KernelEngine
+
+        session = Session(
+            KernelEngine(without=options.without),
+            spec,
+            printer,
+            SessionOptions(
+                pid=options.pid,
+                print_maps=spec.settings.print_maps_on_exit,
+                dry_run=options.dry_run,
+                strict=options.warnings > 2,
+            ),
+            child=child,
+        )
+        return session.run()
+    finally:
+        if child is not None:
+            child.close()
+        if own_printer and printer is not None:
+            printer.close()
+
+
+def explain(program: str | Source, options: TraceOptions | None = None) -> list[tuple[str, str]]:
+    """Compile a script for the running machine; return (stage, text) pairs: tree, types, IR, bytecode, attach plan."""
+    stages: list[tuple[str, str]] = []
+    compile(program, None, options, explain=lambda stage, text: stages.append((stage, text)))
+    return stages
+
+
+def format_script(source: Source) -> str:
+    """Return a script in the standard layout (bpftrace --fmt). Needs no privilege. Raises CompileError."""
+    from ..lang.bpftrace.fmt import format_source
+
+    return format_source(source)
+
+
+def open_printer(options: TraceOptions) -> Printer:
+    """Open the text or JSON printer that `options` ask for. Raises OutputError."""
+    from ..output.file import open_sink
+
+    sink = open_sink(options.output, options.buffering)
+    if options.format == "json":
+        from ..output.jsonlines import JsonPrinter
+
+        return JsonPrinter(sink, quiet=options.quiet)
+    from ..output.text import TextPrinter
+
+    return TextPrinter(sink, quiet=options.quiet)
+
+
+def live_target(options: TraceOptions | None = None) -> Target:
+    """Return the Target of the running machine."""
+    from ..kernel.target import live_target as target
+
+    return target()
+
+
+def _warner(options: TraceOptions) -> Callable[[str], None]:
+    if not options.warnings:
+        return lambda text: None
+    return lambda text: print(text, file=sys.stderr)
