@@ -269,6 +269,12 @@ class Elf:
         for table in self.tables:
             yield from table
 
+    def iter_functions(self) -> Iterator[Symbol]:
+        """Yield all defined functions, also those of the debug file; a name may come more than once."""
+        for table in self._all_tables():
+            for name, info, vaddr, size in table.functions():
+                yield Symbol(table.name_at(name), vaddr, size, info & 15, info >> 4, 1)
+
     def function_names(self) -> list[str]:
         """Return the names of all defined functions, also of the debug file, sorted and unique."""
         names: set[str] = set()

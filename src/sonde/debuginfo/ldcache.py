@@ -62,7 +62,14 @@ def get_library(name: str, arch: str, root: str = "") -> str:
 
 
 def _search(name: str, arch: str, root: str) -> str:
-    for directory in (f"/lib/{arch}-linux-gnu", f"/usr/lib/{arch}-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"):
+    for directory in (
+        f"/lib/{arch}-linux-gnu",
+        f"/usr/lib/{arch}-linux-gnu",
+        "/lib64",
+        "/usr/lib64",
+        "/lib",
+        "/usr/lib",
+    ):
         try:
             entries = sorted(os.listdir(root + directory))
         except OSError:

@@ -20,7 +20,7 @@ class Pattern(Record):
     """An attach point as parsed: its checked parts, wildcards not expanded.
 
     `text` is the pattern in its normal form ("tracepoint:sched:*"). Which of the other fields are used depends on the
-    type, as in `spec.object.ProbeSpec`; any name in them may hold the wildcards `*` and `[abc]` where `wild` says so.
+    type, as in `spec.object.ProbeSpec`; any name in them may hold the wildcard `*` where `wild` says so.
     """
 
     type: str
@@ -43,6 +43,7 @@ class Pattern(Record):
     source: str = ""
     demangled: bool = False  # uprobe: the symbol is a C++ name as people write it
     wild: bool = False
+    lenient: bool = False  # one of several that a wildcard provider gave: it may well match nothing
 
 
 class Probe(Record):

@@ -1,0 +1,123 @@
+"""fentry:[MODULE:]FUNCTION, fexit, and fentry:bpf:[ID:]PROGRAM: entry and exit of functions with typed arguments."""
+
+from __future__ import annotations
+
+from ..errors import ProbeError
+from ..spec.object import ProbeSpec
+from .context import args_context, describe
+from .functions import KERNEL, close_functions, get_proto, iter_btfs, list_functions
+from .grammar import read_uint, wrong_count
+from .model import Context, Pattern, Probe
+from .wildcard import has_wildcard, make_matcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..spec.target import Target
+    from .scope import Scope
+
+BPF = "bpf"  # the pseudo module of BPF programs
+
+
+def parse(kind: str, args: tuple[str, ...], scope: Scope) -> Pattern:
+    """[MODULE:]FUNCTION or bpf:[ID:]PROGRAM."""
+    if len(args) not in (1, 2, 3):
+        raise wrong_count(kind, "1 or 3", len(args))
+    if args[0] == BPF:
+        return _parse_bpf(kind, args)
+    if len(args) == 3:
+        raise ProbeError("Only the 'bpf' variant of this probe supports 4 arguments")
+    module = args[0] if len(args) == 2 else ""
+    symbol = args[-1]
+    if not symbol:
+        raise ProbeError("fentry/fexit should specify a function")
+    wild = has_wildcard(symbol) or has_wildcard(module)
+    text = f"{kind}:{module}:{symbol}" if module else f"{kind}:{symbol}"
+    return Pattern(kind, text, module=module, symbol=symbol, wild=wild)
+
+
+def _parse_bpf(kind: str, args: tuple[str, ...]) -> Pattern:
+    if len(args) == 1:
+        raise ProbeError(
+            "the 'bpf' variant of this probe requires a bpf program name and optional bpf program id",
+            hint=f"write {kind}:bpf:PROGRAM or {kind}:bpf:ID:PROGRAM",
+        )
+    ident = 0
+    if len(args) == 3 and args[1] != "*":
+        try:
+            ident = read_uint(args[1], "")
+        except ProbeError:
+            raise ProbeError("bpf program id must be a number or '*'") from None
+    wild = has_wildcard(args[-1])
+    return Pattern(kind, ":".join((kind, *args)), module=BPF, symbol=args[-1], address=ident, wild=wild)
+
+
+def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
+    """Only what BTF describes can be attached to."""
+    kind = pattern.type
+    if pattern.module == BPF:
+        if pattern.wild:
+            raise ProbeError("wildcards are not supported in names of bpf programs", hint="list them: bpftool prog")
+        spec = ProbeSpec(pattern.text, kind, "", module=BPF, symbol=pattern.symbol, address=pattern.address)
+        return [Probe(kind, pattern.text, spec, "tracing", "trace_" + kind, pattern.symbol)]
+    if not pattern.wild:
+        for module, btf in iter_btfs(pattern.module, scope):
+            if btf.get_func(pattern.symbol) is not None:
+                return [_probe(kind, module, pattern.symbol)]
+        return []
+    return [_probe(kind, module, symbol) for module, symbol in _match(pattern, scope)]
+
+
+def _match(pattern: Pattern, scope: Scope) -> list[tuple[str, str]]:
+    wanted = make_matcher(pattern.symbol)
+    traceable = {name for name, _ in list_functions(scope)}
+    return sorted(
+        {
+            (module, name)
+            for module, btf in iter_btfs(pattern.module, scope)
+            for name in btf.iter_func_names()
+            if wanted(name) and name in traceable
+        }
+    )
+
+
+def _probe(kind: str, module: str, symbol: str) -> Probe:
+    name = f"{kind}:{module}:{symbol}"
+    spec = ProbeSpec(name, kind, "", module=module, symbol=symbol)
+    return Probe(kind, name, spec, "tracing", "trace_" + kind, symbol)
+
+
+def context_of(probe: Probe, target: Target) -> Context:
+    """The arguments by name; at the exit also the result."""
+    from .scope import Machine, Scope
+
+    spec = probe.spec
+    if spec.module == BPF:
+        raise ProbeError(f"the arguments of bpf program {spec.symbol} are not known")
+    scope = Scope(target, Machine() if spec.module != KERNEL else Machine.offline())
+    proto = get_proto(spec.module, spec.symbol, scope)
+    if proto is None:
+        raise ProbeError(f"{probe.name}: BTF does not describe this function")
+    return args_context(spec.symbol, proto.params, proto.result if probe.type == "fexit" else None)
+
+
+def close(pattern: Pattern, scope: Scope) -> list[str]:
+    """Functions that sound alike."""
+    return close_functions(pattern.type, pattern.symbol, scope)
+
+
+def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
+    """Functions that BTF describes and the kernel lists as traceable."""
+    for probe in () if pattern.module == BPF else expand(pattern, scope):
+        yield probe.name
+
+
+def iter_params(name: str, scope: Scope) -> Iterator[str]:
+    """The parameters; for fexit also the result."""
+    kind, module, symbol = name.split(":")
+    proto = get_proto(module, symbol, scope)
+    for param in proto.params if proto else ():
+        yield describe(param.ctype, param.name)
+    if proto and kind == "fexit":
+        yield describe(proto.result, "retval")

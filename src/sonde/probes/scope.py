@@ -1,0 +1,173 @@
+"""Scope: what the expansion of a probe depends on besides its text.
+
+`Machine` reads the lists that the running kernel offers, each at most once. An object compiled for another machine gets
+`Machine.offline()`: then everything comes from the target's BTF.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import SondeError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..debuginfo.btf import Btf
+    from ..debuginfo.elf import Elf
+    from ..spec.target import Target
+
+
+class Machine:
+    """The running system's lists. Paths are parameters so that tests, and containers, can have their own."""
+
+    def __init__(self, *, tracefs: str = "", sys: str = "/sys", proc: str = "/proc", live: bool = True) -> None:
+        self.live = live
+        self.sys = sys
+        self.proc = proc
+        self._tracefs = tracefs
+        self._events: list[tuple[str, str]] | None = None
+        self._functions: list[tuple[str, str]] | None = None
+        self._elfs: dict[str, Elf] = {}
+        self._modules: dict[str, Btf] = {}
+
+    @classmethod
+    def offline(cls) -> Machine:
+        """Return a machine without any list."""
+        return cls(live=False)
+
+    @property
+    def tracefs(self) -> str:
+        """The directory of tracefs. Raises FeatureError or PrivilegeError."""
+        if not self._tracefs:
+            from ..debuginfo.tracefs import find_root
+
+            self._tracefs = find_root()
+        return self._tracefs
+
+    def events(self) -> list[tuple[str, str]]:
+        """Return (category, event) of all tracepoints, in the kernel's order; empty where they cannot be listed."""
+        if self._events is None:
+            from ..debuginfo.tracefs import iter_events
+
+            self._events = list(iter_events(self.tracefs)) if self.live else []
+        return self._events
+
+    def events_of(self, category: str) -> list[str]:
+        """Return the sorted events of one category without reading the whole list."""
+        if not self.live:
+            return []
+        try:
+            names = os.listdir(f"{self.tracefs}/events/{category}")
+        except OSError:
+            return []
+        return sorted(n for n in names if n not in ("enable", "filter"))
+
+    def functions(self) -> list[tuple[str, str]]:
+        """Return (function, module) of all kernel functions that may be traced; the module of the kernel is "".
+
+        From available_filter_functions, or else from kallsyms without what the kernel is known to refuse. Empty where
+        neither can be read: ask BTF then.
+        """
+        if self._functions is None:
+            self._functions = self._read_functions() if self.live else []
+        return self._functions
+
+    def _read_functions(self) -> list[tuple[str, str]]:
+        try:
+            lines = _read_lines(self.tracefs + "/available_filter_functions")
+        except SondeError:
+            lines = []
+        if lines:
+            return [_split_module(line) for line in lines]
+        refused = {
+            line.split()[1] for line in _read_lines(f"{self.sys}/kernel/debug/kprobes/blacklist") if "\t" in line
+        }
+        found = []
+        for line in _read_lines(f"{self.proc}/kallsyms"):
+            _, kind, name = line.split(" ", 2)
+            if kind in "tTwW":
+                name, module = _split_module(name)
+                if not name.startswith(("__pfx_", "__cfi_")) and not name.endswith(".cold") and name not in refused:
+                    found.append((name, module))
+        return found
+
+    def module_names(self) -> list[str]:
+        """Return the modules that have BTF, sorted, without vmlinux."""
+        if not self.live:
+            return []
+        try:
+            return sorted(set(os.listdir(f"{self.sys}/kernel/btf")) - {"vmlinux"})
+        except OSError:
+            return []
+
+    def module_btf(self, module: str, base: Btf) -> Btf:
+        """Open the BTF of a module. Raises OSError or FormatError."""
+        if module not in self._modules:
+            from ..debuginfo.btf import Btf as Reader
+
+            self._modules[module] = Reader.open(f"{self.sys}/kernel/btf/{module}", base=base)
+        return self._modules[module]
+
+    def open_elf(self, path: str) -> Elf:
+        """Open an ELF file, once for all probes in it. Raises OSError or FormatError."""
+        if path not in self._elfs:
+            from ..debuginfo.elf import Elf as Reader
+
+            self._elfs[path] = Reader.open(path)
+        return self._elfs[path]
+
+
+class Scope:
+    """The target, the running machine, and the options of the command line that matter to probes."""
+
+    __slots__ = ("command_path", "machine", "pid", "target", "unsafe")
+
+    def __init__(
+        self,
+        target: Target | None,
+        machine: Machine | None = None,
+        *,
+        pid: int = 0,
+        command_path: str = "",
+        unsafe: bool = False,
+    ) -> None:
+        self.target = target
+        self.machine = machine or Machine()
+        self.pid = pid
+        self.command_path = command_path
+        self.unsafe = unsafe
+
+    @property
+    def arch(self) -> str:
+        """The architecture of the target, of this machine where there is none."""
+        return self.target.arch if self.target else os.uname().machine
+
+    def btf(self) -> Btf | None:
+        """Return the target's BTF, or None where it has none."""
+        from ..errors import FeatureError
+
+        try:
+            return self.target.btf() if self.target else None
+        except FeatureError:
+            return None
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
+
+
+def _split_module(text: str) -> tuple[str, str]:
+    """Split "name [module]" or "name\\t[module]"."""
+    name, bracket, module = text.partition("[")
+    return name.rstrip(), module.rstrip("]") if bracket else ""
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Return the names sorted, each once."""
+    return sorted(set(names))
