@@ -105,7 +105,7 @@ def load_program(spec: ProgramSpec, maps: Mapping[str, KernelMap], attach_type: 
 
         if takes_function_address(insns):
             own_btf, func_info = _func_info(spec, insns)
-        request = _Request(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info)
+        request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info)
         return request.load()
     finally:
         close_fd(own_btf)
@@ -122,18 +122,18 @@ def _func_info(spec: ProgramSpec, insns: bytearray) -> tuple[int, bytes]:
     return load_btf(blob), info
 
 
-class _Request:
+class LoadRequest:
     """One BPF_PROG_LOAD with everything that it points to."""
 
     def __init__(
         self,
         spec: ProgramSpec,
         insns: bytearray,
-        attach_type: str,
-        btf_id: int,
-        btf_fd: int,
-        own_btf: int,
-        func_info: bytes,
+        attach_type: str = "",
+        btf_id: int = 0,
+        btf_fd: int = 0,
+        own_btf: int = -1,
+        func_info: bytes = b"",
     ) -> None:
         self.spec = spec
         self.insns = insns
@@ -144,7 +144,17 @@ class _Request:
         self.own_btf = own_btf
         self.func_info = func_info
 
+    def try_load(self, log: bytearray | None = None) -> int:
+        """Ask the kernel; a descriptor or a negative errno. The verifier writes what it did into `log`."""
+        fd = -EAGAIN
+        for _ in range(_LOAD_TRIES):  # a signal makes the verifier give up with EAGAIN
+            fd = bpf_new(abi.BPF_PROG_LOAD, lambda: self.pack(log))
+            if fd not in (-EAGAIN, -EINTR):
+                break
+        return fd
+
     def pack(self, log: bytearray | None = None) -> bytearray:
+        """Pack the attribute of the call."""
         spec, info = self.spec, self.func_info
         return bytearray(
             PROG_LOAD.pack(
@@ -175,10 +185,8 @@ class _Request:
         )
 
     def load(self) -> int:
-        for _ in range(_LOAD_TRIES):  # a signal makes the verifier give up with EAGAIN
-            fd = bpf_new(abi.BPF_PROG_LOAD, self.pack)
-            if fd not in (-EAGAIN, -EINTR):
-                break
+        """Load it; a refusal is asked for its reason and raised."""
+        fd = self.try_load()
         if fd >= 0:
             return fd
         fd, log = self._load_with_log(fd)
@@ -191,12 +199,12 @@ class _Request:
         log = bytearray()
         for size in _LOG_BYTES:
             log = bytearray(size)
-            fd = syscall.bpf(abi.BPF_PROG_LOAD, self.pack(log))
+            fd = self.try_load(log)
             if fd >= 0:
                 return fd, ""
             if fd != -ENOSPC:
                 break
-        return refused, log[: log.find(b"\0")].decode(errors="replace")
+        return refused, log.split(b"\0", 1)[0].decode(errors="replace")
 
 
 def load_refusal(spec: ProgramSpec, attach_type: str, errno: int, log: str) -> Exception:
