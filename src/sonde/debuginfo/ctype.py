@@ -149,13 +149,15 @@ class Member(Record, eq=False):
 
 
 class Struct(CType):
-    """A struct or a union (`kind`). Its members are decoded on first use."""
+    """A struct or a union (`kind`). Its members are decoded on first use. `align` 0: to be concluded from the members."""
 
     __slots__ = ("_align", "_members", "kind", "type_id")
 
-    def __init__(self, kind: str, name: str, size: int, members: MembersRef, type_id: int = 0) -> None:
+    def __init__(
+        self, kind: str, name: str, size: int, members: MembersRef, type_id: int = 0, *, align: int = 0
+    ) -> None:
         super().__init__(name, size)
-        self._align = 0
+        self._align = align
         self.kind = kind
         self._members = members
         self.type_id = type_id
