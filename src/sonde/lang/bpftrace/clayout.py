@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import CType, Member, Struct, sizeof, strip
+from ...debuginfo.ctype import CType, Member, Struct, alignof, sizeof
 from ...record import Record
 
 
@@ -16,30 +16,16 @@ class MemberDecl(Record, eq=False):
     packed: bool = False
 
 
-class LaidOutStruct(Struct):
-    """A Struct that knows its alignment, which attributes may have changed."""
-
-    __slots__ = ("_align",)
-
-    def __init__(self, name: str, size: int, members: tuple[Member, ...], kind: str, align: int) -> None:
-        super().__init__(kind, name, size, members)
-        self._align = align
-
-    @property
-    def align(self) -> int:
-        return self._align
-
-
 def lay_out(
     kind: str, name: str, members: list[MemberDecl], *, packed: bool = False, aligned: int = 0, arch: str = "x86_64"
-) -> LaidOutStruct:
+) -> Struct:
     """Return the struct or union `name` with its members at their places."""
     placed: list[Member] = []
     end_bits = 0
     largest_bits = 0
     struct_align = max(aligned, 1)
     for member in members:
-        natural = strip(member.ctype).align
+        natural = alignof(member.ctype)
         loose = packed or member.packed
         align = max(member.aligned, 1 if loose else natural)
         start = 0 if kind == "union" else end_bits
@@ -58,7 +44,7 @@ def lay_out(
         if member.width < 0 or member.name:
             placed.append(Member(member.name, member.ctype, start, max(member.width, 0)))
     size = _round_up(largest_bits, 8 * struct_align) >> 3
-    return LaidOutStruct(name, size, tuple(placed), kind, struct_align)
+    return Struct(kind, name, size, tuple(placed), align=struct_align)
 
 
 def _place_bits(member: MemberDecl, start: int, natural: int, loose: bool) -> int:
