@@ -84,6 +84,8 @@ PERF_SAMPLE_RAW = 1 << 10
 PERF_FLAG_FD_CLOEXEC = 8
 PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
 ATTR_DISABLED, ATTR_INHERIT, ATTR_FREQ, ATTR_INHERIT_THREAD = 1 << 0, 1 << 1, 1 << 10, 1 << 35
+ATTR_INHERIT_THREADS = ATTR_INHERIT | ATTR_INHERIT_THREAD  # by threads, not by child processes
+ATTR_FLAGS_OFFSET = 40  # of the 64 bits of flags in struct perf_event_attr
 PERF_EVENT_ATTR = Struct("=IIQQQQQIIQQ40x")  # PERF_ATTR_SIZE_VER5, Linux 4.1
 
 ENOTSUPP = 524  # the kernel's own "not supported", which has no name outside

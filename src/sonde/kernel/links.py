@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..spec.object import ProbeSpec
+    from .programs import Program
 
 
 class KernelLink:
@@ -49,6 +50,10 @@ class KernelLink:
         """Whether it was closed."""
         return not self._fds and self._undo is None
 
+    def set_undo(self, undo: Callable[[], None]) -> None:
+        """Have `undo` called once the descriptors are closed: for what does not go away with them."""
+        self._undo = undo
+
     def close(self) -> None:
         """Detach."""
         fds, self._fds = self._fds, []
@@ -72,3 +77,18 @@ def create_link(program_fd: int, target_fd: int, attach_type: str, rest: bytes =
     """BPF_LINK_CREATE: a new descriptor or a negative errno. `rest` is the part of the attribute for this attach type."""
     attr = bytearray(abi.LINK_CREATE.pack(program_fd, target_fd, abi.attach_type(attach_type), flags) + rest)
     return syscall.bpf(abi.BPF_LINK_CREATE, attr)
+
+
+def attach_each(
+    program: Program, probes: Sequence[ProbeSpec], one: Callable[[Program, ProbeSpec], KernelLink]
+) -> list[KernelLink]:
+    """Attach probes one after the other; close those before when one fails."""
+    links: list[KernelLink] = []
+    try:
+        for probe in probes:
+            links.append(one(program, probe))
+    except BaseException:
+        for link in reversed(links):
+            link.close()
+        raise
+    return links

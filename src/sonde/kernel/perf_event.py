@@ -5,9 +5,9 @@ The link (Linux 5.15) carries a cookie and detaches by itself; the ioctl is for 
 
 from __future__ import annotations
 
-from errno import EBADF, EINTR, EINVAL
+from errno import EBADF, EINTR, EINVAL, ENODEV, ESRCH
 
-from ..errors import FeatureError
+from ..errors import FeatureError, TargetError
 from . import abi, syscall
 from .descriptor import close_fd
 from .links import KernelLink, create_link
@@ -15,7 +15,7 @@ from .refusal import attach_refusal, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ..spec.object import ProbeSpec
     from .programs import Program
@@ -82,3 +82,58 @@ def _tie_refusal(probe: ProbeSpec, errno: int) -> Exception:
             hint="give each probe its own program",
         )
     return attach_refusal(probe.name, errno)
+
+
+def open_on_cpus(
+    probe: ProbeSpec, attr: bytearray, cpus: Sequence[int], hints: Mapping[int, str] | None = None
+) -> Iterator[int]:
+    """Open the event on each of `cpus`, for every process. A CPU that went offline meanwhile is passed over."""
+    opened = 0
+    for cpu in cpus:
+        fd = open_event(attr, -1, cpu)
+        if fd >= 0:
+            opened += 1
+            yield fd
+        elif fd != -ENODEV or (cpu == cpus[-1] and not opened):
+            raise attach_refusal(probe.name, -fd, hint=(hints or {}).get(-fd, ""))
+
+
+def open_on_threads(probe: ProbeSpec, attr: bytearray, hints: Mapping[int, str] | None = None) -> Iterator[int]:
+    """Open the event on each thread of `probe.pid`; threads that these start later inherit it.
+
+    The list of threads is read again until it brings nothing new, since one may be started while we look.
+    """
+    seen: set[int] = set()
+    while True:
+        fresh = [tid for tid in list_threads(probe.pid) if tid not in seen]
+        if not fresh:
+            break
+        for tid in fresh:
+            seen.add(tid)
+            fd = open_event(attr, tid, -1)
+            if fd == -EINVAL and _drop_inherit_thread(attr):
+                fd = open_event(attr, tid, -1)
+            if fd >= 0:
+                yield fd
+            elif fd != -ESRCH:
+                raise attach_refusal(probe.name, -fd, hint=(hints or {}).get(-fd, ""))
+    if not seen:
+        raise TargetError(f"attach {probe.name}: there is no process {probe.pid}")
+
+
+def _drop_inherit_thread(attr: bytearray) -> bool:
+    """Take the flag of Linux 5.13 out of `attr`, so that child processes inherit the event too; False when it was not in."""
+    at = abi.ATTR_FLAGS_OFFSET
+    flags = int.from_bytes(attr[at : at + 8], "little")
+    attr[at : at + 8] = (flags & ~abi.ATTR_INHERIT_THREAD).to_bytes(8, "little")
+    return bool(flags & abi.ATTR_INHERIT_THREAD)
+
+
+def list_threads(pid: int) -> list[int]:
+    """Return the thread ids of a process; none when it is gone."""
+    import os
+
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []

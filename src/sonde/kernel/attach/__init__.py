@@ -46,21 +46,6 @@ def attach(program: Program, probes: Sequence[ProbeSpec], without: frozenset[str
     return _find(probes[0])(program, probes, without)
 
 
-def attach_each(
-    program: Program, probes: Sequence[ProbeSpec], one: Callable[[Program, ProbeSpec], KernelLink]
-) -> list[KernelLink]:
-    """Attach probes one after the other; close those before when one fails."""
-    links: list[KernelLink] = []
-    try:
-        for probe in probes:
-            links.append(one(program, probe))
-    except BaseException:
-        for link in reversed(links):
-            link.close()
-        raise
-    return links
-
-
 def _find(probe: ProbeSpec) -> Attach:
     name = KINDS.get(probe.type)
     if name is None:

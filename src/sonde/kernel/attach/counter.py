@@ -5,18 +5,17 @@ With a pid, the event follows the threads of that process; otherwise it counts o
 
 from __future__ import annotations
 
-from errno import ENODEV, ENOENT, EOPNOTSUPP, ESRCH
+from errno import ENODEV, ENOENT, EOPNOTSUPP
 
-from ...errors import ProbeError, TargetError
+from ...errors import ProbeError
 from .. import abi
 from ..cpus import online_cpus
-from ..perf_event import attach_events, open_event
-from ..refusal import attach_refusal
-from . import attach_each
+from ..links import attach_each
+from ..perf_event import attach_events, open_on_cpus, open_on_threads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ...spec.object import ProbeSpec
     from ..links import KernelLink
@@ -55,6 +54,10 @@ ALIASES = {
 }
 
 
+_NO_COUNTER = "this machine (perhaps a virtual one) has no such counter: software:cpu-clock may serve instead"
+HINTS = {ENOENT: _NO_COUNTER, EOPNOTSUPP: _NO_COUNTER, ENODEV: _NO_COUNTER}
+
+
 def attach(program: Program, probes: Sequence[ProbeSpec], without: frozenset[str]) -> list[KernelLink]:
     """Attach to each event."""
     return attach_each(program, probes, _attach_one)
@@ -68,61 +71,9 @@ def _attach_one(program: Program, probe: ProbeSpec) -> KernelLink:
         raise ProbeError(f"there is no {probe.type} event {probe.event!r}", hint=f"there are: {names}")
     kind, config, default = found
     if probe.pid:
-        flags = abi.ATTR_INHERIT | abi.ATTR_INHERIT_THREAD
-        attr = abi.perf_event_attr(kind, config, period=probe.count or default, flags=flags)
-        events = open_on_threads(probe, attr)
+        attr = abi.perf_event_attr(kind, config, period=probe.count or default, flags=abi.ATTR_INHERIT_THREADS)
+        events = open_on_threads(probe, attr, HINTS)
     else:
         attr = abi.perf_event_attr(kind, config, period=probe.count or default)
-        events = open_on_cpus(probe, attr, online_cpus())
+        events = open_on_cpus(probe, attr, online_cpus(), HINTS)
     return attach_events(program, probe, events, "perf_event")
-
-
-def open_on_cpus(probe: ProbeSpec, attr: bytearray, cpus: Sequence[int]) -> Iterator[int]:
-    """Open the event on each of `cpus`, for every process. A CPU that went offline meanwhile is passed over."""
-    opened = 0
-    for cpu in cpus:
-        fd = open_event(attr, -1, cpu)
-        if fd >= 0:
-            opened += 1
-            yield fd
-        elif fd != -ENODEV or (cpu == cpus[-1] and not opened):
-            raise event_refusal(probe, -fd)
-
-
-def open_on_threads(probe: ProbeSpec, attr: bytearray) -> Iterator[int]:
-    """Open the event on each thread of `probe.pid`; threads that these start later inherit it.
-
-    The list of threads is read again until it brings nothing new, since one may be started while we look.
-    """
-    seen: set[int] = set()
-    while True:
-        fresh = [tid for tid in list_threads(probe.pid) if tid not in seen]
-        if not fresh:
-            break
-        for tid in fresh:
-            seen.add(tid)
-            fd = open_event(attr, tid, -1)
-            if fd >= 0:
-                yield fd
-            elif fd != -ESRCH:
-                raise event_refusal(probe, -fd)
-    if not seen:
-        raise TargetError(f"attach {probe.name}: there is no process {probe.pid}")
-
-
-def list_threads(pid: int) -> list[int]:
-    """Return the thread ids of a process; none when it is gone."""
-    import os
-
-    try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    except OSError:
-        return []
-
-
-def event_refusal(probe: ProbeSpec, errno: int) -> Exception:
-    """Explain why perf_event_open refused the event of `probe`."""
-    hint = ""
-    if probe.type == "hardware" and errno in (ENOENT, EOPNOTSUPP, ENODEV):
-        hint = "this machine (perhaps a virtual one) has no such hardware counter: software:cpu-clock may serve instead"
-    return attach_refusal(probe.name, errno, hint=hint)

@@ -9,9 +9,9 @@ from errno import EACCES, ENOENT, EPERM
 
 from ...errors import FormatError, ProbeError
 from .. import abi
+from ..links import attach_each
 from ..perf_event import attach_events, open_event
 from ..refusal import attach_refusal, privilege_error
-from . import attach_each
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
