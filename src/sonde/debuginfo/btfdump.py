@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LINES_LIMIT = 100_000
 _NESTING_LIMIT = 32
+_GAP_LIMIT_BITS = 1 << 20
 _LAYERS_LIMIT = 64
 _WORD_BYTES = 8
 _PADS = (("long", 64), ("int", 32), ("short", 16), ("char", 8))
@@ -40,8 +41,8 @@ class _Writer:
     def __init__(self) -> None:
         self.left = _LINES_LIMIT
 
-    def spend(self, level: int) -> None:
-        self.left -= 1
+    def spend(self, level: int, lines: int = 1) -> None:
+        self.left -= lines
         if self.left < 0 or level > _NESTING_LIMIT:
             raise FormatError("a type that contains itself, or definitions nested without end")
 
@@ -65,10 +66,11 @@ class _Writer:
         end = 0
         in_bits = False
         for member in struct.members:
-            self.spend(level)
             align = 1 if packed else _align(member.ctype)
             bits = member.width_bits
-            lines += _padding(end, member.offset_bits, align, in_bits and bits > 0)
+            pads = _padding(end, member.offset_bits, align, in_bits and bits > 0)
+            self.spend(level, 1 + len(pads))
+            lines += pads
             text = self.declaration(member.ctype, member.name, level + 1)
             lines.append(f"{text}: {bits};" if bits else f"{text};")
             end = member.offset_bits + (bits or _size(member) * 8)
@@ -180,12 +182,15 @@ def _padding(start: int, end: int, align: int, in_bits: bool) -> list[str]:
     if start >= end:
         return []
     pads = []
-    name, width, at = next((n, w, r) for n, w in (*_PADS, ("char", 1)) if (r := _round_up(start, w)) <= end)
+    fitting = [(n, w, at) for n, w in _PADS if (at := _round_up(start, w)) <= end]
+    name, width, at = fitting[0] if fitting else ("char", 8, start)
     if start < at:
         if in_bits:
             pads.append(f"{name}: {at - start};")
         elif (at == end and _round_up(start, align * 8) != at) or (at != end and end - at <= at - start):
             pads.append(f"{name}: 0;")
+    if end - at > _GAP_LIMIT_BITS:
+        raise FormatError(f"a gap of {(end - at) // 8} bytes between two members")
     while end - at >= width:
         pads.append(f"{name}: {width};")
         at += width

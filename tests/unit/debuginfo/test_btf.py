@@ -409,6 +409,16 @@ def test_doubling_prototypes_do_not_explode() -> None:
         declare(Btf.from_bytes(b.build()).type_by_id(1))
 
 
+def test_a_struct_with_a_hole_of_gigabytes_is_not_spelt_out() -> None:
+    b = BtfBuilder()
+    int_ = b.int("int", 4)
+    b.struct("vast", 1 << 31, [("a", int_, 0)])
+    vast = Btf.from_bytes(b.build()).get_struct("vast")
+    assert vast is not None and vast.size == 1 << 31
+    with pytest.raises(FormatError, match="gap"):
+        definition(vast)
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"\x9f\xeb", b"\x9f\xeb\x02" + bytes(40), b"\x7fELF" + bytes(60), GOOD[:24], GOOD[:-1], GOOD[:100]],
