@@ -108,6 +108,8 @@ def encode(insns: Iterable[Insn]) -> bytes:
     for insn in insns:
         imm = insn.imm
         try:
+            if insn.dst | insn.src > 15:
+                raise StructError
             if insn.opcode == LDDW and -(1 << 63) <= imm < 1 << 64:
                 append(pack(LDDW, insn.src << 4 | insn.dst, insn.off, imm & 0xFFFFFFFF))
                 append(pack(0, 0, 0, imm >> 32 & 0xFFFFFFFF))
