@@ -33,10 +33,11 @@ def parse_cpu_list(text: str) -> list[int]:
     cpus: list[int] = []
     try:
         for part in text.strip().split(","):
-            first, _, last = part.partition("-")
-            if int(last or first) >= 1 << 16:
+            first, dash, last = part.partition("-")
+            end = int(last) if dash else int(first)
+            if end >= 1 << 16:
                 raise ValueError
-            cpus.extend(range(int(first), int(last or first) + 1))
+            cpus.extend(range(int(first), end + 1))
     except ValueError:
         raise FormatError(f"{text.strip()!r} is not a list of CPUs") from None
     if not cpus:

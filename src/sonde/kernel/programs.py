@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .maps import KernelMap
 
 _LOG_BYTES = (1 << 18, 1 << 21, (1 << 24) - 1)  # the last is the most that Linux 5.10 takes
-_LOAD_TRIES = 5
+_TRIES = 5
 _NEEDS = ("CAP_BPF", "CAP_PERFMON")
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE, _PSEUDO_KFUNC_CALL = 1, 2, 2
 
@@ -66,9 +66,11 @@ class Program:
         Needs a type for which the kernel offers BPF_PROG_TEST_RUN: raw_tracepoint (Linux 5.10) or syscall (5.14).
         """
         attr = bytearray(PROG_TEST_RUN.pack(self.fd_as(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0))
-        result = -EINTR
-        while result in (-EINTR, -EAGAIN):
+        result = -EAGAIN
+        for _ in range(_TRIES):
             result = syscall.bpf(abi.BPF_PROG_TEST_RUN, attr)
+            if result not in (-EINTR, -EAGAIN):
+                break
         if result in (-ENOTSUPP, -EOPNOTSUPP):
             raise FeatureError(
                 f"this kernel cannot run program {self.name} (type {self.spec.type}) by itself",
@@ -147,7 +149,7 @@ class LoadRequest:
     def try_load(self, log: bytearray | None = None) -> int:
         """Ask the kernel; a descriptor or a negative errno. The verifier writes what it did into `log`."""
         fd = -EAGAIN
-        for _ in range(_LOAD_TRIES):  # a signal makes the verifier give up with EAGAIN
+        for _ in range(_TRIES):  # a signal makes the verifier give up with EAGAIN
             fd = bpf_new(abi.BPF_PROG_LOAD, lambda: self.pack(log))
             if fd not in (-EAGAIN, -EINTR):
                 break
