@@ -329,11 +329,9 @@ def test_char_is_unsigned_on_arm() -> None:
     assert not signed("aarch64")
 
 
-WORDS = st.sampled_from(
-    """struct union enum typedef { } ( ) [ ] ; , : * = a b c int char unsigned long u32 const __attribute__((packed)) 3 0 -1
-    sizeof << / ? "s" 'c' #define #if #endif #else #ifdef #include <x.h> <linux/x.h> defined ## \\ ... # A B A(x) ~""".split()
-    + ["\n"]
-)
+SOUP = r"""struct union enum typedef { } ( ) [ ] ; , : * = a b c int char unsigned long u32 const __attribute__((packed)) 3 0
+    -1 sizeof << / ? "s" 'c' #define #if #endif #else #ifdef #include <x.h> <linux/x.h> defined ## \\ ... # A B A(x) ~"""
+WORDS = st.sampled_from([*SOUP.split(), "\n"])
 
 
 @settings(max_examples=300, deadline=None)

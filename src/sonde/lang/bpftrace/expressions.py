@@ -9,6 +9,7 @@ from ..source import Place, Source
 from . import ast
 from .fault import Fault
 from .lexer import Lexer, Token, skip_layout
+from .rewrite import height_of
 
 PRECEDENCE = {
     "||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7,
@@ -20,11 +21,10 @@ _TYPE_WORDS = """bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 string b
 BUILTIN_TYPES = frozenset(_TYPE_WORDS.split())
 _C_WORDS = frozenset(["signed", "unsigned", "char", "short", "int", "long"])
 _BUILTINS = frozenset(["args", "ctx", "kstack", "nsecs", "pid", "tid", "ustack"])
-_PREFIX = frozenset("*!~-")
 _STARTS_OPERAND = frozenset(["name", "int", "string", "var", "map", "param", "(", "-", "!", "~", "*", "&", "bad"])
 
-MAX_DEPTH = 64  # of parentheses, blocks, casts and prefix operators within each other
-MAX_CHAIN = 250  # operators, members or `else if` in one row: they make deep trees too
+MAX_DEPTH = 100  # of parentheses, blocks, casts and prefix operators within each other: what the parser itself can take
+MAX_HEIGHT = 200  # of a tree, so that later passes may walk it by recursion
 
 
 class ExpressionParser:
@@ -37,6 +37,8 @@ class ExpressionParser:
         self.token = Token("end", None, 0, 0)
         self.done = 0
         self.depth = 0
+        self.deepest = 0  # the largest depth, and the longest chain, since the last check of a tree's height
+        self.longest = 0
         self.words: set[str] = set()
         self.macro_params: frozenset[str] = frozenset()
         self._tokens: list[Token] = []
@@ -52,12 +54,13 @@ class ExpressionParser:
         self.done = offset
 
     def take(self) -> Token:
-        """Move past the current token and return it."""
+        """Move past the current token and return it; the end is never passed."""
         token = self.token
         self.done = token.end
         if self._next == len(self._tokens):
-            self._tokens = self.lexer.scan(token.end)
-            self._next = 0
+            if token.kind == "end":
+                return token
+            self._tokens += self.lexer.scan(token.end)
         self.token = self._tokens[self._next]
         self._next += 1
         return token
@@ -115,13 +118,23 @@ class ExpressionParser:
     def enter(self) -> None:
         """Go one level deeper; every `enter` is paired with `self.depth -= 1`, except on the way of a Fault."""
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self.fault(f"nested deeper than {MAX_DEPTH} levels", "split the expression with scratch variables.")
+        if self.depth > self.deepest:
+            self.deepest = self.depth
+            if self.depth > MAX_DEPTH:
+                raise self.fault(f"nested deeper than {MAX_DEPTH} levels", _SPLIT_HINT)
 
     def check_chain(self, length: int) -> None:
-        """Refuse chains that would make the tree too deep to walk."""
-        if length > MAX_CHAIN:
-            raise self.fault(f"more than {MAX_CHAIN} operators in a row", "split it with scratch variables.")
+        """Count operators, members or `else if` in one row: each makes the tree one node higher."""
+        if length > self.longest:
+            self.longest = length
+            if length > MAX_HEIGHT:
+                raise self.fault(f"more than {MAX_HEIGHT} operators in a row", _SPLIT_HINT)
+
+    def check_height(self, node: ast.Node) -> None:
+        """Refuse a tree that is too high to walk. Nearly always the two maxima show that it cannot be."""
+        if self.deepest * (self.longest + 3) > MAX_HEIGHT and height_of(node) > MAX_HEIGHT:
+            raise self.fault_since(self.done, f"nested deeper than {MAX_HEIGHT} levels", _SPLIT_HINT)
+        self.deepest = self.longest = 0
 
     # operators ------------------------------------------------------------------------------------------------
 
@@ -160,28 +173,32 @@ class ExpressionParser:
         return self.text[skip_layout(self.text, self.token.end)] == "{"
 
     def parse_unary(self) -> ast.Expr:
-        """Prefix operators."""
-        token = self.token
-        kind = token.kind
-        if kind in _PREFIX:
-            self.enter()
-            self.take()
-            operand = self.parse_unary()
-            self.depth -= 1
-            return ast.Unary(self.span(token.start), kind, operand)
-        if kind == "++" or kind == "--":
-            self.take()
-            start = self.token.start
-            operand = self.parse_postfix()
-            if not isinstance(operand, (ast.Variable, ast.Map, ast.MapAccess)):
-                raise self.fault_since(start, _INCREMENT)
-            return ast.Unary(self.span(token.start), kind, operand)
-        if kind == "&":
-            self.take()
-            if self.token.kind not in ("var", "map"):
-                raise self.fault("address-of operator (&) can only be used on a map or variable")
-            return ast.Unary(self.span(token.start), kind, self._sigil_alone(), False)
-        return self.parse_postfix()
+        """Prefix operators. Whatever nests passes through here, so this is where the depth is counted."""
+        self.enter()
+        prefixed = _PREFIXES.get(self.token.kind)
+        expr = self.parse_postfix() if prefixed is None else prefixed(self)
+        self.depth -= 1
+        return expr
+
+    def _parse_prefix(self) -> ast.Expr:
+        token = self.take()
+        operand = self.parse_unary()
+        return ast.Unary(self.span(token.start), token.kind, operand)
+
+    def _parse_increment(self) -> ast.Expr:
+        token = self.take()
+        start = self.token.start
+        operand = self.parse_postfix()
+        if not isinstance(operand, (ast.Variable, ast.Map, ast.MapAccess)):
+            raise self.fault_since(start, _INCREMENT)
+        return ast.Unary(self.span(token.start), token.kind, operand)
+
+    def _parse_address(self) -> ast.Expr:
+        token = self.take()
+        if self.token.kind not in ("var", "map"):
+            raise self.fault("address-of operator (&) can only be used on a map or variable")
+        operand = self._sigil_alone()
+        return ast.Unary(self.span(token.start), token.kind, operand)
 
     def _sigil_alone(self) -> ast.Expr:
         token = self.take()
@@ -245,10 +262,7 @@ class ExpressionParser:
             place = self.span(token.start)
             return ast.Positional(place, token.value) if token.value else ast.PositionalCount(place)
         if kind == "(":
-            self.enter()
-            expr = self._parse_parenthesis()
-            self.depth -= 1
-            return expr
+            return self._parse_parenthesis()
         if kind == "{":
             return self.parse_block(True)
         raise self.fault("expected expression")
@@ -288,7 +302,6 @@ class ExpressionParser:
         return ast.Identifier(self.span(token.start), word)
 
     def _parse_call(self, name: Token) -> ast.Expr:
-        self.enter()
         self.take()
         args: list[ast.Expr | ast.TypeName] = []
         if self.token.kind != ")":
@@ -296,7 +309,6 @@ class ExpressionParser:
             while self.accept(","):
                 args.append(self._parse_argument())
         self.expect(")")
-        self.depth -= 1
         return ast.Call(self.span(name.start), name.value, tuple(args))
 
     def _parse_argument(self) -> ast.Expr | ast.TypeName:
@@ -339,9 +351,7 @@ class ExpressionParser:
 
     def _parse_comptime(self) -> ast.Expr:
         start = self.take().start
-        self.enter()
         operand = self.parse_unary()
-        self.depth -= 1
         return ast.Comptime(self.span(start), operand)
 
     # parentheses ----------------------------------------------------------------------------------------------
@@ -390,18 +400,25 @@ class ExpressionParser:
         """
         if is_builtin(self.token.value):
             return None
+        if self.token.value == "typeof":
+            type_ = self.parse_type()
+            self.expect(")")
+            return self._finish_cast(start, type_)
         here = (self.token, self._next, self.done)
-        type_ = self._try_type()
+        maybe = self._try_type()
         operand_kind = self.look().kind
         if (
-            type_ is None
+            maybe is None
             or self.token.kind != ")"
             or operand_kind not in _STARTS_OPERAND
-            or (type_.name in self.macro_params and operand_kind in ("-", "*", "&") and not type_.pointers)
+            or (maybe.name in self.macro_params and operand_kind in ("-", "*", "&") and not maybe.pointers)
         ):
             self.token, self._next, self.done = here
             return None
         self.take()
+        return self._finish_cast(start, maybe)
+
+    def _finish_cast(self, start: int, type_: ast.TypeName) -> ast.Expr:
         operand = self.parse_unary()
         return ast.Cast(self.span(start), type_, operand)
 
@@ -457,6 +474,8 @@ class ExpressionParser:
     def parse_type_or_expression(self, closer: str) -> ast.Expr | ast.TypeName:
         """What `sizeof` and its like take. A bare unknown name is an expression: it may be a typedef or a macro's argument."""
         token = self.token
+        if token.kind == "name" and token.value == "typeof":
+            return self.parse_type()
         if token.kind == "name" and not is_builtin(token.value) and token.value not in _SPECIAL_CALLS:
             here = (self.token, self._next, self.done)
             type_ = self._try_type()
@@ -468,7 +487,13 @@ class ExpressionParser:
         return self.parse_expression()
 
 
+_SPLIT_HINT = "split it with scratch variables."
 _INCREMENT = "increment/decrement requires a variable or map"
+_PREFIXES = {
+    **dict.fromkeys(["*", "!", "~", "-"], ExpressionParser._parse_prefix),
+    **dict.fromkeys(["++", "--"], ExpressionParser._parse_increment),
+    "&": ExpressionParser._parse_address,
+}
 _TAGS = frozenset(["struct", "union", "enum"])
 _SPECIAL = {
     "true": ExpressionParser._parse_boolean,

@@ -10,8 +10,8 @@ from ...errors import CompileError, Diagnostic
 from ...record import replace
 from ..source import Place, diagnose
 from . import ast
-from .expressions import is_builtin
-from .rewrite import copy, iter_nodes, rewrite_children
+from .expressions import MAX_HEIGHT, is_builtin
+from .rewrite import copy, height_of, iter_nodes, rewrite_children
 from .statements import drop_value
 from .stdlib import MACROS, OVERLOADABLE, load_macros
 
@@ -33,7 +33,15 @@ def expand_macros(program: ast.Program) -> ast.Program:
     """
     if not program.macros and not program.words & MACROS.keys():
         return program
-    return _Expander(program.macros).expand_program(program)
+    expander = _Expander(program.macros)
+    try:
+        expanded = expander.expand_program(program)
+    except RecursionError:
+        expanded = None
+    if expanded is None or height_of(expanded) > MAX_HEIGHT:
+        place = program.macros[-1].span if program.macros else program.span
+        raise CompileError([diagnose(place, f"macros expand to trees deeper than {MAX_HEIGHT} levels")])
+    return expanded
 
 
 class _Scope:
@@ -208,8 +216,10 @@ class _Expander:
         return self._copy_plain(node, scope)
 
     def _copy_plain(self, node: Any, scope: _Scope) -> Any:
-        values = [self._copy(getattr(node, field), scope) for field in node._fields[1:]]
-        return type(node)(_placed(node, scope), *values)
+        values: list[Any] = [_placed(node, scope)]
+        for field in node._fields[1:]:
+            values.append(self._copy(getattr(node, field), scope))
+        return type(node)(*values)
 
     def _copy_identifier(self, node: ast.Identifier, scope: _Scope) -> ast.Expr:
         arg = scope.exprs.get(node.name)

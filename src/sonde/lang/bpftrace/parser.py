@@ -32,6 +32,7 @@ def parse_expression(source: Source) -> ast.Expr:
         expr = parser.parse_expression()
         if parser.token.kind != "end":
             raise parser.fault("unexpected input")
+        parser.check_height(expr)
     except Fault as fault:
         parser.report(fault)
     except GiveUp:
@@ -95,7 +96,8 @@ class Parser(StatementParser):
             parse(self)
         except Fault as fault:
             self.report(fault)
-            self.at = max(_behind_next_block(self.text, max(fault.start, start)), start + 1)
+            behind = max(_behind_next_block(self.text, max(fault.start, start)), start + 1)
+            self.at = min(behind, len(self.source.text))
 
     def _find_item(self, start: int) -> tuple[Callable[[Parser], None], int]:
         """Return the function that parses what begins at `start`."""
@@ -219,6 +221,7 @@ class Parser(StatementParser):
         self.expect(")")
         self.macro_params = frozenset(p.name for p in params)
         body = self.parse_block(True)
+        self.check_height(body)
         self.macros.append(ast.Macro(self.span(start), name, tuple(params), body))
         self.at = self.done
 
@@ -253,6 +256,7 @@ class Parser(StatementParser):
         self.expect(":")
         result = self.parse_type()
         body = self.parse_block(False)
+        self.check_height(body)
         self.subprograms.append(ast.Subprogram(self.span(start), name, tuple(params), result, body))
         self.at = self.done
 
@@ -277,7 +281,9 @@ class Parser(StatementParser):
                 raise self.fault("expected '/' to close predicate")
             self.take()
         body = self.parse_block(False)
-        self.probes.append(ast.Probe(self.span(start), tuple(points), predicate, body, name))
+        probe = ast.Probe(self.span(start), tuple(points), predicate, body, name)
+        self.check_height(probe)
+        self.probes.append(probe)
         self.at = self.done
 
     def _parse_attach_point(self, start: int) -> ast.AttachPoint:

@@ -25,30 +25,43 @@ def rewrite_children(node: N, change: Change) -> N:
     changes: dict[str, Any] = {}
     for field in node._fields:
         old = getattr(node, field)
-        new = _rewrite_value(old, change)
+        if isinstance(old, Node):
+            new: Any = rewrite(old, change)
+        elif type(old) is tuple and old:
+            new = _rewrite_tuple(old, change)
+        else:
+            continue
         if new is not old:
             changes[field] = new
     return replace(node, **changes) if changes else node
 
 
-def _rewrite_value(value: Any, change: Change) -> Any:
-    if isinstance(value, Node):
-        return rewrite(value, change)
-    if type(value) is tuple:
-        new = tuple(_rewrite_value(item, change) for item in value)
-        return value if all(a is b for a, b in zip(new, value)) else new
-    return value
+def _rewrite_tuple(old: tuple[Any, ...], change: Change) -> tuple[Any, ...]:
+    new: list[Any] = []
+    same = True
+    for item in old:
+        if isinstance(item, Node):
+            new.append(rewrite(item, change))
+        else:
+            new.append(_rewrite_tuple(item, change) if type(item) is tuple else item)
+        same = same and new[-1] is item
+    return old if same else tuple(new)
 
 
 def copy(node: N) -> N:
     """Return a copy of a tree that shares no node with it (spans are shared)."""
-    return type(node)(*(_copy_value(getattr(node, field)) for field in node._fields))
-
-
-def _copy_value(value: Any) -> Any:
-    if isinstance(value, Node):
-        return copy(value)
-    return tuple(_copy_value(item) for item in value) if type(value) is tuple else value
+    values = []
+    for field in node._fields:
+        value = getattr(node, field)
+        if isinstance(value, Node):
+            value = copy(value)
+        elif type(value) is tuple:
+            items = []
+            for item in value:
+                items.append(copy(item) if isinstance(item, Node) else item)
+            value = tuple(items)
+        values.append(value)
+    return type(node)(*values)
 
 
 def iter_nodes(node: Node) -> Iterator[Node]:
@@ -61,3 +74,19 @@ def iter_nodes(node: Node) -> Iterator[Node]:
             stack.extend(getattr(item, field) for field in reversed(item._fields))
         elif type(item) is tuple:
             stack.extend(reversed(item))
+
+
+def height_of(node: Node) -> int:
+    """Return the number of nodes on the longest way down from `node`."""
+    highest = 0
+    stack: list[tuple[Any, int]] = [(node, 1)]
+    while stack:
+        item, height = stack.pop()
+        if isinstance(item, Node):
+            highest = max(highest, height)
+            for field in item._fields:
+                stack.append((getattr(item, field), height + 1))
+        elif type(item) is tuple:
+            for child in item:
+                stack.append((child, height))
+    return highest
