@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from sonde.errors import KernelError
 from sonde.kernel.cpus import possible_cpus
 from sonde.kernel.maps import create_map

@@ -13,7 +13,7 @@ from __future__ import annotations
 from errno import EBADF, EPERM
 from struct import pack
 
-from ..errors import PrivilegeError, SondeError
+from ..errors import FeatureError, PrivilegeError, SondeError
 from . import abi, syscall
 from .abi import MAP_TYPES
 from .descriptor import close_fd
@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ..bpf.helpers import Helper
     from ..spec.object import ProgramSpec
 
 _RETURN_0 = pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)  # r0 = 0; exit
@@ -74,7 +75,8 @@ def iter_features() -> Iterator[tuple[str, bool, str]]:
     for kind, since in MAPS.items():
         yield _ask_row(table, f"map:{kind}", f"Linux {since}")
     for helper in _iter_helpers():
-        yield _ask_row(table, f"helper:{helper}", "")
+        name, have, note = _ask_row(table, f"helper:{helper.name}", f"Linux {helper.since}")
+        yield name, have, note if have else f"{note}; not for tracing programs here"
 
 
 def _ask_row(table: FeatureTable, name: str, note: str) -> tuple[str, bool, str]:
@@ -84,7 +86,7 @@ def _ask_row(table: FeatureTable, name: str, note: str) -> tuple[str, bool, str]
         return name, False, error.message
 
 
-def _iter_helpers() -> Iterator[str]:
+def _iter_helpers() -> Iterator[Helper]:
     from ..bpf.helpers import HELPERS
 
     return iter(HELPERS)
@@ -208,8 +210,13 @@ def _have_sleepable() -> bool:
 def _have_helper(name: str, kinds: tuple[str, ...]) -> bool:
     from ..bpf.helpers import HELPERS
 
-    call = pack("<BBhi", 0x85, 0, 0, HELPERS[name].number)
-    return any(_knows_call(_spec(kind, call + _RETURN_0)) for kind in kinds)
+    code = pack("<BBhi", 0x85, 0, 0, HELPERS[name].ident) + _RETURN_0
+    if any(_knows_call(_spec(kind, code)) for kind in kinds):
+        return True
+    if kinds != _TRACING_TYPES:
+        return False
+    typed = (("trace_raw_tp", "sched_switch"), ("trace_iter", "task"))
+    return any(_knows_call(_spec("tracing", code, attach_type=kind, attach_btf=btf)) for kind, btf in typed)
 
 
 def _have_kfunc(name: str) -> bool:
@@ -229,7 +236,10 @@ _UNKNOWN_CALL = (b"unknown func", b"invalid func", b"cannot use helper", b"is no
 def _knows_call(spec: ProgramSpec) -> bool:
     """Whether the verifier knows the function that `spec` calls, even though it refuses the arguments."""
     log = bytearray(1 << 14)
-    fd = _try_load(spec, log)
+    try:
+        fd = _try_load(spec, log)
+    except FeatureError:  # no BTF
+        return False
     if fd >= 0:
         close_fd(fd)
         return True
@@ -293,7 +303,6 @@ def _have_tracing_cookie() -> bool:
 
 
 def _have_test_run() -> bool:
-    from ..errors import FeatureError
     from .programs import Program
 
     program = Program(_spec("raw_tracepoint", _RETURN_0), {})

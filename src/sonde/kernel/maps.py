@@ -5,7 +5,7 @@ Keys and values are raw bytes. A per-CPU map's value travels as one value for ea
 
 from __future__ import annotations
 
-from errno import E2BIG, EINTR, EINVAL, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP
+from errno import E2BIG, EINTR, EINVAL, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP, EPERM
 
 from ..errors import KernelError
 from . import abi, syscall
@@ -172,6 +172,8 @@ class KernelMap(Descriptor):
         hint = ""
         if -result == E2BIG:
             hint = f"the map is full ({self.spec.max_entries} entries)"
+        if -result == EPERM and self.spec.frozen:
+            return KernelError(f"{action} map {self.name}", EPERM, hint="the map is frozen: it is read-only")
         return refusal(f"{action} map {self.name}", -result, hint=hint)
 
     def freeze(self) -> None:

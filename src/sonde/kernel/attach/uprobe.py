@@ -117,7 +117,7 @@ def explain(probe: ProbeSpec, errno: int) -> Exception:
     import os
 
     place = f"{probe.path}+{probe.offset:#x}" + (f" ({probe.symbol})" if probe.symbol else "")
-    if errno in (ENOENT, ENOTDIR, EBADF):
+    if errno in (ENOENT, ENOTDIR, EBADF) or not os.path.isfile(probe.path):
         kind = "is not a regular file" if os.path.exists(probe.path) else "does not exist"
         return ProbeError(
             f"attach {probe.name}: {probe.path} {kind}", hint="give the full path of a program or library"
