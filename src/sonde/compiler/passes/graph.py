@@ -1,0 +1,82 @@
+"""The control-flow graph of a function: reachable blocks in order, predecessors, dominators; replacing values."""
+
+from __future__ import annotations
+
+from ..ir import Block, Function, Value
+
+
+def reachable_blocks(function: Function) -> list[Block]:
+    """Return the reachable blocks in reverse post-order."""
+    seen: set[Block] = {function.blocks[0]}
+    order: list[Block] = []
+    stack: list[tuple[Block, int]] = [(function.blocks[0], 0)]
+    while stack:
+        block, i = stack.pop()
+        targets = block.end.targets if block.end is not None else []
+        if i < len(targets):
+            stack.append((block, i + 1))
+            target = targets[i][0]
+            if target not in seen:
+                seen.add(target)
+                stack.append((target, 0))
+        else:
+            order.append(block)
+    order.reverse()
+    return order
+
+
+def predecessors(blocks: list[Block]) -> dict[Block, list[Block]]:
+    """Return the predecessors of each block; a branch with both sides to one block counts twice."""
+    found: dict[Block, list[Block]] = {block: [] for block in blocks}
+    for block in blocks:
+        if block.end is not None:
+            for target, _ in block.end.targets:
+                found[target].append(block)
+    return found
+
+
+def dominators(blocks: list[Block]) -> dict[Block, Block]:
+    """Return the immediate dominator of each block (of the first: itself). Cooper, Harvey, Kennedy 2001."""
+    index = {block: i for i, block in enumerate(blocks)}
+    before = predecessors(blocks)
+    idom: dict[Block, Block] = {blocks[0]: blocks[0]}
+    changed = True
+    while changed:
+        changed = False
+        for block in blocks[1:]:
+            new: Block | None = None
+            for p in before[block]:
+                if p in idom:
+                    new = p if new is None else _meet(p, new, idom, index)
+            if new is not None and idom.get(block) is not new:
+                idom[block] = new
+                changed = True
+    return idom
+
+
+def _meet(a: Block, b: Block, idom: dict[Block, Block], index: dict[Block, int]) -> Block:
+    while a is not b:
+        while index[a] > index[b]:
+            a = idom[a]
+        while index[b] > index[a]:
+            b = idom[b]
+    return a
+
+
+def substitute(function: Function, changes: dict[Value, Value]) -> None:
+    """Replace operands throughout; chains of replacements are followed."""
+    if not changes:
+        return
+
+    def final(v: Value) -> Value:
+        while v in changes:
+            v = changes[v]
+        return v
+
+    for block in function.blocks:
+        for inst in block.insts:
+            inst.args = [final(a) for a in inst.args]
+        end = block.end
+        if end is not None:
+            end.args = [final(a) for a in end.args]
+            end.targets = [(target, [final(a) for a in arguments]) for target, arguments in end.targets]
