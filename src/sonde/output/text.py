@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from .effects import read_file, run_command
 from .file import Sink, open_sink
+from .histogram import histogram_text
+from .order import ordered
 from .printf import compile_segments, encode, line_format
-from .values import value_text
+from .series import series_text
+from .timetext import format_now
+from .values import key_text, value_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Any
 
-    from ..spec.engine import LineFormat, Row, Snapshot
-    from ..spec.object import EventSpec
+    from ..spec.engine import Entry, LineFormat, Row, Snapshot
+    from ..spec.layout import Layout
+    from ..spec.object import EventSpec, ViewSpec
+    from .printf import Formatter
 
 
 class TextPrinter:
@@ -21,9 +28,10 @@ class TextPrinter:
     def __init__(self, sink: Sink | None = None, *, quiet: bool = False, error_fd: int = 2) -> None:
         self.sink = sink or open_sink()
         self.quiet = quiet
+        self.lost_events = 0
         self._errors = Sink(error_fd, "the standard error", "none")
         self._write = self.sink.write
-        self._formats: dict[int, Callable[[Sequence[Any]], bytes]] = {}
+        self._formats: dict[int, Formatter] = {}
 
     def line_format(self, event: EventSpec) -> LineFormat | None:
         """Return how to print a printf row in one step, or None (see LineFormat)."""
@@ -36,48 +44,162 @@ class TextPrinter:
 
     def row(self, row: Row) -> None:
         """Print one event."""
-        event = row.event
-        if event.kind == "print":
-            self._write(encode(value_text(row.values[0], event.fields[0].layout)) + b"\n")
-            return
-        if event.kind == "time":
-            import time
+        write = _ROWS.get(row.event.kind)
+        if write is not None:
+            write(self, row)
+        else:
+            self._write(self.format(row))
 
-            self._write(encode(time.strftime(event.get_param("format", "%H:%M:%S\n"))))
-            return
+    def format(self, row: Row) -> bytes:
+        """Return the text of a row that has a format string."""
+        event = row.event
         formatter = self._formats.get(event.ident)
         if formatter is None:
             formatter = compile_segments(event.get_param("segments", ()), [f.layout for f in event.fields])
             self._formats[event.ident] = formatter
-        self._write(formatter(row.values))
+        return formatter(row.values)
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Print a map."""
+        """Print a map, or the value of one entry."""
         view = snapshot.view
-        for entry in sorted(snapshot.entries, key=lambda e: e.value):
-            key = f"[{key_text(entry.key)}]" if view.key is not None else ""
-            self._write(encode(f"{view.name}{key}: {value_text(entry.value, view.value)}\n"))
+        graph = _GRAPHS.get(view.value.kind)
+        for entry in ordered(snapshot):
+            if snapshot.single:
+                self._write(encode(_entry_text(entry, view.value)) + b"\n")
+            elif graph is not None:
+                self._write(encode(f"{_title(view, entry)}:\n{graph(entry.value)}\n"))
+            else:
+                self._write(encode(f"{_title(view, entry)}: {value_text(entry.value, view.value)}\n"))
 
     def lost(self, count: int) -> None:
         """Tell that events found no room."""
+        self.lost_events += count
         self._say(f"Lost {count} events")
+
+    def ending(self) -> None:
+        """All probes are out; set the maps apart."""
+        self._write(b"\n\n")
 
     def message(self, severity: str, text: str) -> None:
         """Print a warning or an error of the session."""
         self._say(f"{severity}: {text}")
-
-    def _say(self, text: str) -> None:
-        self.sink.flush()
-        self._errors.write(encode(text) + b"\n")
 
     def flush(self) -> None:
         """Write what waits, as the buffering wants it."""
         self.sink.flush()
 
     def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write what waits, close the file, and repeat how much was lost."""
         self.sink.close()
+        if self.lost_events:
+            self._say(f"WARNING: Total lost event count: {self.lost_events}")
+            self.lost_events = 0
+
+    def _say(self, text: str) -> None:
+        self.sink.flush()
+        self._errors.write(encode(text) + b"\n")
+
+    # One method for each kind of row that is not plain text -------------------------------------------------------
+
+    def _print_value(self, row: Row) -> None:
+        self._write(encode(value_text(row.values[0], row.event.fields[0].layout)) + b"\n")
+
+    def _print_time(self, row: Row) -> None:
+        self._write(encode(format_now(row.event.get_param("format", ""))))
+
+    def _print_join(self, row: Row) -> None:
+        self._write(encode(joined(row)) + b"\n")
+
+    def _print_cat(self, row: Row) -> None:
+        path = self.format(row)
+        data, failure = read_file(path, row.event.get_param("max_bytes", 0))
+        self._write(data)
+        if failure:
+            self._say(cat_failure(path, failure))
+
+    def _print_system(self, row: Row) -> None:
+        self.sink.sync()
+        data, code = run_command(self.format(row))
+        self._write(data + b"\n")
+        if code:
+            self._say(f"ERROR: command exited with code {code}")
+
+    def _print_report(self, row: Row) -> None:
+        self._say(report_text(row, self.format(row)))
+
+    def _print_helper_error(self, row: Row) -> None:
+        self._say(helper_error_text(row))
+
+    def _print_packet(self, row: Row) -> None:
+        from .pcap import append_packet
+
+        append_packet(row)
 
 
-def key_text(key: Any) -> str:
-    return ", ".join(map(value_text, key)) if isinstance(key, tuple) else value_text(key)
+def _title(view: ViewSpec, entry: Entry) -> str:
+    return view.name if view.key is None else f"{view.name}[{key_text(entry.key, view.key)}]"
+
+
+def _entry_text(entry: Entry, layout: Layout) -> str:
+    graph = _GRAPHS.get(layout.kind)
+    return value_text(entry.value, layout) if graph is None else graph(entry.value)
+
+
+def joined(row: Row) -> str:
+    """Return the parts of a join() row with its separator between them; empty parts at the end are left out."""
+    *parts, separator = row.values
+    while parts and not parts[-1]:
+        parts.pop()
+    return str(separator).join(parts)
+
+
+def cat_failure(path: bytes, reason: str) -> str:
+    """Return the message for a file that cat() cannot read."""
+    return f"ERROR: failed to open file '{path.decode('utf-8', 'surrogateescape')}' ({reason})"
+
+
+def report_text(row: Row, text: bytes) -> str:
+    """Return a row of errorf() or warnf() with its place in the script."""
+    from ..errors import Diagnostic
+
+    severity = _SEVERITIES[row.event.kind]
+    message = text.decode("utf-8", "surrogateescape")
+    return Diagnostic(severity, message.removesuffix("\n"), row.event.span).render()
+
+
+def helper_error_text(row: Row) -> str:
+    """Return a failed helper call with the line of the script that made it."""
+    from ..errors import Diagnostic
+
+    get = row.event.get_param
+    code = row.values[0]
+    message = get("message", "") or reason_of(code)
+    text = f"{message}\nAdditional Info - helper: {get('helper', '')}, retcode: {code}"
+    return Diagnostic("WARNING", text, row.event.span, get("excerpt", "")).render()
+
+
+def reason_of(code: int) -> str:
+    """Return the meaning of a helper's return code: the text of the errno that it negates."""
+    import os
+
+    return os.strerror(-code) if -4096 < code <= 0 else str(code)
+
+
+_SEVERITIES = {"errorf": "ERROR", "warnf": "WARNING", "debugf": "DEBUG"}
+_GRAPHS: dict[str, Callable[[Any], str]] = {
+    "hist": histogram_text,
+    "lhist": histogram_text,
+    "tseries": series_text,
+}
+_ROWS: dict[str, Callable[[TextPrinter, Row], None]] = {
+    "print": TextPrinter._print_value,
+    "time": TextPrinter._print_time,
+    "join": TextPrinter._print_join,
+    "cat": TextPrinter._print_cat,
+    "system": TextPrinter._print_system,
+    "errorf": TextPrinter._print_report,
+    "warnf": TextPrinter._print_report,
+    "debugf": TextPrinter._print_report,
+    "helper_error": TextPrinter._print_helper_error,
+    "skboutput": TextPrinter._print_packet,
+}

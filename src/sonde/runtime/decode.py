@@ -7,9 +7,10 @@ once and makes the decoder as fast as one written by hand. Records too short for
 
 from __future__ import annotations
 
-from struct import Struct
+from struct import Struct, calcsize
 
 from ..errors import FormatError
+from ..record import replace
 from ..spec.layout import EnumValue, Inet, Layout, LayoutField, RecordValue, Timestamp, Username
 from . import lookups
 
@@ -42,7 +43,7 @@ _INT_CODES = {
 class Surroundings:
     """What decoding needs beside the bytes: the object's strings, stacks, symbols, clocks."""
 
-    __slots__ = ("clocks", "stacks", "strings", "symbolizer", "trailer")
+    __slots__ = ("clocks", "stacks", "strings", "symbolizer")
 
     def __init__(
         self,
@@ -51,13 +52,11 @@ class Surroundings:
         symbolizer: Symbolizer | None = None,
         stacks: StackSource | None = None,
         clocks: Clocks | None = None,
-        trailer: str = "..",
     ) -> None:
         self.strings = strings
         self.symbolizer = symbolizer
         self.stacks = stacks
         self.clocks = clocks
-        self.trailer = trailer
 
 
 def event_decoder(event: EventSpec, around: Surroundings) -> Decoder:
@@ -129,16 +128,16 @@ class Parts:
                 raise FormatError(f"field {field.name} ends behind its record of {size} bytes")
             self.names[f"u{index}"] = Struct("<" + _code(field.layout)).unpack_from
             read = f"u{index}(buffer, start + {field.offset})[0]" if field.layout.size else "None"
-            self.expressions[index] = self._expression(index, field, around).replace(f"v{index}", read, 1)
+            self.expressions[index] = self._expression(index, field, around, read)
 
     @property
     def targets(self) -> str:
         """The left side of the assignment of the unpacked values, "" when there is nothing to unpack."""
         return ", ".join(self._targets) + ", = " if self._targets else ""
 
-    def _expression(self, index: int, field: LayoutField, around: Surroundings) -> str:
-        """Return source text that turns the raw value `vN` (used once) into the decoded one."""
-        name, layout = f"v{index}", field.layout
+    def _expression(self, index: int, field: LayoutField, around: Surroundings, name: str = "") -> str:
+        """Return source text that turns the raw value `vN`, or that of the expression `name`, into the decoded one."""
+        name, layout = name or f"v{index}", field.layout
         if field.bit_width:
             self.names[f"f{index}"] = _bit_field(field, around)
             return f"f{index}({name})"
@@ -147,14 +146,20 @@ class Parts:
             return name
         if kind == "bool":
             return f"{name} != 0"
-        if kind == "bytes_to_nul":
-            return f"{name}.partition(NUL)[0]"
         if kind == "none" or not layout.size:
             return "None"
-        if kind == "string" and not layout.get_param("trailer"):
-            return f'{name}.partition(NUL)[0].decode("utf-8", "surrogateescape")'
+        if kind in ("string", "bytes_to_nul"):
+            return self._cut(index, name, layout) + ('.decode("utf-8", "surrogateescape")' if kind == "string" else "")
         self.names[f"f{index}"] = raw_decoder(layout, around)
         return f"f{index}({name})"
+
+    def _cut(self, index: int, name: str, layout: Layout) -> str:
+        """Return source text for the bytes of a string: up to the NUL, or all of them and the trailer."""
+        trailer = layout.get_param("trailer", "")
+        if not trailer:
+            return f"{name}.partition(NUL)[0]"
+        self.names[f"trailer{index}"] = trailer.encode()
+        return f"(cut[0] if (cut := {name}.partition(NUL))[1] else cut[0] + trailer{index})"
 
 
 def _code(layout: Layout) -> str:
@@ -168,8 +173,7 @@ def _code(layout: Layout) -> str:
 
 
 _NUMBERS = frozenset(
-    ("int", "bool", "pointer", "enum", "ksym", "username", "timestamp", "cgroup_path", "strerror")
-    + ("signal_name", "syscall_name", "probe", "text", "count")
+    ["int", "bool", "pointer", "enum", "ksym", "username", "timestamp", "cgroup_path", "strerror", "signal_name", "syscall_name", "probe", "text", "count"]
 )
 _SIGNED = frozenset(("strerror", "signal_name", "syscall_name"))
 
@@ -227,7 +231,7 @@ def _none(layout: Layout, around: Surroundings) -> RawDecoder:
 
 def _enum(layout: Layout, around: Surroundings) -> RawDecoder:
     names: dict[int, str] = {}
-    for name, number in layout.get_param("names", ()):
+    for number, name in layout.get_param("names", ()):
         names.setdefault(number, name)
     return lambda number: EnumValue(number, names.get(number, ""))
 
@@ -330,7 +334,7 @@ def _aggregate(layout: Layout, around: Surroundings) -> RawDecoder:
     """An aggregation as it lies in one CPU's value: `snapshot` reduces many, here there is one."""
     from .reduce import reducer
 
-    reduce = reducer(layout)
+    reduce = reducer(layout, around.clocks)
     return lambda data: reduce([data])
 
 
@@ -375,15 +379,14 @@ _KINDS: dict[str, Callable[[Layout, Surroundings], RawDecoder]] = {
 
 def line_writer(event: EventSpec, line: LineFormat) -> Callable[[Buffer, int, int], None]:
     """Return (buffer, start, size) -> None that decodes a record, formats it and emits the text, all in one function."""
-    fields = tuple(_taken(field, takes) for field, takes in zip(event.fields, line.takes))
+    fields = tuple(map(_taken, event.fields, line.takes))
     parts = Parts(fields, event.size, Surroundings())
     values = "".join(f"{e}, " for e in parts.expressions)
-    text = f"pattern % ({values})" if fields else "pattern"
     source = (
         "def write(buffer, start, size):\n"
         f" if size < {event.size}: short(size)\n"
         f" {parts.targets}unpack(buffer, start)\n"
-        f" emit({text})\n"
+        f" emit({f'pattern % ({values})' if fields else 'pattern'})\n"
     )
     pattern = line.pattern if fields else line.pattern % ()
     names = {"pattern": pattern, "emit": line.emit, "short": short_record(event.kind, event.size)}
@@ -392,6 +395,6 @@ def line_writer(event: EventSpec, line: LineFormat) -> Callable[[Buffer, int, in
 
 def _taken(field: LayoutField, takes: str) -> LayoutField:
     """Return `field` as LineFormat.takes wants it."""
-    if takes == "bytes":
-        return LayoutField(field.name, field.offset, Layout("bytes_to_nul", field.layout.size))
-    return LayoutField(field.name, field.offset, Layout("int", field.layout.size, takes == "signed"))
+    if takes == "s":
+        return LayoutField(field.name, field.offset, replace(field.layout, kind="bytes_to_nul"))
+    return LayoutField(field.name, field.offset, Layout("int", calcsize("<" + takes), takes.islower()))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..spec.layout import Layout
+    from .clocks import Clocks
 
     Reducer = Callable[[Sequence[bytes]], Any]
 
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
 AGGREGATIONS = frozenset(("count", "sum", "min", "max", "avg", "stats", "hist", "lhist", "tseries"))
 
 
-def reducer(layout: Layout) -> Reducer:
-    """Return the function from the values of all CPUs to one Python value, or None where no CPU has set it."""
+def reducer(layout: Layout, clocks: Clocks | None = None) -> Reducer:
+    """Return the function from the values of all CPUs to one Python value, or None where no CPU has set it.
+
+    `clocks` date the intervals of a time series.
+    """
+    if layout.kind == "tseries":
+        from .tseries import reduce_series
+
+        return lambda values: reduce_series(layout, values, clocks)
     make = _REDUCERS.get(layout.kind)
     if make is None:
         raise FormatError(f"a {layout.kind} is not an aggregation")
@@ -133,12 +141,6 @@ def zero_value(layout: Layout) -> Any:
     return 0
 
 
-def _time_series(layout: Layout) -> Reducer:
-    from .tseries import reduce_series
-
-    return lambda values: reduce_series(layout, values)
-
-
 _REDUCERS: dict[str, Callable[[Layout], Reducer]] = {
     "count": _count,
     "sum": _sum,
@@ -148,5 +150,4 @@ _REDUCERS: dict[str, Callable[[Layout], Reducer]] = {
     "stats": _average,
     "hist": _histogram,
     "lhist": _histogram,
-    "tseries": _time_series,
 }

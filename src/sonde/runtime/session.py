@@ -166,8 +166,9 @@ class Session:
                 self._loaded.run(probe.program)
         self._drain()
         self._report_loss()
+        self.printer.ending()
         if self.options.print_maps:
-            for view in self.spec.views:
+            for view in sorted(self.spec.views, key=lambda view: view.name):
                 if view.declared:
                     self.printer.snapshot(self._views[view.name].snapshot())
         self.printer.flush()
@@ -340,7 +341,7 @@ class Session:
 
     def snapshot(self, view: str) -> Snapshot:
         """Read a view now."""
-        return self._views[view].snapshot()
+        return self._views[view].snapshot(unset=True)
 
     def _on_exit(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
         self.exit(int(values[0]) if values else 0)
@@ -355,7 +356,7 @@ class Session:
         named = dict(zip((field.name for field in event.fields), values))
         top = named.get("top", event.get_param("top", 0))
         div = named.get("div", event.get_param("div", 0))
-        self.printer.snapshot(self._views[event.get_param("view")].snapshot(top or 0, div or 0))
+        self.printer.snapshot(self._views[event.get_param("view")].snapshot(top or 0, div or 0, unset=True))
 
     def _on_print_entry(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
         field = event.fields[0]

@@ -30,11 +30,13 @@ class View:
         self._key: Callable[[bytes], Any] | None = None
         self._value: Callable[[Sequence[bytes]], Any] | None = None
 
-    def snapshot(self, top: int = 0, div: int = 0) -> Snapshot:
-        """Read all entries. Entries that no CPU has set are left out."""
+    def snapshot(self, top: int = 0, div: int = 0, *, unset: bool = False) -> Snapshot:
+        """Read all entries. A scalar that was never set has none; with `unset` it shows its zero value instead."""
         spec = self.spec
         if spec.key is None:
             entries = self._scalar()
+            if unset and not entries and spec.value.kind not in ("hist", "lhist", "tseries"):
+                entries = (Entry(None, self._nothing),)
         elif spec.whole:
             entries = self._keyed(self._map.items())
         else:
@@ -42,16 +44,14 @@ class View:
         return Snapshot(spec, entries, top, div)
 
     def entry(self, raw_key: bytes, key: Any) -> Snapshot:
-        """Read the entry of one key, whose decoded form is `key`; no entry when it is absent."""
+        """Read the entry of one key, whose decoded form is `key`; its zero value when it is absent."""
         spec = self.spec
         if not spec.whole:
             size = len(raw_key)
             found = [(k, v) for k, v in self._map.items() if k[:size] == raw_key]
             return Snapshot(spec, self._bucketed(found), single=True)
         values = self._map.lookup(raw_key)
-        if not values:
-            return Snapshot(spec, (), single=True)
-        value = self._reduce(values)
+        value = self._reduce(values) if values else None
         return Snapshot(spec, (Entry(key, self._nothing if value is None else value),), single=True)
 
     def clear(self) -> None:
@@ -121,8 +121,11 @@ class View:
 
     @property
     def _nothing(self) -> Any:
-        """The value of an entry that is there but that nobody has added to since zero()."""
-        return zero_value(self.spec.value)
+        """What shows where there is no value, or nothing was added to it since zero()."""
+        layout = self.spec.value
+        if layout.kind in AGGREGATIONS:
+            return zero_value(layout)
+        return layout_decoder(layout, self._around)(bytes(layout.size))
 
     def _decode_key(self, raw: bytes) -> Any:
         if self._key is None:
@@ -134,7 +137,7 @@ class View:
         if self._value is None:
             layout = self.spec.value
             if layout.kind in AGGREGATIONS:
-                self._value = reducer(layout)
+                self._value = reducer(layout, self._around.clocks)
             else:
                 decode = layout_decoder(layout, self._around)
                 self._value = lambda each: decode(each[0])

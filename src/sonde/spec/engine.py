@@ -110,6 +110,10 @@ if TYPE_CHECKING:
             """`count` more events found no room since the last call."""
             ...
 
+        def ending(self) -> None:
+            """All probes are out and their rows printed; the maps come next."""
+            ...
+
         def message(self, severity: str, text: str) -> None:
             """A warning or error of the session itself; goes to stderr."""
             ...
@@ -131,7 +135,8 @@ class LineFormat(Record, eq=False):
     """A row that prints as one `%` operation on raw bytes: what a session needs to skip values and rows altogether.
 
     A printer may have the method `line_format(event) -> LineFormat | None`. `takes` says for each field of the event
-    what `pattern` wants: "signed", "unsigned" (an int) or "bytes" (a string up to its NUL). `emit` takes the text.
+    what `pattern` wants: a code of `struct` for an integer (its low bytes, when it is narrower than the field), or "s"
+    for the bytes of a string up to its NUL. `emit` takes the text.
     """
 
     pattern: bytes

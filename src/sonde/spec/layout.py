@@ -37,11 +37,15 @@ avg           s64/u64 total, u64 count                 Average
 stats         s64/u64 total, u64 count                 Stats
 hist          params "bits" (k); `count` x u64         Histogram, when whole; else u64 and the bucket in the key
 lhist         params "min" "max" "step"; count x u64   LinearHistogram
-tseries       params "interval_ns" "buckets" "agg"     TimeSeries
+tseries       params "interval_ns" "buckets" "agg"     TimeSeries; see below
 raw           `size` bytes                             bytes
 
 A string whose layout has params["trailer"] ("..") may have been cut by the program: when no NUL is among its `size` bytes,
 the trailer is appended. Strings without that param (comm, a char array) may fill their bytes without being cut.
+
+A tseries is "buckets" slots of 24 bytes: u64 epoch, s64/u64 value, u64 number. The epoch is the time of clock
+params["clock"] ("tai" when absent) divided by the interval, its slot is epoch % buckets. The number is how many values an
+"avg" has (`value` is their sum), the time in ns of the last value where there is no aggregation, else 1; 0: an empty slot.
 """
 
 from __future__ import annotations
@@ -217,9 +221,13 @@ class LinearHistogram(Record):
 
 
 class TimeSeries(Record):
-    """`tseries(x, interval, n)`: (epoch number of the interval, value) pairs, oldest first."""
+    """`tseries(x, interval, n)`: (epoch number of the interval, value) pairs, oldest first.
+
+    The interval of epoch n starts `origin_ns + n * interval_ns` after 1970.
+    """
 
     interval_ns: int
     buckets: int
     aggregation: str  # "", "avg", "min", "max", "sum"
     points: tuple[tuple[int, int], ...]
+    origin_ns: int = 0
