@@ -304,7 +304,7 @@ _COPIERS: dict[type, Any] = {
 
 def _as_statement(new: ast.ExprStatement, old: ast.ExprStatement) -> ast.ExprStatement:
     """Drop the value of an expansion that replaced a call used as a statement."""
-    if isinstance(old.expr, (ast.Call, ast.Identifier)) and isinstance(new.expr, ast.BlockExpr):
+    if isinstance(old.expr, (ast.Call, ast.Identifier)):
         return ast.ExprStatement(new.span, drop_value(new.expr))
     return new
 
