@@ -13,7 +13,7 @@ string        `size`, ends at the first NUL            str (UTF-8, surrogateesca
 buffer        u32 length, then `size - 4` bytes        bytes
 inet          u32 family (AF_*), then 16 bytes         Inet
 mac           6 bytes                                  bytes
-kstack        s64 stack id or negative errno           Stack; params "map" (stack trace map), "mode"
+kstack        s64 stack id or negative errno           Stack; params "map", "mode", "limit": see below
 ustack        s64 stack id, u32 pid, u32 probe id      Stack
 ksym          u64 address                              Symbol
 usym          u64 address, u32 pid, u32 probe id       Symbol
@@ -42,6 +42,11 @@ raw           `size` bytes                             bytes
 
 A string whose layout has params["trailer"] ("..") may have been cut by the program: when no NUL is among its `size` bytes,
 the trailer is appended. Strings without that param (comm, a char array) may fill their bytes without being cut.
+
+The stacks of a map are found by their id. In a stack trace map (param "hashed" absent) the key is the id as a u32, the
+value the addresses up to the first 0. With "hashed" the map is a plain hash: the key is the id itself, 8 bytes, which is a
+hash of the stack's content, so that no stack takes the place of another; the value is a u64 with the number of frames and
+behind it the frames (u64 addresses, or struct bpf_stack_build_id in mode "build_id").
 
 A tseries is "buckets" slots of 24 bytes: u64 epoch, s64/u64 value, u64 number. The epoch is the time of clock
 params["clock"] ("tai" when absent) divided by the interval, its slot is epoch % buckets. The number is how many values an

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import Span
+from ..errors import Diagnostic, Span
 from ..record import Record
 from .layout import Layout, LayoutField
 
@@ -150,7 +150,8 @@ class EventSpec(Record):
     join         (none)                                   the parts, one string each, and the separator
     cat          segments, max_bytes                      the arguments of the file name's format
     system       segments                                 the arguments of the command's format
-    helper_error helper, message, source place            one: the return code
+    helper_error helper, message; the place is `span`      one: the return code
+    runtime_error  message; the place is `span`            (none): something that the program mended itself (a division by 0)
     skboutput    path                                     len, data
     """
 
@@ -207,6 +208,36 @@ class ViewSpec(Record):
     declared: bool = True  # shown at exit
 
 
+class FailureSpec(Record):
+    """A helper call that programs do not report each time it fails, but count: in this place of entry 0 of the map `lost`.
+
+    The s64 at `offset` is the sum of the (negative) codes that the helper returned. A full map returns -E2BIG, so
+    dividing by that gives the number of entries that found no room.
+    """
+
+    offset: int  # bytes
+    helper: str
+    name: str = ""  # of the map that the call was for, as the user knows it
+    span: Span | None = None
+
+
+class Settings(Record):
+    """What the script says about how it wants to be run and shown (bpftrace: the config block)."""
+
+    print_maps_on_exit: bool = True
+    max_strlen: int = 1024
+    str_trunc_trailer: str = ".."
+    max_cat_bytes: int = 10240
+    cpp_demangle: bool = True
+    lazy_symbolication: bool = True
+    cache_user_symbols: str = ""
+    ringbuf_pages: int = 0  # in all; 0: the engine chooses
+    log_size: int = 1_000_000
+    on_stack_limit: int = 32
+    show_debug_info: bool = False
+    start_offset: int = -1  # of a u64 in the map `globals` that the session sets to CLOCK_BOOTTIME (ns) before it starts
+
+
 class ObjectSpec(Record):
     """All that an engine needs to load and a session to run. Names are unique within each tuple."""
 
@@ -217,6 +248,9 @@ class ObjectSpec(Record):
     views: tuple[ViewSpec, ...] = ()
     strings: tuple[str, ...] = ()
     ringbuf: str = ""  # name of the map that events are written to
-    lost: str = ""  # name of the per-CPU array whose u64 entry 0 counts events that found no room
+    lost: str = ""  # name of the array (per-CPU or not) whose u64 at the start of entry 0 counts events without room
     stacks: tuple[tuple[str, str], ...] = ()  # (layout param "map" value, map name): reserved for stack trace maps
     btf: bytes = b""  # the object's own BTF, when it ships one
+    failures: tuple[FailureSpec, ...] = ()
+    settings: Settings = Settings()
+    warnings: tuple[Diagnostic, ...] = ()  # of the compilation

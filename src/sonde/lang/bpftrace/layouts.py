@@ -1,0 +1,211 @@
+"""Semantic types to layouts: what a value of a bpftrace type looks like in an event, a key or a map value."""
+
+from __future__ import annotations
+
+from ...debuginfo.ctype import Array, CType, Enum, Float, Int, Member, Pointer, Struct, sizeof, strip
+from ...spec.layout import Layout, LayoutField
+from .stype import (
+    Avg,
+    Buffer,
+    CgroupPath,
+    Count,
+    Hist,
+    Inet,
+    KStack,
+    KSym,
+    LHist,
+    MacAddr,
+    Max,
+    Min,
+    NoneT,
+    ProbeName,
+    RecordType,
+    SignalName,
+    Stats,
+    Str,
+    Strerror,
+    Sum,
+    SyscallName,
+    TimestampT,
+    TSeries,
+    Tuple,
+    Username,
+    UStack,
+    USym,
+    is_bool,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .config import Config
+
+AF_INET_BYTES = 20
+
+
+class Layouts:
+    """Makes layouts; each type of a compilation once."""
+
+    __slots__ = ("_known", "config", "stack_maps")
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.stack_maps: dict[int, str] = {}  # limit -> map: the stacks that some layout refers to
+        self._known: dict[int, tuple[CType, Layout]] = {}
+
+    def of(self, ctype: CType) -> Layout:
+        """Return the layout of values of `ctype`."""
+        ctype = strip(ctype)
+        known = self._known.get(id(ctype))
+        if known is not None:
+            return known[1]
+        layout = _MAKERS[type(ctype)](self, ctype)
+        self._known[id(ctype)] = (ctype, layout)  # with the type, so that its id is not used again
+        return layout
+
+    def stack_map(self, limit: int) -> str:
+        """Return the name of the map that holds stacks of up to `limit` frames."""
+        return self.stack_maps.setdefault(limit, f"stacks_{limit}")
+
+    def fields_of(self, ctype: Tuple) -> tuple[LayoutField, ...]:
+        """Return the fields of a tuple or record."""
+        names = ctype.names if isinstance(ctype, RecordType) else map(str, range(len(ctype.items)))
+        return tuple(
+            LayoutField(name, offset, self.of(item)) for name, offset, item in zip(names, ctype.offsets, ctype.items)
+        )
+
+
+def scalar_aggregate(ctype: CType) -> Layout:
+    """Return the layout of an aggregation that is not in an entry of its own: it says itself whether it was set."""
+    return _aggregate(ctype, 16)
+
+
+def keyed_aggregate(ctype: CType) -> Layout:
+    """Return the layout of an aggregation under a key: a sum that is there was set."""
+    return _aggregate(ctype, 8 if isinstance(ctype, Sum) else 16)
+
+
+def _aggregate(ctype: CType, size: int) -> Layout:
+    if isinstance(ctype, Count):
+        return Layout("count", 8)
+    if isinstance(ctype, Hist):
+        return Layout("hist", ctype.size, count=ctype.buckets, params=(("bits", ctype.bits),))
+    if isinstance(ctype, LHist):
+        params = (("max", ctype.high), ("min", ctype.low), ("step", ctype.step))
+        return Layout("lhist", ctype.size, count=ctype.buckets, params=params)
+    if isinstance(ctype, TSeries):
+        params = (("agg", ctype.aggregation), ("buckets", ctype.buckets), ("interval_ns", ctype.interval_ns))
+        return Layout("tseries", ctype.size, ctype.signed, params=params)
+    kind = {Sum: "sum", Min: "min", Max: "max", Avg: "avg", Stats: "stats"}[type(ctype)]
+    return Layout(kind, size, ctype.signed)  # type: ignore[attr-defined]
+
+
+def _integer(layouts: Layouts, ctype: Int) -> Layout:
+    if is_bool(ctype):
+        return Layout("bool", ctype.size)
+    return Layout("int", ctype.size, ctype.signed)
+
+
+def _enum(layouts: Layouts, ctype: Enum) -> Layout:
+    names = tuple((number, name) for name, number in ctype.values.items())
+    return Layout("enum", ctype.size, ctype.signed, name=ctype.name, params=(("names", names),))
+
+
+def _array(layouts: Layouts, ctype: Array) -> Layout:
+    element = strip(ctype.element)
+    size = sizeof(ctype)
+    if isinstance(element, Int) and element.encoding == "char" and ctype.count:
+        return Layout("string", size)
+    return Layout("array", size, element=layouts.of(element), count=ctype.count)
+
+
+def _struct(layouts: Layouts, ctype: Struct) -> Layout:
+    layout = Layout(ctype.kind if ctype.kind == "struct" else "struct", ctype.size, name=ctype.name)
+    fields = tuple(_member(layouts, m, ctype.size) for m in ctype.members)
+    layout.fields = fields  # type: ignore[misc]
+    return layout
+
+
+def _member(layouts: Layouts, member: Member, size: int) -> LayoutField:
+    layout = layouts.of(member.ctype)
+    if not member.width_bits:
+        return LayoutField(member.name, member.offset, layout)
+    offset, bit = bit_field_place(member.offset_bits, member.width_bits, layout.size, size)
+    return LayoutField(member.name, offset, layout, bit, member.width_bits)
+
+
+def bit_field_place(offset_bits: int, width_bits: int, type_bytes: int, struct_bytes: int) -> tuple[int, int]:
+    """Return (byte offset, lowest bit) of a bit-field within `type_bytes` that hold all of it."""
+    natural = (offset_bits // (8 * type_bytes)) * type_bytes
+    if offset_bits + width_bits > (natural + type_bytes) * 8 or natural + type_bytes > struct_bytes:
+        natural = max(min(offset_bits >> 3, struct_bytes - type_bytes), 0)
+    return natural, offset_bits - natural * 8
+
+
+def _string(layouts: Layouts, ctype: Str) -> Layout:
+    """Strings that were read up to the limit show that they may have been longer, if nothing less ended them."""
+    limit = layouts.config.max_strlen
+    if ctype.size == limit + 1:
+        return Layout("string", limit, params=(("trailer", layouts.config.str_trunc_trailer),))
+    return Layout("string", ctype.size)
+
+
+def _kstack(layouts: Layouts, ctype: KStack | UStack) -> Layout:
+    kind = "kstack" if isinstance(ctype, KStack) else "ustack"
+    params = (("hashed", True), ("limit", ctype.limit), ("map", layouts.stack_map(ctype.limit)), ("mode", ctype.mode))
+    return Layout(kind, ctype.size, params=params)
+
+
+def _tuple(layouts: Layouts, ctype: Tuple) -> Layout:
+    return Layout("tuple", ctype.size, fields=layouts.fields_of(ctype))
+
+
+def _record(layouts: Layouts, ctype: RecordType) -> Layout:
+    return Layout("record", ctype.size, fields=layouts.fields_of(ctype))
+
+
+def _timestamp(layouts: Layouts, ctype: TimestampT) -> Layout:
+    return Layout("timestamp", 8, params=(("clock", ctype.clock), ("format", ctype.format)))
+
+
+def _plain(kind: str) -> Callable[[Layouts, CType], Layout]:
+    return lambda layouts, ctype: Layout(kind, ctype.size)
+
+
+def _number(layouts: Layouts, ctype: CType) -> Layout:
+    """The one number of an aggregation, as an integer."""
+    return Layout("int", 8, getattr(ctype, "signed", False))
+
+
+_MAKERS: dict[type, Callable[..., Layout]] = {
+    Int: _integer,
+    Enum: _enum,
+    Float: lambda layouts, ctype: Layout("raw", ctype.size),
+    Pointer: lambda layouts, ctype: Layout("pointer", 8),
+    Array: _array,
+    Struct: _struct,
+    Str: _string,
+    Buffer: _plain("buffer"),
+    Tuple: _tuple,
+    RecordType: _record,
+    KStack: _kstack,
+    UStack: _kstack,
+    KSym: _plain("ksym"),
+    USym: _plain("usym"),
+    Inet: _plain("inet"),
+    Username: _plain("username"),
+    TimestampT: _timestamp,
+    MacAddr: _plain("mac"),
+    CgroupPath: lambda layouts, ctype: Layout("cgroup_path", 8, params=(("filter", ctype.filter),)),
+    Strerror: _plain("strerror"),
+    SignalName: _plain("signal_name"),
+    SyscallName: _plain("syscall_name"),
+    ProbeName: _plain("probe"),
+    NoneT: _plain("none"),
+    Count: _number,
+    Sum: _number,
+    Min: _number,
+    Max: _number,
+    Avg: _number,
+}
