@@ -56,14 +56,14 @@ Text form, which `text.py` prints and parses (comments start with ;):
 
   func @probe_1(%ctx: ptr.ctx) -> i64 program=tracepoint {
   entry:
-    %pt = call.i64 get_current_pid_tgid()
+    %key = alloca size=4 align=4
+    %pt = call.i64 @get_current_pid_tgid
     %pid = lshr.i64 %pt, 32
-    %key = alloca 4 align=4
     %p32 = trunc.i32 %pid
     store %key, %p32
     %m = map @counts
-    %v = call.ptr.map map_lookup_elem(%m, %key)
-    %found = ne %v, 0
+    %v = call.ptr.map @map_lookup_elem %m, %key
+    %found = ne.i1 %v, 0:ptr.map
     branch %found, have(), none()
   have():
     %old = load.i64 %v

@@ -6,8 +6,20 @@ and destroys, which is all that the allocator asks.
 
 from __future__ import annotations
 
-from ..bpf.isa import BPF_ALU, BPF_ALU64, BPF_JMP, BPF_JMP32, BPF_K, BPF_MEM, BPF_MOV, BPF_X, SIZE_OF_BYTES
-from ..bpf.isa import BPF_LDX, BPF_ST, BPF_STX
+from ..bpf.isa import (
+    BPF_ALU,
+    BPF_ALU64,
+    BPF_JMP,
+    BPF_JMP32,
+    BPF_K,
+    BPF_LDX,
+    BPF_MEM,
+    BPF_MOV,
+    BPF_ST,
+    BPF_STX,
+    BPF_X,
+    SIZE_OF_BYTES,
+)
 from ..errors import Span
 
 FIRST_VIRTUAL = 16

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from ..bpf import isa
 from ..bpf.helpers import HELPERS
-from ..errors import FeatureError
 from . import machine as m
 from .frame import Frame
-from .ir import COMPARE, CTX, I64, STACK, WIDTH, Block, Const, Function, Inst, Param, Value, bytes_of, is_pointer
+from .ir import COMPARE, CTX, I64, STACK, WIDTH, Block, Const, Function, Inst, Value, bytes_of, is_pointer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,11 +266,9 @@ class Selector:
         wide = width == 64
         off = 1 if op in ("sdiv", "smod") else 0
         if isinstance(b, Const):
-            imm = _signed(b.imm, width)
+            imm = b.imm & (1 << width) - 1 if op in _NEEDS_ZEXT and width < 32 else _signed(b.imm, width)
             if op in ("shl", "lshr", "ashr"):
                 imm &= 63 if wide else 31
-            if op in ("and", "or", "xor") and not wide and width == 32:
-                pass
             if _fits(imm) and not (imm == 0 and op in ("udiv", "umod", "sdiv", "smod")):
                 self._emit(m.alu(_ALU[op], result, imm=imm, wide=wide, off=off))
                 self._set(inst, result, zero_above=width == 32)
