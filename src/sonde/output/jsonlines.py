@@ -139,6 +139,9 @@ class JsonPrinter:
         members = f'"msg": {quote(reason_of(code))}, "helper": {helper}, "retcode": {code}'
         self._emit("helper_error", members + _place(row))
 
+    def _print_runtime_error(self, row: Row) -> None:
+        self._emit("runtime_error", f'"msg": {quote(row.event.get_param("message", ""))}{_place(row)}')
+
     def _print_packet(self, row: Row) -> None:
         from .pcap import append_packet
 
@@ -272,5 +275,6 @@ _ROWS: dict[str, Callable[[JsonPrinter, Row], None]] = {
     "warnf": JsonPrinter._print_report,
     "debugf": JsonPrinter._print_report,
     "helper_error": JsonPrinter._print_helper_error,
+    "runtime_error": JsonPrinter._print_runtime_error,
     "skboutput": JsonPrinter._print_packet,
 }

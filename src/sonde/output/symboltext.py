@@ -38,7 +38,7 @@ def _frame_perf(frame: Frame, space: str) -> str:
 
 def _frame_build_id(frame: Frame, space: str) -> str:
     """The build id (in `module`) and the offset in the file."""
-    return f"{frame.module} 0x{frame.offset:x}" if frame.module else f"0x{frame.pc:x}"
+    return f"{frame.module} 0x{frame.offset:x}" if frame.module else f"{frame.pc:x}"
 
 
 _MODES: dict[str, Callable[[Frame, str], str]] = {

@@ -130,6 +130,9 @@ class TextPrinter:
     def _print_helper_error(self, row: Row) -> None:
         self._say(helper_error_text(row))
 
+    def _print_runtime_error(self, row: Row) -> None:
+        self._say(runtime_error_text(row))
+
     def _print_packet(self, row: Row) -> None:
         from .pcap import append_packet
 
@@ -178,6 +181,14 @@ def helper_error_text(row: Row) -> str:
     return Diagnostic("WARNING", text, row.event.span, get("excerpt", "")).render()
 
 
+def runtime_error_text(row: Row) -> str:
+    """Return a mishap that the program went on from, with the line of the script."""
+    from ..errors import Diagnostic
+
+    get = row.event.get_param
+    return Diagnostic("WARNING", get("message", ""), row.event.span, get("excerpt", "")).render()
+
+
 def reason_of(code: int) -> str:
     """Return the meaning of a helper's return code: the text of the errno that it negates."""
     import os
@@ -201,5 +212,6 @@ _ROWS: dict[str, Callable[[TextPrinter, Row], None]] = {
     "warnf": TextPrinter._print_report,
     "debugf": TextPrinter._print_report,
     "helper_error": TextPrinter._print_helper_error,
+    "runtime_error": TextPrinter._print_runtime_error,
     "skboutput": TextPrinter._print_packet,
 }

@@ -127,7 +127,7 @@ class Parts:
             if field.offset + field.layout.size > size:
                 raise FormatError(f"field {field.name} ends behind its record of {size} bytes")
             self.names[f"u{index}"] = Struct("<" + _code(field.layout)).unpack_from
-            read = f"u{index}(buffer, start + {field.offset})[0]" if field.layout.size else "None"
+            read = f"u{index}(buffer, start + {field.offset})[0]"
             self.expressions[index] = self._expression(index, field, around, read)
 
     @property
@@ -146,8 +146,9 @@ class Parts:
             return name
         if kind == "bool":
             return f"{name} != 0"
-        if kind == "none" or not layout.size:
-            return "None"
+        if not layout.size:
+            self.names[f"f{index}"] = raw_decoder(layout, around)
+            return f'f{index}(b"")'
         if kind in ("string", "bytes_to_nul"):
             return self._cut(index, name, layout) + ('.decode("utf-8", "surrogateescape")' if kind == "string" else "")
         self.names[f"f{index}"] = raw_decoder(layout, around)
@@ -173,7 +174,22 @@ def _code(layout: Layout) -> str:
 
 
 _NUMBERS = frozenset(
-    ["int", "bool", "pointer", "enum", "ksym", "username", "timestamp", "cgroup_path", "strerror", "signal_name", "syscall_name", "probe", "text", "count"]
+    [
+        "int",
+        "bool",
+        "pointer",
+        "enum",
+        "ksym",
+        "username",
+        "timestamp",
+        "cgroup_path",
+        "strerror",
+        "signal_name",
+        "syscall_name",
+        "probe",
+        "text",
+        "count",
+    ]
 )
 _SIGNED = frozenset(("strerror", "signal_name", "syscall_name"))
 
@@ -206,7 +222,7 @@ def _number(layout: Layout, around: Surroundings) -> RawDecoder:
 
 def _string(layout: Layout, around: Surroundings) -> RawDecoder:
     """`params["trailer"]`: a string without NUL in its `size` bytes was cut, and ends in that text."""
-    trailer = layout.get_param("trailer", "")
+    trailer: str = layout.get_param("trailer", "")
 
     def decode(data: bytes) -> str:
         end = data.find(0)

@@ -116,7 +116,8 @@ class FakeObject:
         self.links += links
         for probe in probes:
             self.journal.append(("attach", probe.name))
-            self._call(probe.program)
+            if probe.type != "iter":
+                self._call(probe.program)
         return links
 
     def run(self, program: str) -> int:
@@ -128,6 +129,12 @@ class FakeObject:
         body = self._programs.get(program)
         if body is not None:
             body(self)
+
+    def iterate(self, link: FakeLink) -> Iterator[bytes]:
+        """Run the link's program once."""
+        self.journal.append(("iterate", link.probe.name))
+        self._call(link.probe.program)
+        yield b""
 
     def reader(self) -> FakeReader:
         return self.ring

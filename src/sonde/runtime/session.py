@@ -12,10 +12,12 @@ import time
 from ..errors import FormatError, SondeError, TargetError
 from ..record import Record
 from ..spec.engine import Row, Snapshot
+from ..spec.object import EventSpec
 from .clocks import Clocks
 from .decode import Surroundings, event_decoder, line_writer
 from .snapshot import View
 from .stacks import StackSource
+from .symbols import LiveSymbolizer, ProcessWatch, uses_user_symbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..spec.engine import Engine, Link, LoadedObject, Printer, Reader, Symbolizer
-    from ..spec.object import EventSpec, ObjectSpec, ProbeSpec
+    from ..spec.object import FailureSpec, ObjectSpec, ProbeSpec
     from .child import Child
 
     Handler = Callable[[memoryview, int, int], object]
@@ -33,7 +35,9 @@ else:
 
 # Probes that the session runs itself, in place of attaching them.
 RUN_BY_HAND = ("begin", "end", "self")
+ENDS_BY_ITSELF = ("begin", "end", "iter")  # a program with no other probes has nothing to wait for
 LOSS_CHECK_S = 0.1
+FIRST = bytes(4)  # the key of the only entry of an array
 
 
 class SessionOptions(Record):
@@ -61,7 +65,7 @@ class Session:
     ) -> None:
         self.spec = spec
         self.printer = printer
-        self.options = options or SessionOptions()
+        self.options = options or SessionOptions(print_maps=spec.settings.print_maps_on_exit)
         self.links: list[Link] = []
         self.exit_code = 0
         self.garbled = 0  # records that could not be decoded
@@ -71,8 +75,14 @@ class Session:
         self._views: dict[str, View] = {}
         self._stopping = False
         self._lost_seen = 0
+        self._failures_seen: dict[int, int] = {}  # offset in the map `lost` -> sum of codes
         self._loss_check_at = 0.0
         self._signals_seen = 0
+        self._wakeup: tuple[int, int] | None = None
+        self._old_handlers: list[tuple[int, Any]] = []
+        self._pidfd = -1
+        self._handlers: list[Handler] = []
+        self._set_aside: list[Handler] = []  # the handlers while exit() drops the rest of a batch
 
     # The course of a session ------------------------------------------------------------------------------------
 
@@ -81,18 +91,19 @@ class Session:
         self._loaded: LoadedObject = self._engine.load(self.spec)
         self._reader: Reader | None = None
         self._poll = select.epoll()
-        self._wakeup: tuple[int, int] | None = None
-        self._old_handlers: list[tuple[int, Any]] = []
-        self._pidfd = -1
         try:
             self._prepare()
             self._start()
             if not self.options.dry_run:
                 self._loop()
                 self._finish()
-            return self.exit_code
-        finally:
-            self._release()
+        except BaseException:
+            self._release()  # what went wrong first is what is told
+            raise
+        failures = self._release()
+        if failures:
+            raise failures[0]
+        return self.exit_code
 
     def stop(self) -> None:
         """End the session soon, from a signal handler or a row's handler: end probes run, maps are printed."""
@@ -102,9 +113,8 @@ class Session:
         """Open the reader, make the handlers, catch the signals."""
         loaded, spec = self._loaded, self.spec
         if self._symbolizer is None:
-            from .symbols import LiveSymbolizer
-
-            self._symbolizer = LiveSymbolizer()
+            self._symbolizer = LiveSymbolizer(demangle=spec.settings.cpp_demangle)
+        self._watch = ProcessWatch(self._symbolizer, uses_user_symbols(spec))
         self._around = Surroundings(
             spec.strings,
             symbolizer=self._symbolizer,
@@ -114,6 +124,7 @@ class Session:
         for view in spec.views:
             self._views[view.name] = View(view, loaded.maps[view.map], self._around)
         self._make_handlers()
+        self._set_start_time()
         if spec.ringbuf:
             self._reader = loaded.reader()
             self._poll.register(self._reader.fileno(), select.EPOLLIN)
@@ -123,21 +134,42 @@ class Session:
             self._poll.register(self._child.fileno(), select.EPOLLIN)
         if self.options.pid:
             self._pidfd = _open_process(self.options.pid)
+            self._watch.start(self.options.pid)
             self._poll.register(self._pidfd, select.EPOLLIN)
 
+    def _set_start_time(self) -> None:
+        """Write the time at which the session starts to where programs look for it (`elapsed`)."""
+        offset = self.spec.settings.start_offset
+        if offset >= 0:
+            variables = self._loaded.maps["globals"]
+            data = bytearray((variables.lookup(FIRST) or [b""])[0])
+            data[offset : offset + 8] = time.clock_gettime_ns(time.CLOCK_BOOTTIME).to_bytes(8, "little")
+            variables.update(FIRST, bytes(data))
+
     def _start(self) -> None:
-        """Run the begin probes, attach the others, let the child go."""
+        """Run the begin probes, attach the others, let the child go, run the iterators."""
         probes = self.spec.probes
         for probe in probes:
             if probe.type == "begin":
                 self._loaded.run(probe.program)
-        if not self._stopping:
-            for group in attach_groups(probes):
-                self.links += self._loaded.attach(group)
+        iterators: list[Link] = []
+        for group in attach_groups(probes):
+            if self._stopping:
+                break
+            links = self._loaded.attach(group)
+            self.links += links
+            if group[0].type == "iter":
+                iterators += [link for link, probe in zip(links, group) if not probe.pin]
         self.printer.attached(len(probes))
-        if self._child is not None and not self.options.dry_run:
+        if self.options.dry_run:
+            return
+        if self._child is not None:
             self._child.release()
-        if all(probe.type in ("begin", "end") for probe in probes):
+            self._watch.start(self._child.pid)
+        for link in iterators:
+            for _ in self._loaded.iterate(link):
+                self._drain()
+        if all(probe.type in ENDS_BY_ITSELF for probe in probes):
             self._stopping = True
 
     def _loop(self) -> None:
@@ -146,8 +178,7 @@ class Session:
         poll = self._poll.poll
         reader = self._reader.fileno() if self._reader is not None else -1
         while not self._stopping:
-            ready = poll(LOSS_CHECK_S if self._loss_check_at else -1)
-            for fd, _ in ready:
+            for fd, _ in poll(self._timeout_s()):
                 if fd == reader:
                     self._drain()
                 elif self._wakeup is not None and fd == self._wakeup[0]:
@@ -156,6 +187,13 @@ class Session:
                     self._stopping = True
             if self._loss_check_at and time.monotonic() >= self._loss_check_at:
                 self._report_loss()
+            if self._watch.due:
+                self._watch.look()
+
+    def _timeout_s(self) -> float:
+        """Return how long poll may wait: until the next thing to be looked after, -1 for ever."""
+        due = [at for at in (self._loss_check_at, self._watch.next_at) if at]
+        return max(min(due) - time.monotonic(), 0.0) if due else -1
 
     def _finish(self) -> None:
         """Detach, run the end probes, print what is left and the maps."""
@@ -177,25 +215,27 @@ class Session:
         while self.links:
             self.links.pop().close()
 
-    def _release(self) -> None:
-        """Take everything out again, whatever happened; the first failure is raised after all was tried."""
-        failures: list[Exception] = []
+    def _release(self) -> list[Exception]:
+        """Take everything out again, whatever happened; return what could not be."""
         steps: list[Callable[[], None]] = [self._detach]
         if self._reader is not None:
             steps.append(self._reader.close)
         steps.append(self._loaded.close)
         if self._child is not None:
             steps.append(self._child.close)
-        steps += [self._poll.close, self._restore_signals]
+        steps += [self._poll.close, self._restore_signals, self._close_process]
+        failures: list[Exception] = []
         for step in steps:
             try:
                 step()
             except (SondeError, OSError) as failure:
                 failures.append(failure)
+        return failures
+
+    def _close_process(self) -> None:
         if self._pidfd >= 0:
             os.close(self._pidfd)
-        if failures:
-            raise failures[0]
+            self._pidfd = -1
 
     # Signals ----------------------------------------------------------------------------------------------------
 
@@ -247,7 +287,7 @@ class Session:
     def _make_handlers(self) -> None:
         """Fill the table from event id to handler; each handler is generated when its first record arrives."""
         count = max((event.ident for event in self.spec.events), default=0) + 1
-        self._handlers: list[Handler] = [self._unknown] * max(count, 256)
+        self._handlers += [self._unknown] * max(count, 256)
         for event in self.spec.events:
             self._handlers[event.ident] = self._first_record(event)
         handlers = self._handlers
@@ -304,24 +344,31 @@ class Session:
         """Handle all waiting records, then let the output see them."""
         if self._reader is None:
             return
-        stopped = self._stopping
         if self._reader.drain(self._dispatch):
             self.printer.flush()
             if not self._loss_check_at:
                 self._loss_check_at = time.monotonic() + LOSS_CHECK_S
-        if self._stopping and not stopped:
-            self._make_handlers()  # those that exit() has put aside
+        if self._set_aside:
+            self._handlers[:] = self._set_aside
+            self._set_aside = []
 
     def _report_loss(self) -> None:
-        """Tell how many more records found no room."""
+        """Tell how many more records found no room, and which maps are full, since the last time."""
         self._loss_check_at = 0.0
         if not self.spec.lost:
             return
-        values = self._loaded.maps[self.spec.lost].lookup((0).to_bytes(4, "little")) or []
+        values = self._loaded.maps[self.spec.lost].lookup(FIRST) or []
         lost = sum(int.from_bytes(value[:8], "little") for value in values)
         if lost > self._lost_seen:
             self.printer.lost(lost - self._lost_seen)
             self._lost_seen = lost
+        for failure in self.spec.failures:
+            at = failure.offset
+            total = sum(int.from_bytes(value[at : at + 8], "little", signed=True) for value in values)
+            seen = self._failures_seen.get(at, 0)
+            if total != seen:
+                self._failures_seen[at] = total
+                self.printer.row(failure_row(failure, total - seen))
 
     # What rows may ask for (spec.engine.Control) ------------------------------------------------------------------
 
@@ -329,7 +376,9 @@ class Session:
         """End the session with `code`; records behind this one in the same batch are dropped, as bpftrace does."""
         self.exit_code = code & 0xFF
         self._stopping = True
-        self._handlers[:] = [self._ignore] * len(self._handlers)
+        if not self._set_aside:
+            self._set_aside = self._handlers[:]
+            self._handlers[:] = [self._ignore] * len(self._handlers)
 
     def clear(self, view: str) -> None:
         """Remove all entries of a view."""
@@ -392,6 +441,19 @@ def attach_groups(probes: Sequence[ProbeSpec]) -> list[list[ProbeSpec]]:
         else:
             groups.append([probe])
     return groups
+
+
+def failure_row(failure: FailureSpec, codes: int) -> Row:
+    """Return the row for calls that failed and were only counted; `codes` is the sum of their return codes."""
+    times = max(codes // -E2BIG, 1)
+    message = f"Map full; can't update element of {failure.name} ({times} times)." + MAP_FULL_ADVICE
+    params = (("helper", failure.helper), ("message", message))
+    event = EventSpec(-1, "helper_error", 0, params=params, span=failure.span)
+    return Row(event, (-E2BIG,))
+
+
+E2BIG = 7  # what an update returns when a hash map is full
+MAP_FULL_ADVICE = " Raise max_map_keys in the config block, or declare the map with more room: let @name = hash(N);"
 
 
 def _open_process(pid: int) -> int:

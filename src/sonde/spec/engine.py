@@ -77,6 +77,10 @@ if TYPE_CHECKING:
             """Open the reader of `spec.ringbuf`."""
             ...
 
+        def iterate(self, link: Any) -> Iterator[bytes]:
+            """Run the iterator that `link` attached, once over; yield what its program wrote, piece by piece."""
+            ...
+
         def close(self) -> None: ...
 
     class Engine(Protocol):

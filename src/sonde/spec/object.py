@@ -150,8 +150,8 @@ class EventSpec(Record):
     join         (none)                                   the parts, one string each, and the separator
     cat          segments, max_bytes                      the arguments of the file name's format
     system       segments                                 the arguments of the command's format
-    helper_error helper, message; the place is `span`      one: the return code
-    runtime_error  message; the place is `span`            (none): something that the program mended itself (a division by 0)
+    helper_error helper, message, excerpt (the line of `span`)   one: the return code
+    runtime_error  message, excerpt                        (none): something that the program mended itself (a division by 0)
     skboutput    path                                     len, data
     """
 
