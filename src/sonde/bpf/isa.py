@@ -169,19 +169,19 @@ def iter_pcs(insns: Iterable[Insn]) -> Iterator[tuple[int, Insn]]:
 
 # The table ------------------------------------------------------------------------------------------------------
 
-FREE = 1 << 40  # in a field of Op: any value the encoding can hold
+FREE = 1 << 70  # in a field of Op: any value the encoding can hold
+LOW = 1 << 71  # in the immediate of a wide load: any value whose high slot is 0
 
 
 class Op(Record):
-    """One operation: an opcode and the values its other fields must have (`FREE`: any).
+    """One operation: an opcode and the values its other fields must have (`FREE`, `LOW`: any).
 
     `text` is the assembly with a placeholder for each operand:
 
-    {rd} {rs} {wd} {ws}  64-bit and 32-bit registers (dst, src)       {imm} {hex}   immediate, signed or unsigned hex
-    {mem}                "r1 +8": base dst and offset                 {from}        the same with base src
-    {pc} {far}           jump target from offset, from immediate      {wide} {low} {high}  of a wide load's immediate
-    {helper} {kfunc}     what a call calls                            {off}         a bare offset
-    {to} {as}            upper and lower half of the immediate (address spaces)
+    {rd} {rs} {wd} {ws}  64-bit and 32-bit registers (dst, src)       {imm} {hex}    immediate, signed or unsigned hex
+    {mem}                "r1 +8": base dst and offset                 {from}         the same with base src
+    {pc} {far}           jump target from offset, from immediate      {to} {as}      halves of the immediate, upper first
+    {helper} {kfunc}     what a call calls                            {low} {high}   halves of a wide load's immediate
     """
 
     name: str
@@ -198,11 +198,11 @@ class Op(Record):
             (self.dst == insn.dst or (self.dst == FREE and insn.dst <= FRAME_POINTER))
             and (self.src == insn.src or (self.src == FREE and insn.src <= FRAME_POINTER))
             and (self.off == insn.off or self.off == FREE)
-            and (self.imm == insn.imm or self.imm == FREE)
+            and (self.imm == insn.imm or self.imm == FREE or (self.imm == LOW and insn.imm < 1 << 32))
         )
 
 
-# One line each: name, opcode, variants, dst, src, off, imm, text. "*" is any value. Variants multiply a line:
+# One line each: name, opcode, variants, dst, src, off, imm, text. "*" is any value, "l" LOW. Variants multiply a line:
 #   alu   both widths (class, registers r or w) x both sources (register or immediate); {d}, {s} in the text
 #   jmp   the same for conditional jumps, where immediates are shown in hexadecimal
 #   x     like alu, register source only        k  like alu, no source
@@ -249,13 +249,13 @@ call      85 -    0 0 0 *   call {helper}
 callsub   85 -    0 1 0 *   call {far}
 kfunc     85 -    0 2 * *   call {kfunc}
 exit      95 -    0 0 0 0   exit
-lddw      18 -    * 0 0 *   {rd} = {wide} ll
-lddw_map  18 -    * 1 0 *   {rd} = map[fd:{wide}]
-lddw_val  18 -    * 2 0 *   {rd} = map[fd:{low}][0]+{high}
-lddw_btf  18 -    * 3 0 *   {rd} = btf[id:{low},fd:{high}]
-lddw_func 18 -    * 4 0 *   {rd} = subprog[{far}]
-lddw_idx  18 -    * 5 0 *   {rd} = map[idx:{wide}]
-lddw_ival 18 -    * 6 0 *   {rd} = map[idx:{low}][0]+{high}
+lddw      18 -    * 0 0 *   {rd} = {hex} ll
+lddw_map  18 -    * 1 0 l   {rd} = map[fd:{low}]
+lddw_val  18 -    * 2 0 *   {rd} = map[fd:{low}][0]{high}
+lddw_btf  18 -    * 3 0 *   {rd} = btf[id:{low}]{high}
+lddw_func 18 -    * 4 0 l   {rd} = subprog[{far}]
+lddw_idx  18 -    * 5 0 l   {rd} = map[idx:{low}]
+lddw_ival 18 -    * 6 0 *   {rd} = map[idx:{low}][0]{high}
 ldabs     20 124  0 0 0 *   r0 = *(u{z} *)skb[{imm}]
 ldind     40 124  0 * 0 *   r0 = *(u{z} *)skb[{rs} + {imm}]
 ldx       61 1248 * * * 0   {rd} = *(u{z} *)({from})
@@ -305,7 +305,7 @@ def _index() -> dict[int, list[Op]]:
 
 
 def _field(text: str) -> int:
-    return FREE if text == "*" else int(text, 16)
+    return FREE if text == "*" else LOW if text == "l" else int(text, 16)
 
 
 def _expand(name: str, opcode: str, variants: str, dst: str, src: str, off: str, imm: str, text: str) -> None:
