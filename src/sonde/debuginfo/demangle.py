@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _LIBRARIES = ("libstdc++.so.6", "libc++abi.so.1")
 _cached: list[Callable[[str], str]] = []
@@ -33,22 +34,26 @@ def _load() -> Callable[[str], str]:
 
     for library in _LIBRARIES:
         try:
-            function = ctypes.CDLL(library).__cxa_demangle
-            libc_free = ctypes.CDLL(None).free
+            return _bind(ctypes.CDLL(library).__cxa_demangle, ctypes.CDLL(None).free)
         except (OSError, AttributeError):
             continue
-        function.restype = ctypes.c_void_p
-        function.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
-        libc_free.restype = None
-        libc_free.argtypes = [ctypes.c_void_p]
-
-        def call(name: str) -> str:
-            result = function(name.encode("utf-8", "surrogateescape"), None, None, None)
-            if not result:
-                return name
-            text = ctypes.string_at(result).decode("utf-8", "replace")
-            libc_free(result)
-            return text
-
-        return call
     return lambda name: name
+
+
+def _bind(function: Any, free: Any) -> Callable[[str], str]:
+    import ctypes
+
+    function.restype = ctypes.c_void_p
+    function.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    free.restype = None
+    free.argtypes = [ctypes.c_void_p]
+
+    def call(name: str) -> str:
+        result = function(name.encode("utf-8", "surrogateescape"), None, None, None)
+        if not result:
+            return name
+        text = ctypes.string_at(result).decode("utf-8", "replace")
+        free(result)
+        return text
+
+    return call

@@ -98,7 +98,7 @@ class Elf:
         self._tables: list[_SymbolTable] | None = None
         self._functions: list[tuple[int, int, int, int, int]] | None = None
         self._starts: list[int] = []
-        self._debug: Elf | None | bool = False  # False: not looked for yet
+        self._debug: Elf | bool | None = False  # False: not looked for yet
         if data[:4] != b"\x7fELF":
             raise FormatError("this is not an ELF file", path=path, offset=0)
         if data[4:5] != b"\x02":

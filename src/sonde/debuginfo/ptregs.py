@@ -29,13 +29,14 @@ class PtRegs(Record):
 
 
 _X86_64 = PtRegs(
-    tuple("r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss".split()),
+    ("r15", "r14", "r13", "r12", "bp", "bx", "r11", "r10", "r9", "r8", "ax", "cx", "dx", "si", "di", "orig_ax", "ip",
+     "cs", "flags", "sp", "ss"),
     ("di", "si", "dx", "cx", "r8", "r9"),
     result="ax",
     ip="ip",
     sp="sp",
     fp="bp",
-)
+)  # fmt: skip
 _AARCH64 = PtRegs(
     (*(f"r{n}" for n in range(31)), "sp", "pc", "pstate"),
     tuple(f"r{n}" for n in range(8)),

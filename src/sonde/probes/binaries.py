@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 def find_binaries(kind: str, written: str, scope: Scope) -> list[str]:
     """Return the paths that `written` means, at least one. Raises ProbeError when there is none.
 
-    "" is the program of -p or -c; "*" every file that the process (or any process) has mapped for execution; a name
-    that starts with "lib" a library as the loader finds it; any other name without "/" a command on PATH.
+    "" is the program of -p or -c; "*" every file that the process of -p has mapped for execution, without -p those of
+    all processes and the commands on PATH; a name that starts with "lib" a library as the loader finds it; any other
+    name without "/" a command on PATH.
     """
     if written == "*":
-        paths = mapped_files(scope)
+        paths = mapped_files(scope) if scope.pid else sorted({*mapped_files(scope), *_glob("*")})
     elif not written:
         paths = [own_program(kind, scope)]
     elif has_wildcard(written):
@@ -59,7 +60,7 @@ def _mapped(pid: str, scope: Scope) -> list[str]:
             lines = file.read().splitlines()
     except OSError:
         return []
-    paths = {}
+    paths: dict[str, None] = {}
     for line in lines:
         fields = line.split(None, 5)
         if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/") and not fields[5].endswith(" (deleted)"):
@@ -115,6 +116,18 @@ def _glob(written: str) -> list[str]:
         # Only `*` is special in probe names.
         paths = glob("*".join(escape(part) for part in written.split("*")))
     return sorted({path for path in paths if is_elf(path)})
+
+
+def distinct_files(paths: list[str]) -> list[str]:
+    """Drop further names of a file that was named already: attached twice, a probe would fire twice."""
+    found: dict[tuple[int, int], str] = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        found.setdefault((status.st_dev, status.st_ino), path)
+    return list(found.values())
 
 
 def _list(directory: str) -> list[str]:

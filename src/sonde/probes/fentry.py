@@ -108,9 +108,10 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
-    """Functions that BTF describes and the kernel lists as traceable."""
-    for probe in () if pattern.module == BPF else expand(pattern, scope):
-        yield probe.name
+    """Functions that BTF describes and the kernel lists as traceable; none where such programs cannot be attached."""
+    if pattern.module != BPF and scope.have_feature("program:tracing:" + pattern.type):
+        for probe in expand(pattern, scope):
+            yield probe.name
 
 
 def iter_params(name: str, scope: Scope) -> Iterator[str]:

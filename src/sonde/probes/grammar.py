@@ -52,7 +52,8 @@ def _read_number(digits: str) -> int:
     if e:
         if len(mantissa) != 1 or len(exponent) > 2:
             raise ValueError(digits)
-        return int(mantissa) * 10 ** int(exponent)
+        value: int = int(mantissa) * 10 ** int(exponent)
+        return value
     return int(number, 8) if number.startswith("0") and len(number) > 1 else int(number)
 
 

@@ -65,9 +65,9 @@ def context_of(probe: Probe, target: Target) -> Context:
 
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
-    """Every iterator that BTF describes."""
+    """Every iterator that BTF describes; none where the kernel takes no such programs."""
     matches = make_matcher(pattern.event)
-    for name in _names(scope):
+    for name in _names(scope) if scope.have_feature("program:tracing:iter") else ():
         if matches(name):
             yield f"iter:{name}"
 

@@ -74,9 +74,10 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
-    """The functions that the kernel lists as traceable, where it has kprobes at all."""
-    for probe in expand(pattern, scope) if pattern.wild else expand(pattern, scope):
-        yield probe.name
+    """The functions that the kernel lists as traceable; none where it has no kprobes."""
+    if scope.machine.have_kprobes():  # loading the programs works without, so features cannot tell
+        for probe in expand(pattern, scope):
+            yield probe.name
 
 
 def iter_params(name: str, scope: Scope) -> Iterator[str]:

@@ -53,6 +53,8 @@ def _split(text: str, separator: str) -> list[str]:
 
 def _parse(text: str, scope: Scope) -> list[Pattern]:
     parts = tuple(_split(text, ":"))
+    if len(parts) > 2 and not parts[-1]:
+        parts = parts[:-1]  # `software:cs:`, as the listing itself prints it
     if len(parts) == 1 and "*" not in text:
         kind = next((t for t in TYPES if text.lower() in (t.name, *t.aliases)), None)
         # A word alone is a type, or part of a name: `sched_switch` finds tracepoint:sched:sched_switch.

@@ -74,6 +74,17 @@ class Machine:
             self._functions = self._read_functions() if self.live else []
         return self._functions
 
+    def have_kprobes(self) -> bool:
+        """Tell whether the kernel offers kprobes: through perf, or through tracefs."""
+        if not self.live:
+            return True
+        try:
+            return os.path.exists(f"{self.sys}/bus/event_source/devices/kprobe") or os.path.exists(
+                self.tracefs + "/kprobe_events"
+            )
+        except SondeError:
+            return False
+
     def _read_functions(self) -> list[tuple[str, str]]:
         try:
             lines = _read_lines(self.tracefs + "/available_filter_functions")
@@ -143,6 +154,15 @@ class Scope:
     def arch(self) -> str:
         """The architecture of the target, of this machine where there is none."""
         return self.target.arch if self.target else os.uname().machine
+
+    def have_feature(self, name: str) -> bool:
+        """Tell whether the target has a feature; yes where nobody can tell (an unknown name, no privilege to ask)."""
+        if self.target is None or self.target.features is None:
+            return True
+        try:
+            return self.target.features.have(name)
+        except (KeyError, SondeError):
+            return True
 
     def btf(self) -> Btf | None:
         """Return the target's BTF, or None where it has none."""

@@ -86,7 +86,6 @@ def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """The events and their aliases, in the order of the full names."""
     written = pattern.event if pattern.wild else pattern.text.split(":")[1]
     matches = make_matcher(written)
-    for name in sorted(
+    yield from sorted(
         f"{pattern.type}:{word}:" for word in _words(pattern.type) if matches(word) or matches(word + ":")
-    ):
-        yield name
+    )

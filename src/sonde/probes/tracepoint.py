@@ -46,7 +46,8 @@ def _find(pattern: Pattern, scope: Scope) -> list[tuple[str, str]]:
     if not has_wildcard(pattern.category):
         return [(pattern.category, e) for e in scope.machine.events_of(pattern.category) if matches(e)]
     in_category = make_matcher(pattern.category)
-    return sorted((c, e) for c, e in scope.machine.events() if matches(e) and in_category(c))
+    found = [(c, e) for c, e in scope.machine.events() if matches(e) and in_category(c)]
+    return sorted(found, key=":".join)  # by full name: "fib6:x" comes before "fib:x"
 
 
 def _probe(category: str, event: str) -> Probe:
@@ -71,7 +72,7 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """The full names, sorted."""
-    for category, event in sorted(_find(pattern, scope)):
+    for category, event in _find(pattern, scope):
         yield f"tracepoint:{category}:{event}"
 
 
@@ -82,9 +83,4 @@ def iter_params(name: str, scope: Scope) -> Iterator[str]:
     _, category, event = name.split(":")
     for field in read_format(category, event, scope.machine.tracefs).fields:
         if not field.common:
-            yield _declare(field.text, field.name)
-
-
-def _declare(text: str, name: str) -> str:
-    """Put the name where C has it last: "char comm[16]" stays, "char[] comm" stays, blanks become single ones."""
-    return " ".join(text.split())
+            yield field.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import FormatError, ProbeError
 from ..spec.object import ProbeSpec
-from .binaries import find_binaries
+from .binaries import distinct_files, find_binaries
 from .context import regs_context
 from .grammar import read_uint, split_offset, wrong_count
 from .model import Context, Pattern, Probe
@@ -74,7 +74,7 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
             hint="sonde does not read line tables yet; probe a function",
         )
     probes: list[Probe] = []
-    for path in paths:
+    for path in distinct_files(paths) if len(paths) > 1 else paths:
         elf = open_binary(path, scope, strict=not has_wildcard(pattern.path))
         if elf is not None:
             probes += _expand_in(pattern, path, elf, scope)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ProbeError
 from ..spec.object import ProbeSpec
-from .binaries import find_binaries, mapped_files
+from .binaries import distinct_files, find_binaries, mapped_files
 from .context import regs_context
 from .grammar import wrong_count
 from .model import Context, Pattern, Probe
@@ -45,7 +45,7 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     from ..debuginfo.usdt import parse_args
 
     probes = []
-    for path, elf, notes in _match(pattern, scope):
+    for path, elf, notes in _match(pattern, distinct_files(_paths(pattern, scope)), scope):
         number: dict[str, int] = {}
         for note in notes:
             name = f"usdt:{path}:{note.provider}:{note.name}"
@@ -66,10 +66,10 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     return probes
 
 
-def _match(pattern: Pattern, scope: Scope) -> Iterator[tuple[str, Elf, list[UsdtNote]]]:
+def _match(pattern: Pattern, paths: list[str], scope: Scope) -> Iterator[tuple[str, Elf, list[UsdtNote]]]:
     """Yield each file that has matching probes, with them, sorted by provider and name."""
     in_provider, wanted = make_matcher(pattern.category or "*"), make_matcher(pattern.event)
-    for path in _paths(pattern, scope):
+    for path in paths:
         elf = open_binary(path, scope, strict=bool(pattern.path) and not has_wildcard(pattern.path))
         if elf is None:
             continue
@@ -102,7 +102,9 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
     everything = Pattern("usdt", "", path=pattern.path, event="*", wild=True)
     names = {
-        n.name: f"usdt:{path}:{n.provider}:{n.name}" for path, _, notes in _match(everything, scope) for n in notes
+        n.name: f"usdt:{path}:{n.provider}:{n.name}"
+        for path, _, notes in _match(everything, _paths(pattern, scope), scope)
+        for n in notes
     }
     return [names[name] for name in close_names(pattern.event.strip("*"), names)]
 
@@ -110,5 +112,9 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """Each name once, sorted."""
     yield from sorted(
-        {f"usdt:{path}:{n.provider}:{n.name}" for path, _, notes in _match(pattern, scope) for n in notes}
+        {
+            f"usdt:{path}:{n.provider}:{n.name}"
+            for path, _, notes in _match(pattern, _paths(pattern, scope), scope)
+            for n in notes
+        }
     )
