@@ -84,7 +84,9 @@ def _step(inst: Inst, values: dict[Value, object], slots: dict[Inst, bytearray],
     if op == "alloca":
         return slots.setdefault(inst, bytearray(inst.size))
     if op == "map_value":
-        return None
+        return 0
+    if op == "ptradd":
+        return a[0] + a[1]
     if op in ("load", "store"):
         memory, start = io, inst.offset
         base = inst.args[0]
@@ -92,7 +94,7 @@ def _step(inst: Inst, values: dict[Value, object], slots: dict[Inst, bytearray],
         if base.op == "alloca":
             memory = slots[base]
         else:
-            start += base.imm
+            start += _get(base, values)
         if op == "load":
             return int.from_bytes(memory[start : start + bytes_of(inst.type)], "little")
         size = bytes_of(inst.args[1].type)

@@ -144,13 +144,13 @@ class Builder:
         """A map as a helper's argument."""
         return self.emit(Inst("map", MAPOBJ, [], symbol=name))
 
-    def map_value(self, name: str, offset: int = 0) -> Inst:
+    def map_value(self, name: str, offset: int = 0) -> Value:
         """Address of global data."""
-        return self.emit(Inst("map_value", MAP, [], symbol=name, imm=offset))
+        return self.ptradd(self.emit(Inst("map_value", MAP, [], symbol=name)), offset)
 
-    def percpu_value(self, name: str, offset: int = 0) -> Inst:
+    def percpu_value(self, name: str, offset: int = 0) -> Value:
         """Address in this CPU's entry 0 of a per-CPU array."""
-        return self.emit(Inst("percpu_value", MAP, [], symbol=name, imm=offset))
+        return self.ptradd(self.emit(Inst("percpu_value", MAP, [], symbol=name)), offset)
 
     def call(self, helper: str, args: Sequence[Value | int] = (), type_: str = I64) -> Inst:
         """Call a kernel helper by its name without `bpf_`."""

@@ -97,13 +97,33 @@ def _tidy(blocks: Sequence[MBlock]) -> list[MBlock]:
             reachable.add(block)
             work += block.successors()
     kept = [block for block in blocks if block in reachable]
+    for block in kept:  # a goto at the end is a fall-through until the layout says otherwise
+        if block.ops and block.ops[-1].form == "goto":
+            block.next = block.ops.pop().target
     for block, following in zip(kept, [*kept[1:], None]):
         last = block.ops[-1] if block.ops else None
-        if last is not None and last.form == "goto" and last.target is following:
-            block.ops.pop()
-        elif block.next is not None and block.next is not following:
-            block.ops.append(Op("goto", isa.JA, target=block.next))
+        if block.next is not None and block.next is not following:
+            if last is not None and last.form == "jump" and last.target is following and _invert(last):
+                last.target = block.next
+            else:
+                block.ops.append(Op("goto", isa.JA, target=block.next))
     return kept
+
+
+_INVERSE = {
+    isa.BPF_JEQ: isa.BPF_JNE, isa.BPF_JNE: isa.BPF_JEQ, isa.BPF_JGT: isa.BPF_JLE, isa.BPF_JLE: isa.BPF_JGT,
+    isa.BPF_JGE: isa.BPF_JLT, isa.BPF_JLT: isa.BPF_JGE, isa.BPF_JSGT: isa.BPF_JSLE, isa.BPF_JSLE: isa.BPF_JSGT,
+    isa.BPF_JSGE: isa.BPF_JSLT, isa.BPF_JSLT: isa.BPF_JSGE,
+}  # fmt: skip
+
+
+def _invert(jump: Op) -> bool:
+    """Turn a conditional jump round; False when its condition has no opposite."""
+    operation = _INVERSE.get(jump.opcode & 0xF0)
+    if operation is None:
+        return False
+    jump.opcode = jump.opcode & 0x0F | operation
+    return True
 
 
 def _drop_dead_jump(block: MBlock) -> None:

@@ -61,6 +61,8 @@ class Selector:
         self._next = m.FIRST_VIRTUAL
         self._entry_of: dict[Block, m.MBlock] = {}
         self._scratch_base = -1
+        self._bases: dict[str, int] = {}  # map -> register with the address of its data, in this block, since the last call
+        self._exit: m.MBlock | None = None  # leaves the program with 0
         self._here = m.MBlock("entry")
         self._span: Span | None = None
         self._uses = _count_uses(function)
@@ -83,6 +85,8 @@ class Selector:
             assert block.end is not None
             self._span = block.end.span
             self._terminate(block.end, order[i + 1] if i + 1 < len(order) else None)
+        if self._exit is not None:
+            self.blocks.append(self._exit)
         return self.blocks
 
     # pieces ---------------------------------------------------------------------------------------------------
@@ -94,6 +98,14 @@ class Selector:
     def _start(self, block: m.MBlock) -> None:
         self.blocks.append(block)
         self._here = block
+        self._bases.clear()
+
+    def _leave(self) -> m.MBlock:
+        """Return the block, shared by all that need it, that ends the function with 0."""
+        if self._exit is None:
+            self._exit = m.MBlock("leave")
+            self._exit.ops = [m.mov_imm(m.R0, 0), m.Op("exit", isa.EXIT)]
+        return self._exit
 
     def _emit(self, op: m.Op) -> m.Op:
         op.span = self._span
@@ -118,16 +130,14 @@ class Selector:
         self._call("map_lookup_elem", 2)
         result = self._new()
         self._emit(m.mov(result, m.R0))
-        out, on = m.MBlock("no-entry"), m.MBlock("entry-found")
-        self._emit(m.jump(isa.BPF_JNE, result, on, imm=0))
-        self._here.next = out
-        self._start(out)
-        self._emit(m.mov_imm(m.R0, 0))
-        self._emit(m.Op("exit", isa.EXIT))
+        on = m.MBlock("entry-found")
+        self._emit(m.jump(isa.BPF_JEQ, result, self._leave(), imm=0))
+        self._here.next = on
         self._start(on)
         return result
 
     def _call(self, helper: str, arguments: int) -> None:
+        self._bases.clear()
         self._emit(m.Op("call", isa.CALL, imm=HELPERS[helper].ident, symbol=helper, kind="helper", reads=arguments))
 
     def _register(self, value: Value) -> int:
@@ -136,14 +146,14 @@ class Selector:
             register = self._new()
             self._constant(register, value)
             return register
-        if isinstance(value, Inst) and value.op in ("alloca", "ptradd"):
-            base, offset = self._address(value)
-            if base == self._registers.get(value):
+        if isinstance(value, Inst) and value.op in ("alloca", "ptradd", "map_value"):
+            base, offset = self._address(value) if value not in self._registers else (self._registers[value], 0)
+            if not offset and base != m.FP:
                 return base
             register = self._new()
             self._address_into(register, base, offset)
             return register
-        if isinstance(value, Inst) and value.op in ("map", "funcaddr", "map_value"):
+        if isinstance(value, Inst) and value.op in ("map", "funcaddr"):
             register = self._new()
             self._symbol_into(register, value)
             return register
@@ -161,8 +171,15 @@ class Selector:
             self._emit(m.Op("wide", isa.LDDW, register, imm=imm & (1 << 64) - 1))
 
     def _symbol_into(self, register: int, value: Inst) -> None:
-        kind = {"map": "map", "map_value": "map_value", "funcaddr": "subprogram"}[value.op]
+        kind = "map" if value.op == "map" else "subprogram"
         self._emit(m.Op("wide", isa.LDDW, register, imm=value.imm, symbol=value.symbol, kind=kind))
+
+    def _data_of(self, value: Inst) -> int:
+        """Return a register with the address of a map's data (entry 0)."""
+        if value.symbol not in self._bases:
+            register = self._bases[value.symbol] = self._new()
+            self._emit(m.Op("wide", isa.LDDW, register, symbol=value.symbol, kind="map_value"))
+        return self._bases[value.symbol]
 
     def _address(self, p: Value) -> tuple[int, int]:
         """Return a pointer as a base register and a constant offset."""
@@ -177,9 +194,7 @@ class Selector:
                 return self._scratch_base, self.frame.scratch[p] + offset
             return m.FP, self.frame.slots[p] + offset
         if isinstance(p, Inst) and p.op == "map_value":
-            register = self._new()
-            self._symbol_into(register, p)
-            return register, offset
+            return self._data_of(p), p.imm + offset
         return self._register(p), offset
 
     def _near(self, p: Value, offset: int) -> tuple[int, int]:
@@ -201,9 +216,9 @@ class Selector:
         """Put a value into a given register."""
         if isinstance(value, Const):
             self._constant(register, value)
-        elif isinstance(value, Inst) and value.op in ("map", "funcaddr", "map_value"):
+        elif isinstance(value, Inst) and value.op in ("map", "funcaddr"):
             self._symbol_into(register, value)
-        elif isinstance(value, Inst) and value.op in ("alloca", "ptradd"):
+        elif isinstance(value, Inst) and value.op in ("alloca", "ptradd", "map_value") and value not in self._registers:
             self._address_into(register, *self._address(value))
         else:
             self._emit(m.mov(register, self._registers[value]))
@@ -393,16 +408,9 @@ class Selector:
     def _arguments(self, arguments: list[Value]) -> None:
         """Move arguments to r1 … r5: registers first, then what can be made in place."""
         simple = [isinstance(a, Const) or (isinstance(a, Inst) and a.op in ("map", "funcaddr")) for a in arguments]
-        ready: dict[int, int] = {}
-        for i, a in enumerate(arguments):
-            if not simple[i] and isinstance(a, Inst) and a.op == "map_value":
-                ready[i] = self._register(a)
         for i, a in enumerate(arguments):
             if not simple[i]:
-                if i in ready:
-                    self._emit(m.mov(m.R1 + i, ready[i]))
-                else:
-                    self._into(m.R1 + i, a)
+                self._into(m.R1 + i, a)
         for i, a in enumerate(arguments):
             if simple[i]:
                 self._into(m.R1 + i, a)
@@ -420,6 +428,7 @@ class Selector:
 
     def _callsub(self, inst: Inst) -> None:
         self._arguments(inst.args)
+        self._bases.clear()
         kind = "subprogram" if inst.op == "callsub" else "kfunc"
         self._emit(m.Op("call", isa.CALL, imm=0, symbol=inst.symbol, kind=kind, reads=len(inst.args)))
         self._finish_call(inst)
@@ -487,13 +496,14 @@ class Selector:
             self._goto(block, following)
         elif end.op == "branch":
             self._branch(end, following)
+        elif end.op == "ret" and end.args and isinstance(end.args[0], Const) and not end.args[0].imm:
+            self._emit(m.Op("goto", isa.JA, target=self._leave()))
         elif end.op == "ret":
             if end.args:
                 self._return(end.args[0])
             self._emit(m.Op("exit", isa.EXIT))
         else:
-            self._emit(m.mov_imm(m.R0, 0))
-            self._emit(m.Op("exit", isa.EXIT))
+            self._emit(m.Op("goto", isa.JA, target=self._leave()))
 
     def _return(self, value: Value) -> None:
         if value.type == I64 or is_pointer(value.type) or isinstance(value, Const):
