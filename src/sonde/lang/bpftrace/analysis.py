@@ -8,9 +8,12 @@ Contract with the lowering
   one script probe share the nodes, not the meaning.
 * Every Expr node of `body` and `predicate` that is evaluated has a Type. A node in `constants` has that value whatever
   its operands are (their nodes may have no type): int, bool, str. Look there first.
+* Of `c ? a : b` with a constant `c`, and of `if comptime`, only the branch taken has types: look at the condition's
+  constant. A plain `if` always has types in both branches.
 * Conversions are implicit: an assignment converts the value's type to the variable's or map's (`VariableInfo.type`,
-  `MapInfo.value`); a map key converts to `MapInfo.key`; a Binary converts both sides to `operand_type` of its OperandInfo
-  in `operands` (absent: no conversion).
+  `MapInfo.value`); a map key converts to `MapInfo.key`; a Binary (and an Assign with an operator) converts both sides to
+  the type in `operands` (absent: no conversion) and computes in it; a ForRange counts in it. Both branches of a choice
+  convert to the choice's type. `settle` of `typing_promotion` is never needed: LiteralInt is an Int.
 * A call in the script is a Call or, without parentheses, an Identifier (`pid`, `kstack`); both are keys of `calls`.
 * Map-value functions appear as the value of an Assign to a Map or MapAccess (`@x[k] = count()`).
 * A FieldAccess has an entry in `fields`: through which struct and which members.
@@ -43,10 +46,15 @@ class Type(Record):
     "ctx"     the context: direct loads at constant offsets (a tracepoint's record, fentry's array of arguments)
     "btf"     a kernel pointer that the verifier trusts by its BTF type: direct loads
     "any"     unknown: a number cast to a pointer where the probe does not tell; try user, then kernel
+
+    An integer may have a space too: where it would lead as an address (`arg0`, `reg("di")`, sums of these). What a variable,
+    map or tuple takes is copied: a struct, array or string in them is a value of our own, and the pointers inside of it
+    lead where `leads` says.
     """
 
     ctype: CType
     space: str = ""
+    leads: str = ""
 
 
 class VariableInfo:
@@ -73,6 +81,7 @@ class MapInfo(Record, eq=False):
     max_entries: int
     declared: str = ""
     span: Any = None  # of the first use
+    leads: str = ""  # where pointers in the value lead, see Type
 
 
 class CallInfo(Record, eq=False):

@@ -379,6 +379,18 @@ class TSeries(Aggregate):
         return self.interval_ns, self.buckets, self.aggregation, self.signed
 
 
+class LiteralInt(Int):
+    """The type of a number without a sign of its own: as `int8` until it meets a type that says otherwise.
+
+    It takes part in promotions as a signed or unsigned integer, whichever the other side is.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"int{size * 8}", size, True)
+
+
 NONE = NoneT()
 
 _SIGNED = {1: INT8, 2: INT16, 4: INT32, 8: INT64}
@@ -489,6 +501,7 @@ def _name_aggregate(t: Aggregate) -> str:
 
 _SPELLINGS = {
     Int: _name_int,
+    LiteralInt: _name_int,
     Enum: lambda t: f"enum {t.name}".rstrip(),
     Struct: lambda t: f"{t.kind} {t.name}".rstrip(),
     Forward: lambda t: f"{t.kind} {t.name}",

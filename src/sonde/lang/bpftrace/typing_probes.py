@@ -1,0 +1,130 @@
+"""From the probes of a script to programs: attach points expanded, and those grouped that may share one program.
+
+Concrete probes share a program when the kernel wants the same kind of program for them and everything that the body
+asks of its context is the same: its arguments, its name, the file that it lies in.
+"""
+
+from __future__ import annotations
+
+from ...errors import CompileError, ProbeError
+from ..source import diagnose
+from . import ast
+from .analysis import AnalysedProbe
+from .rewrite import iter_nodes
+from .typing_state import Group
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...errors import Diagnostic
+    from ...probes.model import Pattern, Probe
+    from ...spec.target import Target
+    from .config import Config
+    from .options import Options
+
+
+def expand_probes(
+    program: ast.Program, target: Target, config: Config, options: Options, warnings: list[Diagnostic]
+) -> list[Group]:
+    """Return one Group for each program to be made, in the order of the script. Raises CompileError."""
+    groups: list[Group] = []
+    errors: list[Diagnostic] = []
+    for node in program.probes:
+        try:
+            probes = _expand(node, target, config, options, warnings)
+        except _Failed as failed:
+            errors.append(failed.diagnostic)
+            continue
+        groups += _group(node, probes, target, errors)
+    if errors:
+        raise CompileError(errors)
+    return groups
+
+
+class _Failed(Exception):
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__()
+        self.diagnostic = diagnostic
+
+
+def _expand(
+    node: ast.Probe, target: Target, config: Config, options: Options, warnings: list[Diagnostic]
+) -> list[Probe]:
+    from ...probes.catalogue import expand_all, parse_attach_point
+
+    patterns: list[Pattern] = []
+    for point in node.attach_points:
+        try:
+            patterns += parse_attach_point(
+                point.parts, pid=options.pid, command_path=options.command_path, unsafe=options.unsafe
+            )
+        except ProbeError as error:
+            raise _Failed(diagnose(point.span, error.message, hint=error.hint)) from None
+    missing = config.missing_probes
+    try:
+        probes = expand_all(
+            patterns,
+            target,
+            pid=options.pid,
+            command_path=options.command_path,
+            missing=missing,
+            unsafe=options.unsafe,
+        )
+    except ProbeError as error:
+        raise _Failed(diagnose(node.attach_points[0].span, error.message, hint=error.hint)) from None
+    if not probes and missing == "warn":
+        points = ", ".join(point.text for point in node.attach_points)
+        message = f"No matches for {points}"
+        warnings.append(diagnose(node.attach_points[0].span, message, severity="WARNING"))
+    return _filter(probes, options)
+
+
+def _filter(probes: list[Probe], options: Options) -> list[Probe]:
+    if not options.filter_probes:
+        return probes
+    import re
+
+    wanted = re.compile(options.filter_probes)
+    return [p for p in probes if wanted.search(p.name)]
+
+
+def _group(node: ast.Probe, probes: Sequence[Probe], target: Target, errors: list[Diagnostic]) -> list[Group]:
+    from ...probes.catalogue import context_of
+
+    words = _words(node) if len(probes) > 1 else frozenset()
+    by_key: dict[object, list[Probe]] = {}
+    for probe in probes:
+        by_key.setdefault(_key(probe, words), []).append(probe)
+    groups = []
+    for members in by_key.values():
+        try:
+            context = context_of(members[0], target)
+        except ProbeError as error:
+            errors.append(diagnose(node.attach_points[0].span, error.message, hint=error.hint))
+            continue
+        analysed = AnalysedProbe(node, tuple(members), context, node.body, node.predicate, {}, {}, {}, {}, {}, {})
+        groups.append(Group(analysed))
+    return groups
+
+
+def _words(node: ast.Probe) -> frozenset[str]:
+    """The names of builtins and functions that the program of a probe uses."""
+    parts = (node.body,) if node.predicate is None else (node.predicate, node.body)
+    return frozenset(n.name for part in parts for n in iter_nodes(part) if isinstance(n, (ast.Identifier, ast.Call)))
+
+
+def _key(probe: Probe, words: frozenset[str]) -> object:
+    """Two probes with equal keys may share a program."""
+    key: list[object] = [probe.type, probe.program_type, probe.attach_type, probe.attach_btf]
+    if "probe" in words:
+        key.append(probe.name)
+    if "uaddr" in words:
+        key.append(probe.spec.path)
+    if probe.type == "tracepoint" and "args" in words:
+        key.append((probe.spec.category, probe.spec.event))
+    if probe.usdt_args and any(w[:3] == "arg" for w in words):
+        key.append(probe.usdt_args)
+    if probe.type in ("uprobe", "rawtracepoint") and "args" in words:
+        key.append(probe.name)
+    return tuple(key)
