@@ -57,11 +57,13 @@ class Selector:
         self.target = target
         self.blocks: list[m.MBlock] = []
         self._registers: dict[Value, int] = {}
-        self._zero_above: set[Value] = set()  # values whose register is zero above their width
+        self._bits: dict[Value, int] = {}  # value -> its register is zero from this bit up (64 where absent)
         self._next = m.FIRST_VIRTUAL
         self._entry_of: dict[Block, m.MBlock] = {}
         self._scratch_base = -1
-        self._bases: dict[str, int] = {}  # map -> register with the address of its data, in this block, since the last call
+        self._bases: dict[
+            str, int
+        ] = {}  # map -> register with the address of its data, in this block, since the last call
         self._exit: m.MBlock | None = None  # leaves the program with 0
         self._here = m.MBlock("entry")
         self._span: Span | None = None
@@ -223,10 +225,10 @@ class Selector:
         else:
             self._emit(m.mov(register, self._registers[value]))
 
-    def _set(self, inst: Inst, register: int, *, zero_above: bool = False) -> None:
+    def _set(self, inst: Inst, register: int, bits: int = 64) -> None:
+        """The result of `inst` is in `register`, zero from bit number `bits` up."""
         self._registers[inst] = register
-        if zero_above:
-            self._zero_above.add(inst)
+        self._bits[inst] = bits
 
     def _copy(self, value: Value) -> int:
         register = self._new()
@@ -242,7 +244,7 @@ class Selector:
             imm = _signed(value.imm, width) if signed else value.imm & (1 << width) - 1
             return self._register(Const(imm))
         register = self._register(value)
-        if width == 64 or (not signed and value in self._zero_above):
+        if width == 64 or (not signed and self._bits.get(value, 64) <= width):
             return register
         result = self._new()
         if signed:
@@ -286,11 +288,11 @@ class Selector:
                 imm &= 63 if wide else 31
             if _fits(imm) and not (imm == 0 and op in ("udiv", "umod", "sdiv", "smod")):
                 self._emit(m.alu(_ALU[op], result, imm=imm, wide=wide, off=off))
-                self._set(inst, result, zero_above=width == 32)
+                self._set(inst, result, _bits_after(op, imm, self._bits.get(a, 64), width))
                 return
         source = self._clean(b, signed=op in _NEEDS_SEXT) if clean and width not in (32, 64) else self._register(b)
         self._emit(m.alu(_ALU[op], result, source, wide=wide, off=off))
-        self._set(inst, result, zero_above=width == 32)
+        self._set(inst, result, 64 if wide else 32)
 
     def _divide_signed(self, inst: Inst) -> None:
         """Signed division without the instruction: divide the absolute values, then mend the sign."""
@@ -322,7 +324,7 @@ class Selector:
         width = WIDTH[inst.type]
         if width > 8:
             self._emit(m.Op("unary", isa.BPF_ALU | isa.BPF_END | isa.BPF_TO_BE, result, imm=width))
-        self._set(inst, result, zero_above=True)
+        self._set(inst, result, width)
 
     def _compare(self, inst: Inst) -> None:
         if self._uses.get(inst) == "branch":
@@ -336,7 +338,7 @@ class Selector:
         self._emit(m.mov_imm(result, 0))
         zero.next = on
         self._start(on)
-        self._set(inst, result, zero_above=True)
+        self._set(inst, result, 1)
 
     def _convert(self, inst: Inst) -> None:
         value = inst.args[0]
@@ -344,10 +346,11 @@ class Selector:
             if isinstance(value, Const):
                 self._set(inst, self._register(Const(value.imm, inst.type)))
                 return
-            self._set(inst, self._register(value))
+            self._set(inst, self._register(value), self._bits.get(value, 64))
             return
         if inst.op == "zext":
-            self._set(inst, self._clean(value, signed=False), zero_above=True)
+            register = self._clean(value, signed=False)
+            self._set(inst, register, min(WIDTH[value.type], self._bits.get(value, 64)))
             return
         self._set(inst, self._clean(value, signed=True))
 
@@ -372,7 +375,7 @@ class Selector:
         base, offset = self._near(inst.args[0], inst.offset)
         register = self._new()
         self._emit(m.load(bytes_of(inst.type), register, base, offset))
-        self._set(inst, register, zero_above=True)
+        self._set(inst, register, 8 * bytes_of(inst.type))
 
     def _store(self, inst: Inst) -> None:
         p, value = inst.args
@@ -459,7 +462,7 @@ class Selector:
         if inst.symbol == "cmpxchg":
             self._finish_call(inst)
         elif inst.fetch:
-            self._set(inst, source, zero_above=True)
+            self._set(inst, source, 8 * size)
 
     def _bound(self, inst: Inst) -> None:
         """Clamp: values above the upper limit become it, values below the lower one likewise; all unsigned."""
@@ -479,7 +482,7 @@ class Selector:
                 self._emit(m.mov_imm(result, limit))
                 clamp.next = on
                 self._start(on)
-        self._set(inst, result, zero_above=True)
+        self._set(inst, result, inst.imm.bit_length())
 
     def _opaque(self, inst: Inst) -> None:
         self._set(inst, self._copy(inst.args[0]))
@@ -621,6 +624,20 @@ _SELECT: dict[str, Callable[[Selector, Inst], None]] = {
 def _signed(number: int, width: int) -> int:
     number &= (1 << width) - 1
     return number - (1 << width) if number >> width - 1 else number
+
+
+def _bits_after(op: str, imm: int, bits: int, width: int) -> int:
+    """Return from which bit up the register is zero after an operation with a constant; `bits` says it of the operand."""
+    machine = 64 if width == 64 else 32
+    if op == "lshr":
+        return max(min(bits, machine) - imm, 0)
+    if op == "and" and imm >= 0:
+        return min(bits, imm.bit_length())
+    if op == "umod" and imm > 0:
+        return (imm - 1).bit_length()
+    if op == "udiv" and imm > 0:
+        return min(bits, machine) - imm.bit_length() + 1
+    return machine
 
 
 def _strict(p: Value) -> bool:
