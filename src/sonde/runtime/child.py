@@ -106,32 +106,36 @@ _PR_SET_PDEATHSIG = 1
 
 
 def split_command(command: str) -> list[str]:
-    """Split a command line at blanks; quotes ' and " hold words together, a backslash takes the next character."""
+    """Split a command line at blanks; quotes (single or double) hold words together.
+
+    A backslash takes a following blank, quote or backslash literally; before anything else it stands for itself.
+    """
     words: list[str] = []
-    word: list[str] | None = None
+    word: str | None = None
     quote = ""
-    letters = iter(command)
-    for letter in letters:
-        if letter == "\\" and quote != "'":
-            word = (word or []) + [next(letters, "")]
-        elif quote:
-            if letter == quote:
-                quote = ""
-            else:
-                word = (word or []) + [letter]
-        elif letter in "'\"":
-            quote, word = letter, word or []
-        elif letter in " \t\n":
+    at = 0
+    while at < len(command):
+        letter = command[at]
+        at += 1
+        if letter == "\\" and quote != "'" and command[at : at + 1] in _ESCAPABLE:
+            word = (word or "") + command[at]
+            at += 1
+        elif letter == quote:
+            quote = ""
+        elif not quote and letter in "'\"":
+            quote, word = letter, word or ""
+        elif not quote and letter in " \t\n":
             if word is not None:
-                words.append("".join(word))
+                words.append(word)
             word = None
         else:
-            word = (word or []) + [letter]
+            word = (word or "") + letter
     if quote:
         raise TargetError(f"the command {command!r} has no closing {quote}")
-    if word is not None:
-        words.append("".join(word))
-    return words
+    return words if word is None else [*words, word]
+
+
+_ESCAPABLE = (" ", "'", '"', "\\")
 
 
 def find_program(name: str) -> str:

@@ -36,7 +36,8 @@ else:
 # Probes that the session runs itself, in place of attaching them.
 RUN_BY_HAND = ("begin", "end", "self")
 ENDS_BY_ITSELF = ("begin", "end", "iter")  # a program with no other probes has nothing to wait for
-LOSS_CHECK_S = 0.1
+LOSS_CHECK_S = 0.1  # after records came
+FAILURE_CHECK_S = 1.0
 FIRST = bytes(4)  # the key of the only entry of an array
 
 
@@ -175,6 +176,7 @@ class Session:
     def _loop(self) -> None:
         """Print rows until something ends the session."""
         self._drain()
+        self._check_failures_later()
         poll = self._poll.poll
         reader = self._reader.fileno() if self._reader is not None else -1
         while not self._stopping:
@@ -187,8 +189,14 @@ class Session:
                     self._stopping = True
             if self._loss_check_at and time.monotonic() >= self._loss_check_at:
                 self._report_loss()
+                self._check_failures_later()
             if self._watch.due:
                 self._watch.look()
+
+    def _check_failures_later(self) -> None:
+        """Failures that are only counted send no record that would make us look."""
+        if self.spec.failures:
+            self._loss_check_at = time.monotonic() + FAILURE_CHECK_S
 
     def _timeout_s(self) -> float:
         """Return how long poll may wait: until the next thing to be looked after, -1 for ever."""
