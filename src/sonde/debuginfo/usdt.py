@@ -140,7 +140,7 @@ def _parse_x86(arg: UsdtArg, operand: str, elf: Elf | None, vaddr: int) -> UsdtA
         if not symbol:
             return arg  # relative to an instruction whose length is not known
         return _memory(arg, value - vaddr, "%rip", "", 1)  # in the handler, ip is the address of the probe
-    if symbol and not (elf and elf.is_exec):
+    if (symbol and not (elf and elf.is_exec)) or not (head or base_text or index_text):
         return arg
     return _memory(arg, value, base_text, index_text, scale)
 
