@@ -7,8 +7,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from vm.guest import Guest  # noqa: E402
-from vm.kernels import get_kernel  # noqa: E402
+from vm.guest import Guest
+from vm.kernels import get_kernel
 
 
 def main() -> int:

@@ -62,10 +62,13 @@ if TYPE_CHECKING:
     class LoadedObject(Protocol):
         """An object in an engine. Closing it detaches, unloads and frees everything that it made."""
 
-        spec: ObjectSpec
-        maps: Mapping[str, Map]
+        @property
+        def spec(self) -> ObjectSpec: ...
 
-        def attach(self, probes: Sequence[ProbeSpec]) -> list[Link]:
+        @property
+        def maps(self) -> Mapping[str, Map]: ...
+
+        def attach(self, probes: Sequence[ProbeSpec]) -> Sequence[Link]:
             """Attach several probes of one program at once (one multi link where the engine can)."""
             ...
 
