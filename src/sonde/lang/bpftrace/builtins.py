@@ -35,11 +35,6 @@ _BY_RULE = frozenset(
     ["args", "config", "ctx", "curtask", "dw_ustack", "func", "kstack", "probe", "probetype", "retval", "ustack"]
 )
 
-_REGISTERS = (
-    "kprobe", "kretprobe", "uprobe", "uretprobe", "usdt", "profile", "interval", "software", "hardware", "watchpoint",
-)  # fmt: skip
-_PROBES: dict[str, tuple[str, ...]] = {"usermode": _REGISTERS}
-
 _found: dict[str, Function] = {}
 
 
@@ -63,7 +58,7 @@ def get_builtin(name: str) -> Function | None:
     """Return the facts about the builtin `name`; None if there is none."""
     found = _found.get(name)
     if found is None and is_builtin(name):
-        found = _found[name] = Function(name, probes=_PROBES.get(name, ()))
+        found = _found[name] = Function(name)
     return found
 
 

@@ -98,7 +98,7 @@ _FACTS = {
     "strerror": (1, 1, "int", "l"),
     "strftime": (2, 2, "str! int", ""),
     "strlen": (1, 1, "", "l"),
-    "strncmp": (3, 3, "str str int!", ""),
+    "strncmp": (3, 3, "str str int", ""),
     "strstr": (2, 2, "str str", "l"),
     "sum": (1, 1, "", ""),
     "syscall_name": (1, 1, "int", "l"),

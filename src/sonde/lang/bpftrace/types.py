@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import VOID
+from ...debuginfo.ctype import INT64
 from ...errors import CompileError
 from ...probes.model import Context
 from ..source import diagnose
@@ -11,7 +11,7 @@ from .analysis import AnalysedProbe, Analysis, MapInfo, Type
 from .stype import Aggregate, type_name
 from .typing_expressions import RULES
 from .typing_maps import default_value
-from .typing_operators import literal_of, visit_condition
+from .typing_operators import literal_of, visit_condition, warn_conversion
 from .typing_probes import expand_probes
 from .typing_promotion import fits, number_fits, settle
 from .typing_state import CHECKS, Assignment, Group, MapState, Typer
@@ -41,6 +41,7 @@ def analyse(program: ast.Program, source: Source, target: Target, config: Config
     groups = expand_probes(program, target, config, options, warnings)
     typer = Typer(target, config, options, scope)
     typer.rules.update(RULES)
+    typer.absent_maps = _absent_maps(program, groups)
     functions = [_subprogram_group(node) for node in program.subprograms]
     _find_types(typer, groups, functions, program)
     _fail_on_errors(typer)
@@ -66,6 +67,17 @@ def _read_c(program: ast.Program, target: Target) -> tuple[CScope | None, ast.Pr
     return scope, expand_c_macros(program, scope)
 
 
+def _absent_maps(program: ast.Program, groups: list[Group]) -> frozenset[str]:
+    """Return the maps of probes that match nothing on this machine: what is asked of them elsewhere is no mistake."""
+    present = {group.probe.node for group in groups}
+    absent = [node for node in program.probes if node not in present]
+    if not absent:
+        return frozenset()
+    from .rewrite import iter_nodes
+
+    return frozenset(n.name for node in absent for n in iter_nodes(node) if isinstance(n, ast.Map))
+
+
 # Walks ------------------------------------------------------------------------------------------------------------
 
 
@@ -83,6 +95,9 @@ def _find_types(typer: Typer, groups: list[Group], functions: list[Group], progr
     _check_unresolved(typer)
     for assignment in typer.assignments:
         _check_assignment(typer, assignment)
+    for node, ctype, state in typer.keys:
+        if state.key is not None:
+            warn_conversion(typer, node, ctype, state.key)
     _check_maps(typer, program)
 
 
@@ -140,12 +155,14 @@ def _check_assignment(typer: Typer, assignment: Assignment) -> None:
             f"Type mismatch for {assignment.name}: trying to assign value of type '{given}' "
             f"when {what} '{type_name(final.ctype)}'",
         )
+    elif value is None:
+        warn_conversion(typer, assignment.value, assignment.type.ctype, final.ctype)
 
 
 def _check_maps(typer: Typer, program: ast.Program) -> None:
     for node, group in typer.whole_maps:
         state = typer.maps[node.name]
-        if state.value is None:
+        if state.value is None and node.name not in typer.absent_maps:
             typer.group = group
             typer.error(node, f"Undefined map: {node.name}", CHECKS)
     for declaration in program.map_decls:
@@ -248,7 +265,7 @@ def _make_maps(typer: Typer, program: ast.Program, config: Config) -> dict[str, 
         key: CType | None = None
         if not state.scalar:
             key = settle(state.key) if state.key is not None else None
-        value = settle(state.value.ctype) if state.value is not None else VOID
+        value = settle(state.value.ctype) if state.value is not None else INT64
         kind = declaration.type if declaration else ""
         leads = (state.value.leads or state.value.space) if state.value is not None else ""
         maps[name] = MapInfo(name, key, value, 1 if key is None else entries, kind, state.node.span, leads)

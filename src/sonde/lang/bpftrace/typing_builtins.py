@@ -31,16 +31,13 @@ def visit_builtin(typer: Typer, node: ast.Expr, name: str) -> Type | None:
     if typer.subprogram and simple_type(name) is None:
         typer.error(node, f"Builtin {name} not supported outside probe")
         return None
-    if function.probes and typer.kind not in function.probes and typer.kind:
-        typer.error(node, f'{name} can not be used with "{provider(typer)}" probes', CALLS)
-        return None
     ctype = simple_type(name)
     if ctype is not None:
         info = typer.call(node, function)
         if name == "nsecs":
             info.params["clock"] = "boot"
-        elif name == "cpid" and not typer.options.command_path:
-            typer.warn(node, "No child command (`-c`); cpid is zero")
+        elif name == "usermode" and not typer.probe.context.registers:
+            typer.constant(node, 1)  # where nothing was interrupted
         return Type(ctype)
     if argument_index(name) >= 0:
         return _argument(typer, node, function, argument_index(name))

@@ -22,7 +22,7 @@ from ...debuginfo.ctype import (
 )
 from . import ast
 from .analysis import FieldInfo, Type
-from .stype import RecordType, Str, Tuple, type_name
+from .stype import RecordType, Str, Tuple, int_type, type_name
 from .typing_state import CHECKS
 
 TYPE_CHECKING = False
@@ -173,6 +173,8 @@ def _tracepoint_field(typer: Typer, node: ast.FieldAccess, ctype: Struct, field:
         return Type(value, _TAGS.get(value.tag, "") or space)
     if isinstance(value, (Struct, Array, Str)):
         return Type(value, "ctx")
+    if isinstance(value, Int) and info is not None and info.size in (1, 2, 4, 8) and value.encoding != "bool":
+        value = int_type(info.size, info.signed)  # a system call's argument fills its slot, whatever its C type is
     return Type(value, space)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...debuginfo.ctype import INT64, Enum, Int, strip
+from ...errors import Diagnostic
 from . import ast
 from .analysis import Type
 from .functions import AGGREGATIONS, get_function
@@ -116,6 +117,7 @@ def grow_key(typer: Typer, state: MapState, key: Type, node: ast.Node, key_node:
     if key.space == "ctx" and not _has_value(ctype):
         typer.error(key_node, "context cannot be part of a map key", CHECKS)
         return
+    typer.keys.append((key_node, ctype, state))
     promoted = promote(state.key, ctype)
     if promoted is None:
         assert state.key is not None
@@ -138,16 +140,17 @@ def _has_value(ctype: CType) -> bool:
     return isinstance(ctype, (Str, Array, Int, Enum))
 
 
-def grow_value(typer: Typer, state: MapState, value: Type, node: ast.Node) -> None:
-    """Let the type of a map's values hold `value` too."""
+def grow_value(typer: Typer, state: MapState, value: Type, node: ast.Node) -> bool:
+    """Let the type of a map's values hold `value` too; False after an error."""
     before = state.value
     ctype = None
     if before is None or not isinstance(before.ctype, Aggregate):
         ctype = promote(before.ctype if before else None, value.ctype)
     if ctype is None:
         _mismatch(typer, state, value.ctype, node)
-        return
+        return False
     set_value(typer, state, merge(ctype, before, value))
+    return True
 
 
 def _mismatch(typer: Typer, state: MapState, ctype: CType, node: ast.Node) -> None:
@@ -189,8 +192,7 @@ def assign_map(typer: Typer, target: ast.Map | ast.MapAccess, value: ast.Expr, n
     if type_ is None:
         return
     stored = _stored_type(typer, state, type_, value, node)
-    if stored is not None:
-        grow_value(typer, state, stored, node)
+    if stored is not None and grow_value(typer, state, stored, node):
         if state.value is not None:
             typer.type_of[target] = state.value
         typer.assignments.append(Assignment(typer.group, node, value, stored, state, state.name))
@@ -357,7 +359,7 @@ def _warn_unstable(typer: Typer, node: ast.Call) -> None:
             "Script is using an unstable feature: tseries. To prevent this warning you must explicitly enable it in "
             "the config e.g. unstable_tseries=enable"
         )
-        typer.warn(node, message)
+        typer.warnings.append(Diagnostic("WARNING", message))
 
 
 _AGGREGATES = {

@@ -18,6 +18,7 @@ from ...debuginfo.ctype import (
 )
 from . import ast
 from .analysis import CallInfo, Type
+from .builtins import is_builtin
 from .stype import (
     Buffer,
     CgroupPath,
@@ -390,7 +391,7 @@ def _stack(typer: Typer, node: ast.Call, info: CallInfo, types: Types) -> Type |
     mode, limit = typer.config.stack_mode, DEFAULT_FRAMES
     args = list(node.args)
     before = len(typer.errors)
-    if args and isinstance(args[0], ast.Identifier):
+    if args and isinstance(args[0], ast.Identifier) and not is_builtin(args[0].name):
         word = args.pop(0)
         mode = word.name  # type: ignore[union-attr]
         if mode not in _STACK_MODES:

@@ -91,7 +91,10 @@ def _default_str_length(typer: Typer, node: ast.Call, info: CallInfo, types: Typ
 
 
 def _comm(typer: Typer, node: ast.Call, info: CallInfo, types: Types) -> Type | None:
-    typer.error(node, f"Syntax comm(PID) is not supported in this probe type yet. Type: {typer.kind}", CHECKS)
+    from ...probes.catalogue import probetype_name
+
+    message = f"Syntax comm(PID) is not supported in this probe type yet. Type: {probetype_name(typer.kind)}"
+    typer.error(node, message, CHECKS)
     return None
 
 

@@ -140,9 +140,12 @@ def _make_special(typer: Typer, name: str) -> CType | None:
     return made.get(name)
 
 
-def resolve_type(typer: Typer, node: ast.TypeName) -> CType | None:
-    """Return the type that a type name means; None after an error (or while what typeof() asks about is unknown)."""
-    base = _resolve_typeof(typer, node.typeof) if node.typeof is not None else _resolve_base(typer, node)
+def resolve_type(typer: Typer, node: ast.TypeName, whole: ast.Node | None = None) -> CType | None:
+    """Return the type that a type name means; None after an error (or while what typeof() asks about is unknown).
+
+    Errors about enumerations are about `whole`, the expression around the name.
+    """
+    base = _resolve_typeof(typer, node.typeof) if node.typeof is not None else _resolve_base(typer, node, whole)
     if base is None:
         return None
     if isinstance(base, (Str, Buffer)) and node.dims:
@@ -164,12 +167,12 @@ def _resolve_typeof(typer: Typer, operand: ast.Expr | ast.TypeName) -> CType | N
     return found.ctype if found else None
 
 
-def _resolve_base(typer: Typer, node: ast.TypeName) -> CType | None:
+def _resolve_base(typer: Typer, node: ast.TypeName, whole: ast.Node | None) -> CType | None:
     name = node.name
     found = _BASE.get(name) or find_named(typer, name)
     if found is None:
         if name.startswith("enum "):
-            typer.error(node, f"Unknown enum: {name[5:]}", CHECKS)
+            typer.error(node if whole is None else whole, f"Unknown enum: {name[5:]}", CHECKS)
         else:
             typer.error(node, f'Cannot resolve unknown type "{name}"')
     return found
@@ -202,7 +205,7 @@ def find_named(typer: Typer, name: str) -> CType | None:
 def visit_cast(typer: Typer, node: ast.Cast) -> Type | None:
     """`(type)value`."""
     found = typer.visit(node.operand)
-    ctype = resolve_type(typer, node.type)
+    ctype = resolve_type(typer, node.type, node)
     if ctype is None or found is None:
         return None
     source, target = strip(found.ctype), strip(ctype)
@@ -221,6 +224,8 @@ def visit_cast(typer: Typer, node: ast.Cast) -> Type | None:
         ctype = target = Array(target.element, sizeof(source) // element)
     if not _check_cast(typer, node, source, target):
         return None
+    if same(source, target) and not isinstance(target, (Str, Buffer)):
+        typer.warn(node, f"Unnecessary cast: expression is already of type {type_name(source)}")
     _fold_cast(typer, node, target)
     if isinstance(target, (Str, Buffer)) and sizeof(target) == 0:
         ctype = source

@@ -8,7 +8,7 @@ from . import ast
 from .analysis import Type
 from .stype import CASTABLE, NONE, Str, SType, Tuple, is_bool, is_void, same, type_name
 from .typing_folding import fold_binary, fold_unary
-from .typing_promotion import arithmetic_type, literal_type, promote, settle
+from .typing_promotion import arithmetic_type, literal_type, loses, promote, settle
 from .typing_state import CHECKS
 from .typing_variables import find_variable, grow, integer_of, merge
 
@@ -77,10 +77,25 @@ def binary_type(
     """Return the type of `left op right`, and note in which type it is computed; also for `op=`."""
     a, b = number_type(left.ctype), number_type(right.ctype)
     if a is not None and b is not None:
-        return _numbers(typer, node, op, a, b, _join(left, right))
+        found = _numbers(typer, node, op, a, b, _join(left, right))
+        common = typer.probe.operands.get(node)
+        if common is not None:
+            warn_conversion(typer, sides[0], a, common)
+            warn_conversion(typer, sides[1], b, common)
+        return found
     if isinstance(strip(left.ctype), Pointer) or isinstance(strip(right.ctype), Pointer):
         return _pointers(typer, node, op, left, right, sides)
     return _others(typer, node, op, left, right, sides)
+
+
+def warn_conversion(typer: Typer, node: ast.Node, source: CType, target: CType) -> None:
+    """Warn when an implicit conversion may change the value."""
+    if loses(source, target):
+        typer.warn(
+            node,
+            f"Expression of type: {type_name(source)} being cast to type: {type_name(target)}. This may cause unexpected "
+            "results. Use an explicit cast to suppress this warning.",
+        )
 
 
 def _join(left: Type, right: Type) -> str:
@@ -108,7 +123,7 @@ def _numbers(typer: Typer, node: ast.Node, op: str, a: Int | Enum, b: Int | Enum
 def _compute(typer: Typer, node: ast.Node, op: str, a: Int | Enum, b: Int | Enum) -> CType:
     """Arithmetic is done in 64 bits; a difference has a sign whatever it is made of."""
     ctype = INT64 if op == "-" else arithmetic_type(a, b)
-    if op in ("/", "%") and ctype is INT64 and not (a.signed and b.signed):
+    if op in ("/", "%") and ctype is INT64 and not same(a, b):
         typer.warn(
             node,
             f"signed operands for '{op}' can lead to undefined behavior (cast to unsigned to silence warning)",
@@ -320,7 +335,9 @@ def visit_condition(typer: Typer, node: ast.Expr, whole: ast.Node) -> Type | Non
         return None
     plain = strip(found.ctype)
     if not isinstance(plain, (Int, Enum, Pointer, Str, *CASTABLE)):
-        typer.error(whole, f"Invalid condition: {type_name(plain)}")
+        from .typing_calls import kind_name
+
+        typer.error(whole, f"Invalid condition: {kind_name(plain)}")
     return found
 
 

@@ -142,7 +142,7 @@ def fits(ctype: CType, target: CType) -> bool:
         return True
     source, target = strip(ctype), strip(target)
     if isinstance(source, (Int, Enum)) and isinstance(target, (Int, Enum)):
-        return _int_fits(source, target)
+        return is_bool(source) == is_bool(target)  # with a warning where values may change: see `loses`
     if isinstance(source, Aggregate):
         return isinstance(target, (Int, Enum)) and target.size == 8
     if isinstance(source, (Str, Buffer)):
@@ -154,14 +154,16 @@ def fits(ctype: CType, target: CType) -> bool:
     return False
 
 
-def _int_fits(source: Int | Enum, target: Int | Enum) -> bool:
-    if is_bool(source) != is_bool(target):
+def loses(ctype: CType, target: CType) -> bool:
+    """Tell whether the conversion of an integer type to another may change values, as bpftrace warns of."""
+    source, plain = strip(ctype), strip(target)
+    if not isinstance(source, (Int, Enum)) or not isinstance(plain, (Int, Enum)) or isinstance(source, LiteralInt):
         return False
-    if isinstance(source, LiteralInt):
-        return target.size >= source.size
-    if source.signed == target.signed:
-        return source.size <= target.size
-    return target.signed and (source.size < target.size or target.size == 8)
+    if is_bool(source) or is_bool(plain):
+        return False
+    if source.signed == plain.signed:
+        return source.size > plain.size
+    return source.signed or source.size >= plain.size
 
 
 def _tuple_fits(source: Tuple, target: Tuple) -> bool:

@@ -7,7 +7,8 @@ finds them; only those of the earliest stage are shown, as a later one would not
 
 from __future__ import annotations
 
-from ..source import diagnose
+from ..source import Place, diagnose
+from . import ast
 from .analysis import AnalysedProbe, CallInfo, FieldInfo, Type, VariableInfo
 
 TYPE_CHECKING = False
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
     from ...debuginfo.btf import Btf
     from ...debuginfo.ctype import CType
-    from ...errors import Diagnostic
+    from ...errors import Diagnostic, Span
     from ...spec.target import Target
-    from . import ast
     from .cdefs import CScope
     from .config import Config
     from .functions import Function
@@ -74,6 +74,25 @@ class Assignment:
         self.name = name
 
 
+def place_of(node: ast.Node) -> Span:
+    """Return what a diagnostic about `node` underlines.
+
+    As in bpftrace: of a cast the type in its parentheses, of a declaration with a value the declaration, of a loop over a
+    range its head; a statement up to its semicolon.
+    """
+    span = node.span
+    if not isinstance(span, Place):
+        return span
+    end = span.end
+    if isinstance(node, (ast.Jump, ast.ExprStatement)):
+        end += span.source.text[end : end + 1] == ";"
+    elif isinstance(node, ast.ForRange) and isinstance(node.end.span, Place):
+        end = node.end.span.end
+    elif isinstance(node, ast.Cast) and isinstance(node.type.span, Place):
+        end = span.source.text.find(")", node.type.span.end) + 1
+    return Place(span.source, span.start, end, span.call) if span.start < end else span
+
+
 class Typer:
     """The state of type checking. Rules are functions that take it first."""
 
@@ -85,7 +104,7 @@ class Typer:
         self.maps: dict[str, MapState] = {}
         self.rules: dict[type, Callable[[Typer, Any], Type | None]] = {}
         self.changed = False
-        self.default_maps = False  # nothing else decides: maps never assigned hold int64
+        self.absent_maps: frozenset[str] = frozenset()  # maps of probes that match nothing here
         self._kernel_types: dict[str, CType | None] = {}
         self._btf: Btf | bool | None = False  # False: not asked for yet
         self.reset()
@@ -97,6 +116,7 @@ class Typer:
         self.assignments: list[Assignment] = []
         self.changed = False
         self.unresolved: list[ast.Node] = []
+        self.keys: list[tuple[ast.Node, CType, MapState]] = []  # map keys, to be converted to the map's key type
         self.whole_maps: list[tuple[ast.Map, Group]] = []  # uses of maps that say nothing of their types
         self.seen: dict[VariableInfo, Type | None] = {}  # variables that were read in this walk
         for state in self.maps.values():
@@ -128,11 +148,11 @@ class Typer:
         self, node: ast.Node, message: str, stage: int = TYPES, *, hint: str = "", notes: tuple[Diagnostic, ...] = ()
     ) -> None:
         """Record an error about `node`."""
-        self.errors.append((stage, diagnose(node.span, message, hint=hint, notes=notes)))
+        self.errors.append((stage, diagnose(place_of(node), message, hint=hint, notes=notes)))
 
     def warn(self, node: ast.Node, message: str, *, hint: str = "", notes: tuple[Diagnostic, ...] = ()) -> None:
         """Record a warning about `node`."""
-        self.warnings.append(diagnose(node.span, message, severity="WARNING", hint=hint, notes=notes))
+        self.warnings.append(diagnose(place_of(node), message, severity="WARNING", hint=hint, notes=notes))
 
     # types ------------------------------------------------------------------------------------------------------
 

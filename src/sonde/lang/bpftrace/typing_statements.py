@@ -34,7 +34,10 @@ def visit_statements(typer: Typer, statements: Sequence[ast.Statement]) -> None:
         if ended:
             typer.warn(statement, "Unreachable statement.")
             ended = False
-        STATEMENTS[type(statement)](typer, statement)
+        if isinstance(statement, ast.ExprStatement):
+            _visit_expression(typer, statement, statement is statements[-1])
+        else:
+            STATEMENTS[type(statement)](typer, statement)
         ended = _ends(statement)
 
 
@@ -56,7 +59,7 @@ def _block_ends(expr: ast.BlockExpr | ast.IfExpr | None) -> bool:
     return expr is not None and _block_ends(expr.then) and _block_ends(expr.otherwise)
 
 
-def _visit_expression(typer: Typer, node: ast.ExprStatement) -> None:
+def _visit_expression(typer: Typer, node: ast.ExprStatement, last: bool) -> None:
     found = typer.visit(node.expr)
     if isinstance(node.expr, ast.Unary) and node.expr.op in ("++", "--"):
         return
@@ -64,7 +67,7 @@ def _visit_expression(typer: Typer, node: ast.ExprStatement) -> None:
         return
     if isinstance(node.expr, ast.Call) and node.expr.name == "delete":
         return
-    typer.warn(node, "Return value discarded.")
+    typer.warn(node.expr if last else node, "Return value discarded.")
 
 
 # Assignments ------------------------------------------------------------------------------------------------------
@@ -113,8 +116,7 @@ def _assign_operation(typer: Typer, node: ast.Assign) -> None:
         )
         return
     result = binary_type(typer, node, node.op, left, right, (target, node.value))
-    if result is not None:
-        grow_value(typer, state, result, node)
+    if result is not None and grow_value(typer, state, result, node):
         typer.type_of[target] = state.value or result
         typer.assignments.append(Assignment(typer.group, node, node, result, state, state.name))
 
@@ -130,7 +132,14 @@ def _visit_body(typer: Typer, kind: str, body: ast.BlockExpr) -> None:
     typer.jumps.pop()
 
 
+_WHILE_HINT = (
+    "For loops support ranges (e.g. `for ($x : $start..$end) { ... }`), and can be used in place of while. These are more "
+    "easily proven to be bounded by the verifier."
+)
+
+
 def _visit_while(typer: Typer, node: ast.While) -> None:
+    typer.warn(node, "While loops are deprecated and may be removed in the future.", hint=_WHILE_HINT)
     visit_condition(typer, node.condition, node)
     _visit_body(typer, "while", node.body)
 
@@ -228,7 +237,6 @@ def _visit_import(typer: Typer, node: ast.LocalImport) -> None:
 
 STATEMENTS: dict[type, Callable[[Typer, Any], None]] = {
     ast.Assign: _visit_assign,
-    ast.ExprStatement: _visit_expression,
     ast.ForMap: _visit_for_map,
     ast.ForRange: _visit_for_range,
     ast.Jump: _visit_jump,

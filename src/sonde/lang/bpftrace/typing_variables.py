@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...debuginfo.ctype import INT64, UINT64, Array, Struct, sizeof, strip
-from ..source import diagnose
+from ..source import Place, diagnose
 from . import ast
 from .analysis import Type, VariableInfo
 from .stype import CASTABLE, Aggregate, Buffer, Count, NoneT, Str, is_void, same, type_name
@@ -13,7 +13,7 @@ from .typing_state import CALLS, CHECKS, Assignment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...debuginfo.ctype import CType
-    from ...errors import Diagnostic
+    from ...errors import Diagnostic, Span
     from .typing_state import Typer
 
 
@@ -88,8 +88,7 @@ def assign(typer: Typer, variable: ast.Variable, value: ast.Expr, type_: Type | 
     if type_ is None:
         return
     plain = scratch_type(typer, type_, node)
-    if plain is not None:
-        grow(typer, info, plain, node)
+    if plain is not None and grow(typer, info, plain, node):
         typer.assignments.append(Assignment(typer.group, node, value, plain, info, variable.name))
 
 
@@ -112,13 +111,11 @@ def integer_of(ctype: Aggregate) -> CType:
     return UINT64 if isinstance(ctype, Count) or not ctype.signed else INT64
 
 
-def grow(typer: Typer, info: VariableInfo, type_: Type, node: ast.Node) -> None:
-    """Let the type of a variable hold values of `type_` too."""
-    if info.declared:
-        return
+def grow(typer: Typer, info: VariableInfo, type_: Type, node: ast.Node) -> bool:
+    """Let the type of a variable hold values of `type_` too; False after an error."""
     before = info.type
-    if before is not None and before.ctype is type_.ctype and before.space == type_.space:
-        return
+    if info.declared or (before is not None and before.ctype is type_.ctype and before.space == type_.space):
+        return True
     ctype = promote(before.ctype if before else None, type_.ctype)
     if ctype is None:
         assert before is not None
@@ -127,12 +124,13 @@ def grow(typer: Typer, info: VariableInfo, type_: Type, node: ast.Node) -> None:
             f"Type mismatch for {info.name}: trying to assign value of type '{type_name(type_.ctype)}' "
             f"when variable already has a type '{type_name(before.ctype)}'",
         )
-        return
+        return False
     after = merge(ctype, before, type_)
     if not same_type(before, after):
         info.type = after
         if info in typer.seen:
             typer.changed = True
+    return True
 
 
 def own(type_: Type) -> Type:
@@ -176,7 +174,7 @@ def visit_let(typer: Typer, node: ast.Let) -> None:
     if known is not None and name not in typer.group.hoisted:
         notes = (origin_note(known),)
         message = f"Variable {name} was already declared. Variable shadowing is not allowed."
-        typer.error(node, message, CALLS, notes=notes)
+        typer.error(Declaration(head_of(node)), message, CALLS, notes=notes)
         return
     info = known or make_variable(typer, name, node)
     typer.probe.variables[node.variable] = info
@@ -186,13 +184,25 @@ def visit_let(typer: Typer, node: ast.Let) -> None:
         assign(typer, node.variable, node.value, value, node)
 
 
+class Declaration(ast.Node, eq=False):
+    """`let $x` without what follows, as the place of a diagnostic."""
+
+
+def head_of(node: ast.Let) -> Span:
+    """Return the place of `let $x` without what follows."""
+    start, end = node.span, node.variable.span
+    if isinstance(start, Place) and isinstance(end, Place):
+        return Place(start.source, start.start, end.end, start.call)
+    return start
+
+
 def origin_note(info: VariableInfo) -> Diagnostic:
     node = info.node
     what = "initial declaration" if isinstance(node, ast.Let) else "initial assignment"
     if isinstance(node, (ast.ForMap, ast.ForRange)):
         what = "loop variable"
         node = node.variable
-    return diagnose(node.span, f"This is the {what}.")
+    return diagnose(head_of(node) if isinstance(node, ast.Let) else node.span, f"This is the {what}.")
 
 
 def _declare(typer: Typer, info: VariableInfo, name: ast.TypeName) -> None:
