@@ -17,7 +17,7 @@ from .syscall import address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from mmap import mmap
 
     from ..spec.object import MapSpec
@@ -154,7 +154,15 @@ class KernelMap(Descriptor):
         if len(value) != self.spec.value_size:
             size = self.spec.value_size
             raise KernelError(f"{len(value)} bytes as value of map {self.name}, which has {size}", EINVAL)
-        data = value if self.copies == 1 else value.ljust(self._stride, b"\0") * self.copies
+        self._store(key, value if self.copies == 1 else value.ljust(self._stride, b"\0") * self.copies, flags)
+
+    def update_each(self, key: bytes, values: Sequence[bytes]) -> None:
+        """Store one value for each possible CPU, in CPU order (per-CPU maps only)."""
+        if len(values) != self.copies:
+            raise KernelError(f"{len(values)} values for map {self.name}, which has {self.copies} copies", EINVAL)
+        self._store(key, b"".join(value.ljust(self._stride, b"\0") for value in values), 0)
+
+    def _store(self, key: bytes, data: bytes, flags: int) -> None:
         result = self._call(abi.BPF_MAP_UPDATE_ELEM, key, address(data), flags)
         if result < 0:
             raise self._refusal("store a value in", result)
