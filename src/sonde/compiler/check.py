@@ -27,10 +27,10 @@ def check_function(function: Function) -> list[str]:
     for block in blocks:
         for i, inst in enumerate(block.insts):
             problems += _check_types(inst)
-            problems += [p for a in inst.args if (p := _check_use(a, block, i, where, idom))]
+            problems += [wrong for a in inst.args if (wrong := _check_use(a, block, i, where, idom))]
         assert block.end is not None
         uses = [*block.end.args, *(a for _, arguments in block.end.targets for a in arguments)]
-        problems += [p for a in uses if (p := _check_use(a, block, len(block.insts), where, idom))]
+        problems += [wrong for a in uses if (wrong := _check_use(a, block, len(block.insts), where, idom))]
         for target, arguments in block.end.targets:
             if [a.type for a in arguments] != [p.type for p in target.params]:
                 problems.append(
