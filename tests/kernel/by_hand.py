@@ -73,6 +73,25 @@ def one_program(kind: str, probes: Sequence[ProbeSpec], *, cookie: bool = False,
     return ObjectSpec((program,), (EVENTS,), tuple(probes), ringbuf="events")
 
 
+def perf_output_spec(size: int) -> ObjectSpec:
+    """sys_enter_getppid sends `size` bytes through a perf event array."""
+    code = [
+        *[Insn(isa.BPF_ST | isa.BPF_MEM | isa.BPF_DW, 10, off=-size + i, imm=i) for i in range(0, size, 8)],
+        Insn(isa.LDDW, 2),
+        Insn(isa.BPF_ALU | isa.BPF_MOV | isa.BPF_K, 3, imm=-1),
+        Insn(isa.BPF_ALU64 | isa.BPF_MOV | isa.BPF_X, 4, 10),
+        Insn(isa.BPF_ALU64 | isa.BPF_ADD | isa.BPF_K, 4, imm=-size),
+        mov(5, size),
+        Insn(isa.CALL, imm=PERF_EVENT_OUTPUT),
+        mov(0, 0),
+        Insn(isa.EXIT),
+    ]
+    relocs = (Reloc(size // 8, "map", "events"),)
+    probe = ProbeSpec("t", "tracepoint", "p", category="syscalls", event="sys_enter_getppid")
+    program = ProgramSpec("p", "tracepoint", isa.encode(code), relocs)
+    return ObjectSpec((program,), (MapSpec("events", "perf_event_array", 4, 4, 0),), (probe,), ringbuf="events")
+
+
 class Watch:
     """An object loaded and attached, and the values that it reported, by process."""
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from kernel.by_hand import (
     EVENTS,
-    PERF_EVENT_OUTPUT,
     SEQ_WRITE,
     Traced,
     Watch,
@@ -20,6 +19,7 @@ from kernel.by_hand import (
     constant_reporter,
     mov,
     one_program,
+    perf_output_spec,
     symbols,
 )
 
@@ -28,7 +28,7 @@ from sonde.bpf.isa import Insn
 from sonde.errors import AttachError, FeatureError, KernelError, ProbeError, SondeError, TargetError, VerifierError
 from sonde.kernel.engine import KernelEngine
 from sonde.kernel.features import FeatureTable
-from sonde.spec.object import LineInfo, MapSpec, ObjectSpec, ProbeSpec, ProgramSpec, Reloc
+from sonde.spec.object import LineInfo, ObjectSpec, ProbeSpec, ProgramSpec, Reloc
 
 pytestmark = pytest.mark.kernel
 HAVE = FeatureTable().have
@@ -409,25 +409,6 @@ def test_callbacks_get_their_function_records() -> None:
 
 
 # perf buffers -------------------------------------------------------------------------------------------------------
-
-
-def perf_output_spec(size: int) -> ObjectSpec:
-    """sys_enter_getppid sends `size` bytes through a perf event array."""
-    code = [
-        *[Insn(isa.BPF_ST | isa.BPF_MEM | isa.BPF_DW, 10, off=-size + i, imm=i) for i in range(0, size, 8)],
-        Insn(isa.LDDW, 2),
-        Insn(isa.BPF_ALU | isa.BPF_MOV | isa.BPF_K, 3, imm=-1),
-        Insn(isa.BPF_ALU64 | isa.BPF_MOV | isa.BPF_X, 4, 10),
-        Insn(isa.BPF_ALU64 | isa.BPF_ADD | isa.BPF_K, 4, imm=-size),
-        mov(5, size),
-        Insn(isa.CALL, imm=PERF_EVENT_OUTPUT),
-        mov(0, 0),
-        Insn(isa.EXIT),
-    ]
-    relocs = (Reloc(size // 8, "map", "events"),)
-    probe = ProbeSpec("t", "tracepoint", "p", category="syscalls", event="sys_enter_getppid")
-    program = ProgramSpec("p", "tracepoint", isa.encode(code), relocs)
-    return ObjectSpec((program,), (MapSpec("events", "perf_event_array", 4, 4, 0),), (probe,), ringbuf="events")
 
 
 def test_perf_buffer_goes_round_and_counts_what_it_lost() -> None:

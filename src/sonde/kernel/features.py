@@ -446,8 +446,8 @@ FEATURES: dict[str, tuple[str, Callable[[], bool]]] = {
     "isa:atomics": ("5.12", _have_code((0x7A, 0x0A, -8, 0), (0xB7, 0, 0, 1), (0xDB, 0x0A, -8, 0xE1))),
     # r0 = (s8)r0
     "isa:v4": ("6.6", _have_code((0xB7, 0, 0, 0), (0xBF, 0, 8, 0))),
-    # may_goto +0
-    "isa:may_goto": ("6.9", _have_code((0xE5, 0, 0, 0))),
+    # may_goto +1; r1 = 0
+    "isa:may_goto": ("6.9", _have_code((0xE5, 0, 1, 0), (0xB7, 1, 0, 0))),
     # *(u64 *)(r10 - 8) = 0; r0 = load_acquire(r10 - 8)
     "isa:load_acquire": ("6.15", _have_code((0x7A, 0x0A, -8, 0), (0xDB, 0xA0, -8, 0x100))),
     # r1 = 3; r1 -= 1; if r1 != 0 goto -2

@@ -12,7 +12,7 @@ from __future__ import annotations
 from errno import EADDRNOTAVAIL, EILSEQ, EINVAL, ENOENT, EOPNOTSUPP, ESRCH
 from struct import pack
 
-from ...errors import FeatureError, ProbeError, SondeError
+from ...errors import AttachError, FeatureError, ProbeError, SondeError
 from .. import abi
 from ..abi import ENOTSUPP
 from ..btf import is_kernel
@@ -133,7 +133,7 @@ def _attach_one(program: Program, probe: ProbeSpec, refused: str = "") -> Kernel
     tried.append(f"kprobe perf_event: {reason(-fd)}")
     try:
         return attach_by_tracefs(program, probe, tried)
-    except FeatureError:
+    except (FeatureError, AttachError):
         raise explain(probe, -fd) from None
 
 
@@ -154,8 +154,8 @@ def probe_symbol(probe: ProbeSpec) -> str:
 
 
 def explain(probe: ProbeSpec, errno: int) -> Exception:
-    """Say why the kernel refused a kprobe."""
-    if errno in (ENOENT, ESRCH):
+    """Say why the kernel refused a kprobe. EINVAL has many meanings, one of them that there is no such function."""
+    if errno in (ENOENT, ESRCH) or (errno == EINVAL and not probe.address and find_addresses([probe]) is None):
         return ProbeError(
             f"attach {probe.name}: this kernel has no function {probe_symbol(probe)} that can be probed",
             hint="it may be inlined, marked notrace, or of a module that is not loaded",

@@ -128,7 +128,7 @@ def explain(probe: ProbeSpec, errno: int) -> Exception:
         return PrivilegeError(f"attach {probe.name}: {probe.path} may not be read by this user")
     hint = ""
     if errno in (EINVAL, EOPNOTSUPP, ENOTSUPP):
-        hint = (
-            f"no probe can stand at {place}: outside of the file's code, or on an instruction that the kernel refuses"
-        )
+        hint = f"no probe can stand at {place}: not in the file's code, or on an instruction that the kernel refuses"
+        if probe.semaphore_offset:
+            hint += "; or another probe stands there that does not share its semaphore"
     return attach_refusal(probe.name, errno, hint=hint)
