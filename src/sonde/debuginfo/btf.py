@@ -222,10 +222,15 @@ class Btf:
                 start = at
                 for _ in block:
                     at += steps[words[at]]
+                if at > len(words) + 1:
+                    break
                 marks.append(start)
                 self._next = at
+            else:
+                return
         except IndexError:
-            self._finish()
+            pass
+        self._finish()
 
     def _finish(self) -> None:
         """Mark the last block, which is shorter than the others, and check that the section ends with it."""

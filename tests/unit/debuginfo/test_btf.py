@@ -400,6 +400,18 @@ def test_doubling_structs_do_not_explode() -> None:
     assert list(outer.iter_names()) == []
 
 
+@pytest.mark.parametrize("before", range(30, 36))
+def test_a_cut_off_type_is_found_out_wherever_it_stands(before: int) -> None:
+    b = BtfBuilder()
+    for number in range(before):
+        b.int(f"int{number}", 4)
+    last = b.add("enum", "cut", 4, 0, 0, vlen=9)
+    cut = Btf.from_bytes(b.build())
+    for _ in range(2):
+        with pytest.raises(FormatError, match="cut off"):
+            cut.type_by_id(last)
+
+
 def test_doubling_prototypes_do_not_explode() -> None:
     b = BtfBuilder()
     for _ in range(60):
