@@ -106,7 +106,7 @@ class FormatError(SondeError):
     """Bytes that are not what their name promises. `path` and `offset` (bytes, -1: unknown) say where."""
 
     def __init__(self, message: str, *, path: str = "", offset: int = -1, hint: str = "") -> None:
-        place = path + (f" at byte {offset}" if offset >= 0 else "")
+        place = (path + (f" at byte {offset}" if offset >= 0 else "")).lstrip()
         super().__init__(f"{place}: {message}" if place else message, hint=hint)
         self.path = path
         self.offset = offset
