@@ -92,52 +92,6 @@ def kprobes_of_one_program(path: str) -> None:
                 assert len(watch.links) == (1 if multi else 2)
 
 
-def kprobe_multi_with_one_that_ftrace_cannot_trace(path: str) -> None:
-    """A function without a call to ftrace makes the whole multi link fail; the others must keep it."""
-    need("link:kprobe_multi")
-    odd = find_untraceable()
-    probes = [kernel_probe("kprobe", name) for name in (GETPPID, GETPGRP, odd)]
-    with Watch(one_program("kprobe", probes)) as watch:
-        calls(3, 2)
-        found = watch.read_of(os.getpid())
-        print(odd, [link.how for link in watch.links], found)
-        assert found[1] >= 5
-        assert [len(link.probes) for link in watch.links] == [2, 1]
-
-
-def find_untraceable() -> str:
-    """Return a function that takes kprobes but no multi link, since ftrace knows nothing at its address."""
-    from sonde.debuginfo.tracefs import find_root
-    from sonde.kernel.attach.kprobe import _open_event
-
-    with open(find_root() + "/available_filter_functions") as file:
-        known = {line.split()[0] for line in file}
-    with open("/proc/kallsyms") as file:
-        lines = [line.split() for line in file]
-    traced_addresses = {words[0] for words in lines if words[2] in known}
-    for words in lines:
-        if words[1] != "T" or len(words) > 3 or words[0] in traced_addresses:
-            continue
-        fd = _open_event(kernel_probe("kprobe", words[2]))
-        if fd < 0:
-            continue
-        os.close(fd)
-        if not multi_takes(words[2]):
-            return words[2]
-    raise Skip("every function is known to ftrace")
-
-
-def multi_takes(symbol: str) -> bool:
-    """Whether a multi link can be made of this function: a name that ftrace lists may stand at the same address."""
-    from sonde.kernel.attach.kprobe import _create_multi
-
-    with KernelEngine().load(one_program("kprobe", [])) as live:
-        fd = _create_multi(live.programs["p"], [kernel_probe("kprobe", symbol)])
-        if fd >= 0:
-            os.close(fd)
-        return fd >= 0
-
-
 def kprobe_by_address_and_offset(path: str) -> None:
     from sonde.debuginfo.kallsyms import Kallsyms
 

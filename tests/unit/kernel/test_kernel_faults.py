@@ -168,6 +168,23 @@ def test_methods_and_what_was_refused(kernel: FakeKernel) -> None:
         assert [link.how for link in multi] == ["kprobe_multi link"]
 
 
+def test_a_multi_link_keeps_what_ftrace_knows(kernel: FakeKernel, tmp_path: Path) -> None:
+    """One function that ftrace cannot trace makes the kernel refuse all: then it goes alone."""
+    (tmp_path / "available_filter_functions").write_text("a\nb [module]\nz\n")
+    names = ["a", "c", "b"]
+    probes = [ProbeSpec(f"kprobe:{n}", "kprobe", "k", symbol=n) for n in names]
+    with KernelEngine().load(SPEC) as live:
+        kernel.refuse = {len(kernel.calls): errno.EINVAL}
+        links = live.attach(probes)
+        assert [([p.symbol for p in link.probes], link.method) for link in links] == [
+            (["a", "b"], "kprobe_multi link"),
+            (["c"], "kprobe perf_event link"),
+        ]
+        (tmp_path / "available_filter_functions").unlink()
+        kernel.refuse = {len(kernel.calls): errno.EINVAL}
+        assert [link.method for link in live.attach(probes)] == ["kprobe perf_event link"] * 3
+
+
 def test_everything_warns_when_forgotten(kernel: FakeKernel) -> None:
     with pytest.warns(ResourceWarning, match="never closed"):
         live = KernelEngine().load(SPEC)
