@@ -39,4 +39,6 @@ def contenders() -> list[Contender]:
 
 def environment(contender: Contender) -> dict[str, str]:
     """Return the process environment for a contender."""
-    return {**os.environ, **contender.env}
+    environ = {**os.environ, **contender.env}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
+    return environ

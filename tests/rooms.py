@@ -105,13 +105,17 @@ def iter_imports() -> Iterator[Import]:
         inside = {
             id(node)
             for outer in ast.walk(tree)
-            if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))
+            if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef)) or _is_type_checking(outer)
             for node in ast.walk(outer)
         }
         for node in ast.walk(tree):
             for target in _targets(node, path):
                 if target in BY_NAME and target != source:
                     yield Import(path, node.lineno, source, target, id(node) in inside)  # type: ignore[attr-defined]
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _targets(node: ast.AST, path: Path) -> Iterator[str]:
