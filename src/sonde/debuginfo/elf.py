@@ -224,10 +224,9 @@ class Elf:
         return self.data[offset : offset + size]
 
     def _unpack(self, form: str, offset: int) -> tuple[int, ...]:
-        try:
-            return struct.unpack_from(form, self.data, offset)
-        except struct.error:
-            raise FormatError("the file ends too early", path=self.path, offset=offset) from None
+        if offset + struct.calcsize(form) > len(self.data):
+            raise FormatError("the file ends too early", path=self.path, offset=offset)
+        return struct.unpack_from(form, self.data, offset)
 
     # Symbols ---------------------------------------------------------------------------------------------------
 

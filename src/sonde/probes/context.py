@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..debuginfo.ctype import Member, Pointer, Struct, Void, sizeof, strip
+from ..debuginfo.ctype import Member, Struct, Void, sizeof, strip
 from ..debuginfo.ptregs import get_ptregs
 from ..errors import FeatureError
 from .model import Context
@@ -56,15 +56,12 @@ def args_context(name: str, params: Sequence[Param], retval: CType | None = None
 
 
 def describe(ctype: CType, name: str) -> str:
-    """Return a declaration as listings show it: `struct file * file`, `char comm[16]`."""
+    """Return a declaration as listings show it: the whole type, a blank, the name (`struct file * file`)."""
     from ..debuginfo.ctype import declare
 
-    target = ctype
-    stars = ""
-    while isinstance(target, Pointer):
-        stars += "*"
-        target = target.target
-    text = declare(target)
-    if stars and not text.endswith(")") and not text.endswith("]"):
-        return f"{text} {stars} {name}"
-    return declare(ctype, name)
+    return f"{declare(ctype)} {name}"
+
+
+def describe_result(ctype: CType) -> list[str]:
+    """Return the line for what a function returns; none for void."""
+    return [] if isinstance(strip(ctype), Void) else [describe(ctype, "retval")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ProbeError
 from ..spec.object import ProbeSpec
-from .context import args_context, describe
+from .context import args_context, describe, describe_result
 from .functions import KERNEL, close_functions, get_proto, iter_btfs, list_functions
 from .grammar import read_uint, wrong_count
 from .model import Context, Pattern, Probe
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .scope import Scope
 
 BPF = "bpf"  # the pseudo module of BPF programs
+_PARAMS = 6  # before Linux 6.6 functions with more cannot be attached to: patterns leave them out, names do not
 
 
 def parse(kind: str, args: tuple[str, ...], scope: Scope) -> Pattern:
@@ -66,7 +67,7 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
             if btf.get_func(pattern.symbol) is not None:
                 return [_probe(kind, module, pattern.symbol)]
         return []
-    return [_probe(kind, module, symbol) for module, symbol in _match(pattern, scope)]
+    return [_probe(kind, *found) for found in _match(pattern, scope) if _can_attach(*found, scope)]
 
 
 def _match(pattern: Pattern, scope: Scope) -> list[tuple[str, str]]:
@@ -80,6 +81,12 @@ def _match(pattern: Pattern, scope: Scope) -> list[tuple[str, str]]:
             if wanted(name) and name in traceable
         }
     )
+
+
+def _can_attach(module: str, symbol: str, scope: Scope) -> bool:
+    """Tell whether older kernels attach to it too, so that one function out of many does not spoil them all."""
+    proto = get_proto(module, symbol, scope)
+    return proto is not None and len(proto.params) <= _PARAMS
 
 
 def _probe(kind: str, module: str, symbol: str) -> Probe:
@@ -110,8 +117,8 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """Functions that BTF describes and the kernel lists as traceable; none where such programs cannot be attached."""
     if pattern.module != BPF and scope.have_feature("program:tracing:" + pattern.type):
-        for probe in expand(pattern, scope):
-            yield probe.name
+        for module, symbol in _match(pattern, scope):
+            yield f"{pattern.type}:{module}:{symbol}"
 
 
 def iter_params(name: str, scope: Scope) -> Iterator[str]:
@@ -121,4 +128,4 @@ def iter_params(name: str, scope: Scope) -> Iterator[str]:
     for param in proto.params if proto else ():
         yield describe(param.ctype, param.name)
     if proto and kind == "fexit":
-        yield describe(proto.result, "retval")
+        yield from describe_result(proto.result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ProbeError
 from ..spec.object import ProbeSpec
-from .context import describe, regs_context
+from .context import describe, describe_result, regs_context
 from .functions import close_functions, get_proto, have_function, match_functions
 from .grammar import read_uint, split_offset, wrong_count
 from .model import Context, Pattern, Probe
@@ -81,10 +81,13 @@ def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
 
 
 def iter_params(name: str, scope: Scope) -> Iterator[str]:
-    """The parameters by number, which is how a kprobe reaches them, with their C types."""
+    """The C types of what the probe reaches: parameters by number at the entry, the result after the return."""
     parts = name.split("+")[0].split(":")
     proto = get_proto(parts[1] if len(parts) == 3 else "", parts[-1], scope)
-    for number, param in enumerate(proto.params if proto else ()):
+    if proto is None:
+        return
+    if parts[0] == "kretprobe":
+        yield from describe_result(proto.result)
+        return
+    for number, param in enumerate(proto.params):
         yield describe(param.ctype, f"arg{number}")
-    if proto and parts[0] == "kretprobe":
-        yield describe(proto.result, "retval")
