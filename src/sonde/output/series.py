@@ -66,7 +66,7 @@ def _line(value: int | None, low: int, high: int) -> str:
     """One line of the graph: bars at both sides, a star in place of what it covers."""
     cells = ["|", *" " * (GRAPH_WIDTH - 2), "|"]
     if value is not None:
-        cells[int((value - low) / ((high - low) / (GRAPH_WIDTH - 1)))] = "*"
+        cells[(value - low) * (GRAPH_WIDTH - 1) // (high - low)] = "*"
     return f"{''.join(cells)} {'-' if value is None else value}"
 
 
