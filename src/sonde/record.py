@@ -44,8 +44,8 @@ class RecordType(type):
         body["_fields"] = body["__match_args__"] = fields
         body["_defaults"] = defaults
         if not eq:
-            body["__eq__"] = object.__eq__
-            body["__hash__"] = object.__hash__
+            body.setdefault("__eq__", object.__eq__)
+            body.setdefault("__hash__", object.__hash__)
         return type.__new__(mcs, name, bases, body)
 
 

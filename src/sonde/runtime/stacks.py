@@ -72,13 +72,15 @@ class StackSource:
             data = found[0] if found else b""
             if id_bytes == 8:
                 data = data[8 : 8 + int.from_bytes(data[:8], "little") * frame_bytes]
+            else:
+                data = data[: _used_bytes(data, frame_bytes)]
             self._cache[key] = data
         return self._cache[key]
 
 
 def split_addresses(data: bytes) -> tuple[int, ...]:
-    """Return the u64 addresses in `data` without the zeros that fill up the end."""
-    return Struct(f"<{min(_used(data, 8), len(data) // 8)}Q").unpack_from(data)
+    """Return the u64 addresses in `data`."""
+    return Struct(f"<{len(data) // 8}Q").unpack_from(data)
 
 
 def split_build_ids(data: bytes) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -95,6 +97,6 @@ def split_build_ids(data: bytes) -> tuple[tuple[int, ...], tuple[str, ...]]:
 _EMPTY, _VALID = 0, 1  # BPF_STACK_BUILD_ID_*; 2 is a plain address
 
 
-def _used(data: bytes, size: int) -> int:
-    """Return how many items of `size` bytes stand before the zeros at the end."""
-    return -(-len(data.rstrip(b"\0")) // size)
+def _used_bytes(data: bytes, size: int) -> int:
+    """Return how many bytes the items of `size` bytes take that stand before the zeros at the end."""
+    return -(-len(data.rstrip(b"\0")) // size) * size

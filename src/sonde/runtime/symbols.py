@@ -77,9 +77,10 @@ class LiveSymbolizer:
         mapping = process.find(addr)
         if mapping is None:
             return Frame(addr, "", 0, "")
+        name, offset = "", 0
         if mapping.is_file or mapping.path == "[vdso]":
             name, offset = self._files.find(process, mapping, addr)
-        else:
+        if not name:  # JIT compilers also use files: /memfd:…, /dev/zero
             name, offset = process.find_jitted(addr)
         if name and self._demangle and name.startswith("_Z"):
             from ..debuginfo.demangle import demangle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as standard_json
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -291,10 +292,13 @@ def series(interval_ns: int, buckets: int, *points: tuple[int, int]) -> TimeSeri
 
 
 @pytest.fixture(autouse=True)
-def _utc(monkeypatch: pytest.MonkeyPatch) -> None:
+def _utc() -> Iterator[None]:
     import time
 
-    monkeypatch.setenv("TZ", "UTC")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        yield
     time.tzset()
 
 
