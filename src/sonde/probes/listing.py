@@ -6,6 +6,7 @@ from ..errors import ProbeError, SondeError
 from .catalogue import parse_in
 from .registry import TYPES, load_module
 from .scope import Scope
+from .typelist import iter_types, names_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +22,15 @@ def iter_probes(
 ) -> Iterator[str]:
     """Yield the lines of a listing of `text`: one pattern or several with commas between, "" for all of the kernel.
 
-    With `verbose` the arguments of each probe follow it, four blanks before each. Raises ProbeError for a pattern of a
+    With `verbose` the arguments of each probe follow it, four blanks before each. "struct NAME", "union", "enum" and
+    "typedef" list types of the kernel, with `verbose` their definitions. Raises ProbeError for a pattern of a
     wrong form; a pattern that nothing matches yields nothing. A pattern without ":" is looked for in all types.
     """
     scope = Scope(target, machine, pid=pid, unsafe=True)
     for part in split_list(text) or ["*"]:
+        if names_type(part):
+            yield from iter_types(part, scope, verbose=verbose)
+            continue
         for pattern in _parse(part, scope):
             yield from _iter_lines(pattern, scope, verbose)
 
