@@ -453,3 +453,18 @@ def test_reader_of_an_object_with_a_perf_event_array() -> None:
         live.attach(spec.probes)
         os.getppid()
         assert reader.drain(lambda *_: None) >= 1
+
+
+def test_detach_stops_all_programs_before_their_links_are_closed() -> None:
+    names = ["getppid", "getpgrp", "getuid", "geteuid", "getgid", "getegid"]
+    probes = [ProbeSpec(n, "tracepoint", "p", category="syscalls", event=f"sys_enter_{n}") for n in names]
+    with Watch(one_program("tracepoint", probes)) as watch:
+        os.getppid()
+        watch.object.detach()
+        os.getppid()
+        os.getuid()
+        assert watch.read_of(os.getpid()) == {1: 1}
+        assert not any(link.closed for link in watch.links)
+        watch.object.detach()
+        watch.object.close()
+        assert all(link.closed for link in watch.links)

@@ -124,8 +124,19 @@ class KernelObject:
 
         return read_iterator(link)
 
+    def detach(self) -> None:
+        """Stop all attached programs at once. The links stay to be closed, which takes the kernel longer.
+
+        So that a session can show what its maps hold as soon as nothing changes them any more.
+        """
+        from .links import stop_programs
+
+        stop_programs(self._links)
+
     def close(self) -> None:
         """Detach, unmap and unload all of it. Closing twice is harmless."""
+        if len(self._links) > 1:
+            self.detach()
         links, self._links = self._links, []
         for link in reversed(links):
             link.close()

@@ -57,21 +57,22 @@ def attach_events(
 
     `event_fds` may be a generator that opens them. Raises AttachError, PrivilegeError or FeatureError.
     """
-    fds: list[int] = []
+    links: list[int] = []
+    events: list[int] = []
     try:
         for event_fd in event_fds:
-            fds.append(event_fd)
+            events.append(event_fd)
             link_fd, result = tie(program.fd_as(), event_fd, probe.cookie)
             if link_fd >= 0:
-                fds.append(link_fd)
+                links.append(link_fd)
             elif result < 0:
                 raise _tie_refusal(probe, -result)
     except BaseException:
-        for fd in reversed(fds):
+        for fd in links + events:
             close_fd(fd)
         raise
     tried = [*refused, *([_links_refused] if _links_refused else [])]
-    return KernelLink([probe], f"{method} {'ioctl' if _links_refused else 'link'}", fds, tried)
+    return KernelLink([probe], f"{method} {'ioctl' if _links_refused else 'link'}", links, tried, events)
 
 
 def _tie_refusal(probe: ProbeSpec, errno: int) -> Exception:

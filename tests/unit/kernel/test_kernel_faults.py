@@ -11,6 +11,7 @@ from unit.kernel.fake_kernel import FakeKernel, open_descriptors
 
 from sonde.errors import FeatureError, PrivilegeError, SondeError, VerifierError
 from sonde.kernel import cpus, descriptor, perf_event, syscall
+from sonde.kernel.attach import kprobe, timer, uprobe
 from sonde.kernel.engine import KernelEngine
 from sonde.spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec, Reloc
 
@@ -28,11 +29,11 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeKern
     (event / "id").write_text("300\n")
     monkeypatch.setattr(syscall, "enter", fake.enter)
     monkeypatch.setattr("sonde.debuginfo.tracefs.find_root", lambda: str(tmp_path))
-    monkeypatch.setattr("sonde.kernel.attach.uprobe.read_pmu_type", lambda folder: 8)
-    monkeypatch.setattr("sonde.kernel.attach.kprobe.read_pmu_type", lambda folder: 9)
+    monkeypatch.setattr(uprobe, "read_pmu_type", lambda folder: 8)
+    monkeypatch.setattr(kprobe, "read_pmu_type", lambda folder: 9)
     monkeypatch.setattr(descriptor, "raise_memlock", lambda: False)
     monkeypatch.setattr(cpus, "online_cpus", lambda: [0, 1])
-    monkeypatch.setattr("sonde.kernel.attach.timer.online_cpus", lambda: [0, 1])
+    monkeypatch.setattr(timer, "online_cpus", lambda: [0, 1])
     monkeypatch.setattr(perf_event, "_links_refused", "")
     yield fake
 
