@@ -45,6 +45,7 @@ class Type(Record):
     "user"    probe_read_user
     "ctx"     the context: direct loads at constant offsets (a tracepoint's record, fentry's array of arguments)
     "btf"     a kernel pointer that the verifier trusts by its BTF type: direct loads
+    "own"     memory of the program, by its address (`&$x`)
     "any"     unknown: a number cast to a pointer where the probe does not tell; try user, then kernel
 
     An integer may have a space too: where it would lead as an address (`arg0`, `reg("di")`, sums of these). What a variable,

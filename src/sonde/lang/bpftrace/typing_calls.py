@@ -171,12 +171,15 @@ _raw: set[str] = set()
 
 
 def _find_rule(name: str) -> tuple[bool, Rule]:
-    """Return the rule for a function, and whether it visits the arguments itself; the rules' files are read once."""
-    if not _rules:
-        from . import typing_mapcalls, typing_memory, typing_meta, typing_output
+    """Return the rule for a function, and whether it visits the arguments itself. Files are read when they are needed."""
+    if name not in _rules:
+        from importlib import import_module
 
-        for module in (typing_output, typing_memory, typing_mapcalls, typing_meta):
+        for file in ("typing_output", "typing_mapcalls", "typing_memory", "typing_meta"):
+            module = import_module("." + file, __package__)
             _rules.update(module.RULES)
             _rules.update(module.RAW_RULES)
             _raw.update(module.RAW_RULES)
+            if name in _rules:
+                break
     return name in _raw, _rules[name]

@@ -51,10 +51,10 @@ def member_type(ctype: CType, space: str, leads: str = "") -> Type:
     """Return the type of what lies in memory of address space `space` as a member or element."""
     value = value_type(ctype)
     if isinstance(value, Pointer):
-        return Type(value, pointer_space(value, space or leads))
+        return Type(value, pointer_space(value, leads if space in ("", "own") else space))
     if isinstance(value, (Struct, Array, Str, Forward)):
         return Type(value, space, leads)
-    return Type(value, "" if space in ("", "ctx", "btf") else space)
+    return Type(value, "" if space in ("", "ctx", "btf", "own") else space)
 
 
 def pointer_space(pointer: Pointer, space: str) -> str:

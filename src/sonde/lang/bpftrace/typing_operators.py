@@ -262,7 +262,7 @@ def _address(typer: Typer, node: ast.Unary) -> Type | None:
         if info is not None:
             info.assigned = True  # somebody may assign through the pointer
     found = typer.visit(target)
-    return None if found is None else Type(Pointer(found.ctype), "")
+    return None if found is None else Type(Pointer(found.ctype), "own")
 
 
 def _step(typer: Typer, node: ast.Unary) -> Type | None:

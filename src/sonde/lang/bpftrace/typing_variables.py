@@ -133,6 +133,9 @@ def grow(typer: Typer, info: VariableInfo, type_: Type, node: ast.Node) -> bool:
     return True
 
 
+_LEADS = {"ctx": "kernel", "btf": "kernel", "own": ""}
+
+
 def own(type_: Type) -> Type:
     """Return the type of a value once it was copied into a variable, map or tuple.
 
@@ -140,8 +143,8 @@ def own(type_: Type) -> Type:
     """
     ctype = strip(type_.ctype)
     if isinstance(ctype, (Struct, Array, Str)):
-        leads = type_.leads or type_.space
-        return Type(type_.ctype, "", "kernel" if leads in ("ctx", "btf") else leads)
+        leads = type_.leads or _LEADS.get(type_.space, type_.space)
+        return Type(type_.ctype, "", leads)
     return Type(type_.ctype, "kernel", type_.leads) if type_.space == "btf" else type_
 
 
