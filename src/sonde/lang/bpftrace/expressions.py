@@ -460,7 +460,7 @@ class ExpressionParser:
             dims.append(self.take().value if self.token.kind == "int" else None)
             self.expect("]")
         if isinstance(operand, ast.TypeName) and not pointers and not dims:
-            return operand
+            return ast.TypeName(self.span(start), operand.name, operand.pointers, operand.dims, operand.typeof)
         return ast.TypeName(self.span(start), name, pointers, tuple(dims), operand)
 
     def _try_type(self) -> ast.TypeName | None:

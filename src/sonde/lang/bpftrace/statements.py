@@ -25,6 +25,7 @@ class StatementParser(ExpressionParser):
         super().__init__(source)
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
+        self.keep_values = False  # the formatter wants to see which `;` were left out
 
     # diagnostics ----------------------------------------------------------------------------------------------
 
@@ -58,7 +59,7 @@ class StatementParser(ExpressionParser):
         self.expect("}")
         self.depth -= 1
         if result is not None and not value:
-            statements.append(ast.ExprStatement(result.span, drop_value(result)))
+            statements.append(self._as_statement(result))
             result = None
         return ast.BlockExpr(self.span(start), tuple(statements), result)
 
@@ -85,8 +86,11 @@ class StatementParser(ExpressionParser):
             self.take()
         elif not isinstance(expr, (ast.IfExpr, ast.BlockExpr)):
             raise self.fault("expected ';'")
-        statements.append(ast.ExprStatement(expr.span, drop_value(expr)))
+        statements.append(self._as_statement(expr))
         return None
+
+    def _as_statement(self, expr: ast.Expr) -> ast.Statement:
+        return ast.ExprStatement(expr.span, expr if self.keep_values else drop_value(expr))
 
     def _skip_statement(self) -> None:
         """Move behind the next `;` of this block, or to its `}`. Raises GiveUp at the end of the text."""
