@@ -155,8 +155,20 @@ def _check_boundary(elf: Elf, symbol: Symbol, vaddr: int, name: str, scope: Scop
     """Refuse the middle of an instruction: a breakpoint there would corrupt the program."""
     if scope.unsafe:
         return
+    inside = vaddr - symbol.vaddr
+    hint = "--unsafe forces it, at the risk of corrupting the program"
     if elf.arch == "aarch64" and vaddr % 4:
-        raise ProbeError(f"{name}: instructions begin at multiples of 4")
+        raise ProbeError(f"{name}: instructions begin at multiples of 4", hint=hint)
+    if elf.arch != "x86_64":
+        return
+    if symbol.size == 0:
+        raise ProbeError(f"Could not determine boundary for {symbol.name} (symbol has size 0).", hint=hint)
+    from ..debuginfo.x86length import is_boundary
+
+    start = elf.get_offset(symbol.vaddr)
+    if not is_boundary(elf.data[start : start + symbol.size], inside):
+        place = f"{elf.path}:{symbol.name}+{inside}"
+        raise ProbeError(f"Could not add uprobe into middle of instruction: {place}", hint=hint)
 
 
 def _match(pattern: Pattern, elf: Elf) -> list[Symbol]:
