@@ -7,7 +7,7 @@ again. Copies hint that both sides share a register; those that do are dropped.
 
 from __future__ import annotations
 
-from . import machine as m
+from . import mcode as m
 from .frame import Frame
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..bpf import isa
 from ..bpf.helpers import HELPERS
-from . import machine as m
+from . import mcode as m
 from .frame import Frame
 from .ir import COMPARE, CTX, I64, STACK, WIDTH, Block, Const, Function, Inst, Value, bytes_of, is_pointer
 

@@ -1,0 +1,148 @@
+"""Machine code before register allocation: eBPF operations over virtual registers, in blocks.
+
+Registers 0 to 10 are the machine's own; numbers from FIRST_VIRTUAL up are virtual. An operation knows what it reads, writes
+and destroys, which is all that the allocator asks.
+"""
+
+from __future__ import annotations
+
+from ..bpf.isa import (
+    BPF_ALU,
+    BPF_ALU64,
+    BPF_JMP,
+    BPF_JMP32,
+    BPF_K,
+    BPF_LDX,
+    BPF_MEM,
+    BPF_MOV,
+    BPF_ST,
+    BPF_STX,
+    BPF_X,
+    SIZE_OF_BYTES,
+)
+from ..errors import Span
+
+FIRST_VIRTUAL = 16
+R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FP = range(11)
+CALL_CLOBBERS = (R0, R1, R2, R3, R4, R5)
+CALLEE_SAVED = (R6, R7, R8, R9)
+
+MOV64 = BPF_ALU64 | BPF_MOV
+MOV32 = BPF_ALU | BPF_MOV
+
+
+class Op:
+    """One operation. `form` is one of:
+
+    alu     dst = dst op (src or imm)       mov    dst = src or imm (32 or 64 bits)     movsx  dst = sign-extended src
+    unary   dst = op dst                    wide   dst = 64-bit immediate or symbol
+    load    dst = *(src + off)              store  *(dst + off) = src or imm            atomic *(dst + off), src
+    jump    if dst op (src or imm) goto     goto   call (`reads` argument registers)    exit
+    """
+
+    __slots__ = ("dst", "form", "imm", "kind", "off", "opcode", "reads", "span", "src", "symbol", "target")
+
+    def __init__(
+        self,
+        form: str,
+        opcode: int = 0,
+        dst: int = -1,
+        src: int = -1,
+        off: int = 0,
+        imm: int = 0,
+        *,
+        target: MBlock | None = None,
+        symbol: str = "",
+        kind: str = "",
+        reads: int = 0,
+    ) -> None:
+        self.form = form
+        self.opcode = opcode
+        self.dst = dst
+        self.src = src  # -1: the immediate is the operand
+        self.off = off
+        self.imm = imm
+        self.target = target
+        self.symbol = symbol  # of a relocation
+        self.kind = kind  # of the relocation: map, map_value, subprogram, kfunc, core
+        self.reads = reads  # of a call: the number of argument registers
+        self.span: Span | None = None
+
+    def uses(self) -> tuple[int, ...]:
+        """Return the registers that are read."""
+        form, src = self.form, self.src
+        if form in ("mov", "load", "movsx"):
+            return (src,) if src >= 0 else ()
+        if form in ("alu", "store", "jump", "atomic"):
+            used = (self.dst, src) if src >= 0 else (self.dst,)
+            return (*used, R0) if self.kind == "cmpxchg" else used
+        if form == "unary":
+            return (self.dst,)
+        if form == "call":
+            return tuple(range(R1, R1 + self.reads))
+        return (R0,) if form == "exit" else ()
+
+    def defs(self) -> tuple[int, ...]:
+        """Return the registers that are written with a value."""
+        form = self.form
+        if form in ("mov", "movsx", "load", "alu", "unary", "wide"):
+            return (self.dst,)
+        if form == "call":
+            return (R0,)
+        if form == "atomic" and self.imm & 1:
+            return (R0,) if self.kind == "cmpxchg" else (self.src,)
+        return ()
+
+    def __repr__(self) -> str:
+        return f"{self.form} {self.opcode:#x} d{self.dst} s{self.src} off={self.off} imm={self.imm} {self.symbol}"
+
+
+class MBlock:
+    """A straight run of operations; jumps stand at its end only, `next` is where it falls through to."""
+
+    __slots__ = ("name", "next", "ops")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ops: list[Op] = []
+        self.next: MBlock | None = None
+
+    def successors(self) -> list[MBlock]:
+        """Return the blocks that may come after this one."""
+        found = [op.target for op in self.ops if op.target is not None]
+        if self.next is not None:
+            found.append(self.next)
+        return found
+
+
+def mov(dst: int, src: int) -> Op:
+    """dst = src, 64 bits."""
+    return Op("mov", MOV64 | BPF_X, dst, src)
+
+
+def mov_imm(dst: int, imm: int) -> Op:
+    """dst = imm, sign-extended from 32 bits."""
+    return Op("mov", MOV64 | BPF_K, dst, imm=imm)
+
+
+def alu(operation: int, dst: int, src: int = -1, imm: int = 0, *, wide: bool = True, off: int = 0) -> Op:
+    """dst = dst op (src or imm)."""
+    opcode = (BPF_ALU64 if wide else BPF_ALU) | operation | (BPF_X if src >= 0 else BPF_K)
+    return Op("alu", opcode, dst, src, off, imm)
+
+
+def load(size: int, dst: int, base: int, off: int) -> Op:
+    """dst = *(base + off), zero-extended."""
+    return Op("load", BPF_LDX | BPF_MEM | SIZE_OF_BYTES[size], dst, base, off)
+
+
+def store(size: int, base: int, off: int, src: int = -1, imm: int = 0) -> Op:
+    """*(base + off) = src or imm."""
+    opcode = (BPF_STX if src >= 0 else BPF_ST) | BPF_MEM | SIZE_OF_BYTES[size]
+    return Op("store", opcode, base, src, off, imm)
+
+
+def jump(operation: int, dst: int, target: MBlock, src: int = -1, imm: int = 0, *, wide: bool = True) -> Op:
+    """If dst op (src or imm): goto target."""
+    opcode = (BPF_JMP if wide else BPF_JMP32) | operation | (BPF_X if src >= 0 else BPF_K)
+    return Op("jump", opcode, dst, src, 0, imm, target=target)
