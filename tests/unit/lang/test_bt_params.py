@@ -141,10 +141,11 @@ def test_the_hint_lists_the_options() -> None:
     [
         ("getopt(pid)", "First argument to 'getopt' must be a string literal."),
         ('getopt("a", pid)', "Second argument to 'getopt' must be a string literal, integer literal, or a boolean literal."),
-        ('getopt("a", 1, 2)', "Third argument to 'getopt' must be a string literal."),
-        ("getopt()", "getopt() takes 1 to 3 arguments (0 provided)"),
+        ('getopt("a", 1, 2)', "Function 'getopt' requires the third parameter to be a string literal."),
+        ("getopt()", "The 'getopt' function can take a maximum of three arguments and a minimum of one argument."),
         ('getopt("a", 5); getopt("a", 6)', "Command line option 'a' needs to have the same default value in all places it is used. Previous default value: 5"),
         ('getopt("a", 1); getopt("a", true)', "Command line option 'a' needs to have the same default value in all places it is used. Previous default value: 1"),
+        ('getopt("a", 5, "x"); getopt("a", 5, "y")', "Command line option 'a' must have the same description in all places it's used."),
         ('getopt("a"); getopt("a", true)', "Command line option 'a' needs to have the same default value in all places it is used. Previous default value: false"),
     ],
 )  # fmt: skip

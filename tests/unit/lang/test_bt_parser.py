@@ -478,6 +478,7 @@ def test_named_probes() -> None:
     ("text", "message"),
     [
         ("begin", "expected '{'"),
+        ("kprobe:\nbegin { }", "expected '{'"),
         ("begin print(1); }", "expected '{'"),
         ("begin /1 { }", "expected '/' to close predicate"),
         ("begin { print(1);", "expected '}'"),

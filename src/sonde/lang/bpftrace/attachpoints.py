@@ -17,7 +17,7 @@ _WITHOUT_PATH = frozenset(_PROVIDERS_WITHOUT_PATH.split())
 def find_end(text: str, start: int) -> int:
     """Return the offset behind the attach point that begins at `start`. Raises Fault when there is none.
 
-    White space around a ':' does not end it: 0.17 allowed `kprobe : vfs_read`.
+    Blanks around a ':' do not end it: 0.17 allowed `kprobe : vfs_read`.
     """
     at = start
     paths = False
@@ -32,7 +32,8 @@ def find_end(text: str, start: int) -> int:
             break
         if c in SPACE:
             after = skip_layout(text, at)
-            if text[after] != ":" and (at == start or text[at - 1] != ":" or text[after] in "/{,\0"):
+            inside = text[after] == ":" or (text[at - 1 : at] == ":" and text[after] not in "/{,\0")
+            if at == start or not inside or "\n" in text[at:after]:
                 break
             at = after
             continue

@@ -56,6 +56,11 @@ def list_params(program: ast.Program) -> tuple[NamedParam, ...]:
                     raise CompileError([diagnose(node.span, _conflict(before))])
                 if param.description and not before.description:
                     found[param.name] = param
+                elif param.description and param.description != before.description:
+                    message = (
+                        f"Command line option '{param.name}' must have the same description in all places it's used."
+                    )
+                    raise CompileError([diagnose(node.span, message, hint="wrap the call in a macro.")])
             except CompileError as error:
                 errors += error.diagnostics
     if errors:
@@ -97,7 +102,7 @@ def resolve_params(program: ast.Program, positional: tuple[str, ...], named: Map
 def _read_getopt(call: ast.Call) -> NamedParam:
     """Check a getopt() call and return what it says. Raises CompileError."""
     if not 1 <= len(call.args) <= 3:
-        message = f"getopt() takes 1 to 3 arguments ({len(call.args)} provided)"
+        message = "The 'getopt' function can take a maximum of three arguments and a minimum of one argument."
         raise CompileError([diagnose(call.span, message, hint='getopt("name", default, "description")')])
     name = call.args[0]
     if not isinstance(name, ast.String):
@@ -113,7 +118,9 @@ def _read_getopt(call: ast.Call) -> NamedParam:
     if len(call.args) == 3:
         last = call.args[2]
         if not isinstance(last, ast.String):
-            raise CompileError([diagnose(last.span, "Third argument to 'getopt' must be a string literal.")])
+            raise CompileError(
+                [diagnose(last.span, "Function 'getopt' requires the third parameter to be a string literal.")]
+            )
         description = last.value
     return NamedParam(name.value, default, description)
 
