@@ -146,3 +146,12 @@ def test_large_values_take_several_batches() -> None:
         for i in range(700):
             table.update(u32(i), bytes(4096))
         assert len(list(table.items())) == 700
+
+
+def test_a_value_for_each_cpu() -> None:
+    cpus = possible_cpus()
+    with create_map(MapSpec("m", "percpu_array", 4, 4, 1)) as table:
+        table.update_each(u32(0), [u32(i + 1) for i in range(cpus)])
+        assert table.lookup(u32(0)) == [u32(i + 1) for i in range(cpus)]
+        with pytest.raises(KernelError, match="copies"):
+            table.update_each(u32(0), [u32(1)] * (cpus + 1))

@@ -28,7 +28,7 @@ from sonde.bpf.isa import Insn
 from sonde.errors import AttachError, FeatureError, KernelError, ProbeError, SondeError, TargetError, VerifierError
 from sonde.kernel.engine import KernelEngine
 from sonde.kernel.features import FeatureTable
-from sonde.spec.object import LineInfo, ObjectSpec, ProbeSpec, ProgramSpec, Reloc
+from sonde.spec.object import LineInfo, MapSpec, ObjectSpec, ProbeSpec, ProgramSpec, Reloc
 
 pytestmark = pytest.mark.kernel
 HAVE = FeatureTable().have
@@ -99,7 +99,7 @@ def test_profile_of_one_process(traced: Traced) -> None:
 
 
 def test_software_event(traced: Traced) -> None:
-    probe = ProbeSpec("software:cs:1", "software", "p", event="cs", count=1, pid=traced.pid)
+    probe = ProbeSpec("software:cs:1", "software", "p", event="context-switches", count=1, pid=traced.pid)
     with Watch(one_program("perf_event", [probe])) as watch:
         for _ in range(5):
             traced.ask("f", 1)
@@ -108,10 +108,14 @@ def test_software_event(traced: Traced) -> None:
 
 def test_unknown_and_missing_events() -> None:
     with pytest.raises(ProbeError, match="'nonsense'"):
-        Watch(one_program("perf_event", [ProbeSpec("software:x", "software", "p", event="nonsense")]))
+        Watch(one_program("perf_event", [ProbeSpec("software:x", "software", "p", event="nonsense", count=1)]))
     if not HAVE("perf:hardware"):
         with pytest.raises(AttachError) as caught:
-            Watch(one_program("perf_event", [ProbeSpec("hardware:cycles", "hardware", "p", event="cycles")]))
+            Watch(
+                one_program(
+                    "perf_event", [ProbeSpec("hardware:cycles", "hardware", "p", event="cpu-cycles", count=1000)]
+                )
+            )
         assert "virtual" in caught.value.hint
 
 
@@ -468,3 +472,47 @@ def test_detach_stops_all_programs_before_their_links_are_closed() -> None:
         watch.object.detach()
         watch.object.close()
         assert all(link.closed for link in watch.links)
+
+
+def test_the_ring_is_readable_while_records_wait() -> None:
+    insns, relocs = constant_reporter(5)
+    program = ProgramSpec("b", "raw_tracepoint", insns, relocs)
+    with KernelEngine().load(ObjectSpec((program,), (EVENTS,), ringbuf="events")) as live:
+        reader = live.reader()
+        assert select.select([reader], [], [], 0)[0] == []
+        live.run("b")
+        assert select.select([reader], [], [], 0)[0] == [reader]
+        assert reader.drain(lambda *_: None) == 1
+        assert select.select([reader], [], [], 0)[0] == []
+
+
+def test_a_full_ring_loses_new_records_and_keeps_the_old() -> None:
+    """The ring holds what fits; after a drain there is room again."""
+    insns, relocs = constant_reporter(5)
+    program = ProgramSpec("b", "raw_tracepoint", insns, relocs)
+    ring = MapSpec("events", "ringbuf", 0, 0, 4096)
+    with KernelEngine().load(ObjectSpec((program,), (ring,), ringbuf="events")) as live:
+        reader = live.reader()
+        for _ in range(1000):
+            live.run("b")
+        assert reader.drain(lambda *_: None) == 4096 // 24  # header and 16 bytes
+        live.run("b")
+        assert reader.drain(lambda *_: None) == 1
+
+
+# the running machine as a target ------------------------------------------------------------------------------------
+
+
+def test_live_target() -> None:
+    from sonde.kernel.target import live_target
+
+    target = live_target()
+    assert (target.arch, target.release) == (os.uname().machine, os.uname().release)
+    assert target.page_bytes == os.sysconf("SC_PAGESIZE")
+    assert target.btf().get_struct("task_struct") is not None
+    assert target.tracepoint("sched", "sched_switch") is target.tracepoint("sched", "sched_switch")
+    assert target.ksym("vfs_read") > 1 << 63
+    assert target.ksym("sonde_no_such_symbol") == 0
+    assert target.features.have("map:hash")
+    with pytest.raises(ProbeError):
+        target.tracepoint("sched", "nonsense")

@@ -117,12 +117,15 @@ def _enumerator(name: str) -> str:
     return _ENUMERATORS.get(name, "")
 
 
+# For each, an enumerator that the kernel's source got in the same release (or with the feature itself).
 _ENUMERATORS = {
     "link:perf_event": "BPF_LINK_TYPE_PERF_EVENT",
     "link:kprobe_multi": "BPF_LINK_TYPE_KPROBE_MULTI",
     "link:kprobe_session": "BPF_TRACE_KPROBE_SESSION",
     "link:uprobe_multi": "BPF_LINK_TYPE_UPROBE_MULTI",
     "link:uprobe_session": "BPF_TRACE_UPROBE_SESSION",
+    "cookie:perf_event": "BPF_FUNC_get_attach_cookie",
+    "cookie:tracing": "BPF_FUNC_kptr_xchg",
     "program:iter": "BPF_TRACE_ITER",
     "program:tracing:iter": "BPF_TRACE_ITER",
     "program:tracing:raw_tp": "BPF_TRACE_RAW_TP",
@@ -133,6 +136,13 @@ _ENUMERATORS = {
     "program:raw_tracepoint": "BPF_PROG_TYPE_RAW_TRACEPOINT",
     "program:perf_event": "BPF_PROG_TYPE_PERF_EVENT",
     "program:syscall": "BPF_PROG_TYPE_SYSCALL",
+    "prog_test_run:raw_tracepoint": "BPF_FUNC_redirect_peer",
+    "isa:v2": "BPF_MAP_TYPE_HASH",
+    "isa:v3": "BPF_MAP_TYPE_HASH",
+    "isa:bounded_loops": "BPF_MAP_TYPE_HASH",
+    "isa:atomics": "BPF_FUNC_check_mtu",
+    "isa:v4": "BPF_LINK_TYPE_UPROBE_MULTI",
+    "isa:may_goto": "BPF_MAP_TYPE_ARENA",
 }
 
 

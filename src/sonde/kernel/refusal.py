@@ -82,11 +82,9 @@ def privilege_error(what: str, *needed: str) -> SondeError:
     """Explain an EPERM or EACCES for the request `what`, which takes the capabilities `needed`."""
     capability = missing_capability(*needed)
     if capability:
-        hint = (
-            f"start it with that capability (for instance: sudo, or setpriv --ambient-caps +{capability[4:].lower()})"
-        )
-        if capability == "CAP_BPF" and _read("/proc/sys/kernel/unprivileged_bpf_disabled").strip() in ("1", "2"):
-            hint += "; kernel.unprivileged_bpf_disabled keeps bpf(2) from other users"
+        hint = "run it as root, or with CAP_BPF and CAP_PERFMON (setpriv --ambient-caps +bpf,+perfmon …)"
+        if capability not in ("CAP_BPF", "CAP_PERFMON"):
+            hint = f"run it as root, or with {capability}"
         return PrivilegeError(f"{what} needs {capability}", capability=capability, hint=hint)
     if in_user_namespace():
         return PrivilegeError(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sonde.errors import FormatError, UsageError
+from sonde.errors import FeatureError, FormatError, UsageError
 from sonde.kernel import abi, cpus, syscall
+from sonde.kernel.attach.tracefs_probe import definition, find_leftovers
+from sonde.kernel.attach.tracepoint import read_event_id
+from sonde.spec.object import ProbeSpec
 
 
 def test_numbers_of_types() -> None:
@@ -68,3 +74,53 @@ def test_cpu_lists() -> None:
 def test_bad_cpu_lists(text: str) -> None:
     with pytest.raises(FormatError):
         cpus.parse_cpu_list(text)
+
+
+@given(st.text(alphabet="0123456789-, \nx", max_size=20))
+def test_any_text_is_a_cpu_list_or_an_error(text: str) -> None:
+    try:
+        found = cpus.parse_cpu_list(text)
+    except FormatError:
+        return
+    assert found and all(0 <= cpu < 1 << 16 for cpu in found)
+
+
+def test_a_machine_without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syscall, "_numbers", None)
+    monkeypatch.setattr(syscall.os, "uname", lambda: type("Uname", (), {"machine": "vax"}))
+    with pytest.raises(FeatureError, match="vax"):
+        syscall.bpf(0, bytearray(8))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("300\n", 300), ("", None), ("x\n", None), ("-1\n", None), ("12 13\n", None)]
+)
+def test_event_ids(tmp_path: Path, text: str, number: int | None) -> None:
+    folder = tmp_path / "events" / "c" / "e"
+    folder.mkdir(parents=True)
+    (folder / "id").write_text(text)
+    probe = ProbeSpec("tracepoint:c:e", "tracepoint", "p", category="c", event="e")
+    if number is not None:
+        assert read_event_id(probe, str(tmp_path)) == number
+        return
+    with pytest.raises(FormatError):
+        read_event_id(probe, str(tmp_path))
+
+
+def test_definitions_for_tracefs() -> None:
+    def line(**fields: object) -> str:
+        return definition(ProbeSpec("n", program="p", **fields), "sonde_1_1")  # type: ignore[arg-type]
+
+    assert line(type="kprobe", symbol="f") == "p:sonde/sonde_1_1 f"
+    assert line(type="kretprobe", symbol="f", module="m") == "r:sonde/sonde_1_1 m:f"
+    assert line(type="kprobe", symbol="f", offset=8, module="vmlinux") == "p:sonde/sonde_1_1 f+8"
+    assert line(type="kprobe", address=0x1000) == "p:sonde/sonde_1_1 0x1000"
+    assert line(type="usdt", path="/b", offset=16, semaphore_offset=32) == "p:sonde/sonde_1_1 /b:0x10(0x20)"
+
+
+@given(st.lists(st.text(alphabet="pr:/ _sonde0123456789", max_size=30)))
+def test_leftovers_are_ours_only(lines: list[str]) -> None:
+    dead = f"sonde_{1 << 22}_1"
+    found = find_leftovers([*lines, f"p:sonde/{dead} /bin/sh:0x10", "p:kprobes/sonde_4194304_1 f", "r:sonde/other f"])
+    assert dead in found
+    assert all(name.startswith("sonde_") for name in found)

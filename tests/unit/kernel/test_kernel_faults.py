@@ -43,7 +43,7 @@ PROBES = (
     ProbeSpec("tracepoint:sched:sched_switch", "tracepoint", "tp", category="sched", event="sched_switch"),
     ProbeSpec("interval:s:1", "interval", "timer", period_ns=10**9),
     ProbeSpec("profile:hz:99", "profile", "timer", frequency_hz=99),
-    ProbeSpec("software:cs:1", "software", "timer", event="cs", count=1),
+    ProbeSpec("software:cs:1", "software", "timer", event="context-switches", count=1),
     ProbeSpec("uprobe:/bin/sh:a", "uprobe", "u", path="/bin/sh", offset=8),
     ProbeSpec("uprobe:/bin/sh:b", "uprobe", "u", path="/bin/sh", offset=16),
     ProbeSpec("kprobe:a", "kprobe", "k", symbol="a"),

@@ -21,38 +21,35 @@ if TYPE_CHECKING:
     from ..links import KernelLink
     from ..programs import Program
 
-# name -> (perf type, config, default count). The names are those of bpftrace.
+# Perf type of a probe's type, and the numbers of its events (PERF_COUNT_SW_*, PERF_COUNT_HW_*).
+TYPES = {"software": abi.PERF_TYPE_SOFTWARE, "hardware": abi.PERF_TYPE_HARDWARE}
 EVENTS = {
-    "cpu-clock": (abi.PERF_TYPE_SOFTWARE, 0, 1_000_000),
-    "task-clock": (abi.PERF_TYPE_SOFTWARE, 1, 1),
-    "page-faults": (abi.PERF_TYPE_SOFTWARE, 2, 100),
-    "context-switches": (abi.PERF_TYPE_SOFTWARE, 3, 1000),
-    "cpu-migrations": (abi.PERF_TYPE_SOFTWARE, 4, 1),
-    "minor-faults": (abi.PERF_TYPE_SOFTWARE, 5, 100),
-    "major-faults": (abi.PERF_TYPE_SOFTWARE, 6, 1),
-    "alignment-faults": (abi.PERF_TYPE_SOFTWARE, 7, 1),
-    "emulation-faults": (abi.PERF_TYPE_SOFTWARE, 8, 1),
-    "dummy": (abi.PERF_TYPE_SOFTWARE, 9, 1),
-    "bpf-output": (abi.PERF_TYPE_SOFTWARE, 10, 1),
-    "cpu-cycles": (abi.PERF_TYPE_HARDWARE, 0, 1_000_000),
-    "instructions": (abi.PERF_TYPE_HARDWARE, 1, 1_000_000),
-    "cache-references": (abi.PERF_TYPE_HARDWARE, 2, 1_000_000),
-    "cache-misses": (abi.PERF_TYPE_HARDWARE, 3, 1_000_000),
-    "branch-instructions": (abi.PERF_TYPE_HARDWARE, 4, 100_000),
-    "branch-misses": (abi.PERF_TYPE_HARDWARE, 5, 100_000),
-    "bus-cycles": (abi.PERF_TYPE_HARDWARE, 6, 100_000),
-    "frontend-stalls": (abi.PERF_TYPE_HARDWARE, 7, 1_000_000),
-    "backend-stalls": (abi.PERF_TYPE_HARDWARE, 8, 1_000_000),
-    "ref-cycles": (abi.PERF_TYPE_HARDWARE, 9, 1_000_000),
+    "software": {
+        "cpu-clock": 0,
+        "task-clock": 1,
+        "page-faults": 2,
+        "context-switches": 3,
+        "cpu-migrations": 4,
+        "minor-faults": 5,
+        "major-faults": 6,
+        "alignment-faults": 7,
+        "emulation-faults": 8,
+        "dummy": 9,
+        "bpf-output": 10,
+    },
+    "hardware": {
+        "cpu-cycles": 0,
+        "instructions": 1,
+        "cache-references": 2,
+        "cache-misses": 3,
+        "branch-instructions": 4,
+        "branch-misses": 5,
+        "bus-cycles": 6,
+        "frontend-stalls": 7,
+        "backend-stalls": 8,
+        "ref-cycles": 9,
+    },
 }
-ALIASES = {
-    "cpu": "cpu-clock",
-    "faults": "page-faults",
-    "cs": "context-switches",
-    "cycles": "cpu-cycles",
-    "branches": "branch-instructions",
-}
-
 
 _NO_COUNTER = "this machine (perhaps a virtual one) has no such counter: software:cpu-clock may serve instead"
 HINTS = {ENOENT: _NO_COUNTER, EOPNOTSUPP: _NO_COUNTER, ENODEV: _NO_COUNTER}
@@ -64,16 +61,12 @@ def attach(program: Program, probes: Sequence[ProbeSpec], without: frozenset[str
 
 
 def _attach_one(program: Program, probe: ProbeSpec) -> KernelLink:
-    found = EVENTS.get(ALIASES.get(probe.event, probe.event))
-    if found is None or (found[0] == abi.PERF_TYPE_HARDWARE) != (probe.type == "hardware"):
-        kind = abi.PERF_TYPE_HARDWARE if probe.type == "hardware" else abi.PERF_TYPE_SOFTWARE
-        names = ", ".join(name for name, event in EVENTS.items() if event[0] == kind)
-        raise ProbeError(f"there is no {probe.type} event {probe.event!r}", hint=f"there are: {names}")
-    kind, config, default = found
-    if probe.pid:
-        attr = abi.perf_event_attr(kind, config, period=probe.count or default, flags=abi.ATTR_INHERIT_THREADS)
-        events = open_on_threads(probe, attr, HINTS)
-    else:
-        attr = abi.perf_event_attr(kind, config, period=probe.count or default)
-        events = open_on_cpus(probe, attr, online_cpus(), HINTS)
-    return attach_events(program, probe, events, "perf_event")
+    events = EVENTS[probe.type]
+    if probe.event not in events:
+        raise ProbeError(f"there is no {probe.type} event {probe.event!r}", hint=f"there are: {', '.join(events)}")
+    if probe.count <= 0:
+        raise ProbeError(f"{probe.name} does not say after how many events it fires")
+    flags = abi.ATTR_INHERIT_THREADS if probe.pid else 0
+    attr = abi.perf_event_attr(TYPES[probe.type], events[probe.event], period=probe.count, flags=flags)
+    fds = open_on_threads(probe, attr, HINTS) if probe.pid else open_on_cpus(probe, attr, online_cpus(), HINTS)
+    return attach_events(program, probe, fds, "perf_event")
