@@ -10,6 +10,8 @@ import os
 from ..errors import OutputError
 
 FULL_BYTES = 1 << 16
+NOTICE = b"__BPFTRACE_NOTIFY_PROBES_ATTACHED\n"  # what programs that start bpftrace may ask it to print
+PIPE_BYTES = 1 << 16  # what a pipe holds by default
 
 
 class Sink:
@@ -24,6 +26,7 @@ class Sink:
         self._name = name
         self._buffering = buffering
         self._owned = owned
+        self._widened = False
         self.write = self._write_now if buffering == "none" else self.chunks.append
 
     def _write_now(self, chunk: bytes) -> None:
@@ -41,6 +44,9 @@ class Sink:
             return
         data = memoryview(b"".join(self.chunks))
         self.chunks.clear()
+        if len(data) > PIPE_BYTES and not self._widened:
+            self._widened = True
+            _widen_pipe(self.fd)
         while data:
             try:
                 data = data[os.write(self.fd, data) :]
@@ -72,11 +78,34 @@ def open_sink(path: str = "", buffering: str = "line") -> Sink:
     return Sink(fd, path, buffering or "line", owned=True)
 
 
+def _widen_pipe(fd: int) -> None:
+    """Make room for much output at once when `fd` is a pipe: fewer waits for its reader while the kernel's ring fills."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, 1 << 20)
+    except OSError:
+        pass  # no pipe, or the system's limit is lower
+
+
+_F_SETPIPE_SZ = 1031
+
+
 def _wait_writable(fd: int) -> None:
     """Someone else made the descriptor non-blocking: wait until it takes more."""
     import select
 
     select.select([], [fd], [])
+
+
+def tell(fd: int, text: str) -> None:
+    """Write a line to stderr. Where that is closed or full, nobody wants to know."""
+    try:
+        data = memoryview(text.encode("utf-8", "surrogateescape") + b"\n")
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        pass
 
 
 def write_atomically(path: str, text: str) -> None:

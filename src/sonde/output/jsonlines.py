@@ -6,10 +6,10 @@ Written by hand: the standard `json` costs start-up time, and the spacing is par
 from __future__ import annotations
 
 from .effects import read_file, run_command
-from .file import Sink, open_sink
+from .file import NOTICE, Sink, open_sink, tell
 from .histogram import rows
 from .order import ordered
-from .printf import compile_segments, encode
+from .printf import compile_segments, encode, line_format
 from .series import intervals, start_text
 from .text import cat_failure, joined, reason_of
 from .timetext import format_now
@@ -20,25 +20,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ..spec.engine import Entry, Row, Snapshot
+    from ..spec.engine import Entry, LineFormat, Row, Snapshot
     from ..spec.layout import Layout
+    from ..spec.object import EventSpec
     from .printf import Formatter
 
 
 class JsonPrinter:
-    """Follows spec.engine.Printer. `quiet` leaves out the object that tells of the attached probes."""
+    """Follows spec.engine.Printer. `quiet` and `notify` are those of TextPrinter."""
 
-    def __init__(self, sink: Sink | None = None, *, quiet: bool = False, error_fd: int = 2) -> None:
+    def __init__(
+        self, sink: Sink | None = None, *, quiet: bool = False, notify: bool = False, error_fd: int = 2
+    ) -> None:
         self.sink = sink or open_sink()
         self.quiet = quiet
         self.lost_events = 0
-        self._errors = Sink(error_fd, "the standard error", "none")
+        self._notify = notify
+        self._error_fd = error_fd
         self._formats: dict[int, Formatter] = {}
+
+    def line_format(self, event: EventSpec) -> LineFormat | None:
+        """Return how to print a printf row in one step, or None (see LineFormat)."""
+        return line_format(event, self._emit_line) if event.kind == "printf" else None
+
+    def _emit_line(self, text: bytes) -> None:
+        self._emit_text("printf", text)
 
     def attached(self, count: int) -> None:
         """All probes are in place."""
         if not self.quiet:
             self._emit("attached_probes", f'"count": {count}, "data": {{"probes": {count}}}')
+        if self._notify:
+            self.sink.write(NOTICE)
+            self.sink.sync()
 
     def row(self, row: Row) -> None:
         """Write one event."""
@@ -86,7 +100,7 @@ class JsonPrinter:
 
     def _say(self, text: str) -> None:
         self.sink.flush()
-        self._errors.write(encode(text) + b"\n")
+        tell(self._error_fd, text)
 
     def format(self, row: Row) -> bytes:
         """Return the text of a row that has a format string."""
@@ -157,18 +171,21 @@ def _place(row: Row) -> str:
 
 def quote(text: str) -> str:
     """Return a JSON string. Bytes that are no UTF-8 become the escapes of lone surrogates, as Python writes them."""
-    if text.isprintable() and '"' not in text and "\\" not in text and text.isascii():
-        return f'"{text}"'
-    return (
-        '"'
-        + "".join(
-            [_ESCAPES.get(c) or (c if c >= " " and not "\ud800" <= c <= "\udfff" else f"\\u{ord(c):04x}") for c in text]
-        )
-        + '"'
-    )
+    escaped = text.translate(_ESCAPES)
+    if not escaped.isascii():
+        escaped = "".join([f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in escaped])
+    return f'"{escaped}"'
 
 
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+_ESCAPES = {code: f"\\u{code:04x}" for code in range(32)} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    ord("\b"): "\\b",
+    ord("\f"): "\\f",
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+}
 
 
 def json_key(entry: Entry, layout: Layout) -> str:

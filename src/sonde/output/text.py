@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .effects import read_file, run_command
-from .file import Sink, open_sink
+from .file import NOTICE, Sink, open_sink, tell
 from .histogram import histogram_text
 from .order import ordered
 from .printf import compile_segments, encode, line_format
@@ -23,13 +23,19 @@ if TYPE_CHECKING:
 
 
 class TextPrinter:
-    """Follows spec.engine.Printer. `quiet` leaves out the message that all probes are attached."""
+    """Follows spec.engine.Printer.
 
-    def __init__(self, sink: Sink | None = None, *, quiet: bool = False, error_fd: int = 2) -> None:
+    `quiet` leaves out the message that all probes are attached; `notify` puts bpftrace's notice of that among the data.
+    """
+
+    def __init__(
+        self, sink: Sink | None = None, *, quiet: bool = False, notify: bool = False, error_fd: int = 2
+    ) -> None:
         self.sink = sink or open_sink()
         self.quiet = quiet
         self.lost_events = 0
-        self._errors = Sink(error_fd, "the standard error", "none")
+        self._notify = notify
+        self._error_fd = error_fd
         self._write = self.sink.write
         self._formats: dict[int, Formatter] = {}
 
@@ -41,6 +47,9 @@ class TextPrinter:
         """All probes are in place."""
         if not self.quiet:
             self._say(f"Attached {count} probe{'' if count == 1 else 's'}")
+        if self._notify:
+            self._write(NOTICE)
+            self.sink.sync()
 
     def row(self, row: Row) -> None:
         """Print one event."""
@@ -97,7 +106,7 @@ class TextPrinter:
 
     def _say(self, text: str) -> None:
         self.sink.flush()
-        self._errors.write(encode(text) + b"\n")
+        tell(self._error_fd, text)
 
     # One method for each kind of row that is not plain text -------------------------------------------------------
 

@@ -49,6 +49,7 @@ class SessionOptions(Record):
     dry_run: bool = False
     signals: bool = True  # handle SIGINT, SIGTERM, SIGUSR1; False: the caller does (stop(), and other threads)
     strict: bool = False  # a failed helper call ends the session
+    verbose: bool = False  # say how each probe was attached
 
 
 class Session:
@@ -159,6 +160,8 @@ class Session:
                 break
             links = self._loaded.attach(group)
             self.links += links
+            if self.options.verbose:
+                self._tell_how(group, links)
             if group[0].type == "iter":
                 iterators += [link for link, probe in zip(links, group) if not probe.pin]
         self.printer.attached(len(probes))
@@ -172,6 +175,11 @@ class Session:
                 self._drain()
         if all(probe.type in ENDS_BY_ITSELF for probe in probes):
             self._stopping = True
+
+    def _tell_how(self, group: Sequence[ProbeSpec], links: Sequence[Link]) -> None:
+        names = ", ".join(probe.name for probe in group[:3]) + (", …" if len(group) > 3 else "")
+        for how in dict.fromkeys(link.how for link in links):
+            self.printer.message("INFO", f"attached {names}: {how}")
 
     def _loop(self) -> None:
         """Print rows until something ends the session."""

@@ -136,6 +136,16 @@ def test_attached() -> None:
     assert json(lambda p: p.attached(3), quiet=True) == ("", "")
 
 
+def test_notice_for_programs_that_wait() -> None:
+    assert text(lambda p: p.attached(1), notify=True, quiet=True)[0] == "__BPFTRACE_NOTIFY_PROBES_ATTACHED\n"
+    assert json(lambda p: p.attached(1), notify=True, quiet=True)[0] == "__BPFTRACE_NOTIFY_PROBES_ATTACHED\n"
+
+
+def test_closed_stderr_is_no_failure() -> None:
+    printer = TextPrinter(Sink(1), error_fd=9999)
+    printer.message("WARNING", "nobody hears this")
+
+
 def test_lost_events() -> None:
     def lose(printer: TextPrinter) -> None:
         printer.lost(5)

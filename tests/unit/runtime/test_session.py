@@ -295,6 +295,14 @@ def test_dry_run_attaches_and_leaves() -> None:
     assert journal.of("ending") == []
 
 
+def test_verbose_says_how_each_probe_was_attached() -> None:
+    made, journal, _ = session(
+        {}, probe("t", "tracepoint"), options=SessionOptions(signals=False, dry_run=True, verbose=True)
+    )
+    made.run()
+    assert journal.of("message") == [("message", "INFO")]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_in_order_and_handlers_are_put_back(number: signal.Signals) -> None:
     before = signal.getsignal(number)
