@@ -8,6 +8,7 @@ from bt_typing import diagnostics, errors, find_type, typed, variable_types, var
 from sonde.debuginfo.ctype import Pointer
 from sonde.lang.bpftrace import ast
 from sonde.lang.bpftrace.stype import type_name
+from sonde.lang.bpftrace.typing_dump import describe
 
 EXEC = "tracepoint:sched:sched_process_exec"
 SWITCH = "tracepoint:sched:sched_switch"
@@ -151,7 +152,7 @@ def test_structs_of_the_script() -> None:
         ('-"a"', "The - operator can not be used on expressions of type 'string[2]'"),
         ("comm < \"a\"", "The < operator can not be used on expressions of types string[16], string[2]"),
         ("comm == 1", "Type mismatch for '==': comparing string[16] with int8"),
-        ("curtask->mac == curtask->numbers", "Only arrays of same size support comparison operators."),
+        ("curtask->mac < curtask->mac", "The < operator cannot be used on arrays."),
         ("nosuch", "Unknown identifier: 'nosuch'"),
         ('pid ? 1 : "a"', "Branches must return the same type or compatible types: have 'int8' and 'string[2]'"),
         ("kstack ? 1 : 2", "Invalid condition: kstack"),
@@ -234,3 +235,15 @@ def test_each_program_has_types_of_its_own() -> None:
 
 def test_kernel_pointers_without_btf_types_are_left_alone() -> None:
     assert isinstance(variable_types("$x = curtask;")["$x"].ctype, Pointer)
+
+
+def test_a_typed_program_as_text() -> None:
+    text = describe(typed("kprobe:vfs_read { $f = (struct file *)arg0; @[kstack(3), comm] = count(); }"))
+    assert text == (
+        "program 1: kprobe:vfs_read\n"
+        "  $f: struct file * (kernel)\n"
+        "  arg0(): index=0\n"
+        "  kstack(): mode='bpftrace', limit=3\n"
+        "maps\n"
+        "  @[(kstack_bpftrace_3,string[16])]: count_t, 4096 entries"
+    )

@@ -14,3 +14,9 @@ class Options(Record):
     filter_probes: str = ""
     missing_probes: str = "error"  # or "warn", "ignore"
     verbose: bool = False
+    child_pid: int = 0  # of the command that -c starts; 0: none
+    pid_namespace: tuple[int, int] | None = None  # (device, inode) of the tracer's, when that is not the first one
+    helper_errors: bool = False  # -k: report each failed call of a helper
+    relocatable: bool = False  # the object may go to another kernel: look up each struct member when it is loaded
+    params: tuple[str, ...] = ()  # $1, $2 …
+    named: tuple[tuple[str, str | None], ...] = ()  # what getopt() finds

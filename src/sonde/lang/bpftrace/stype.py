@@ -481,7 +481,7 @@ def type_name(ctype: CType) -> str:
     ctype = strip(ctype)
     spell = _SPELLINGS.get(type(ctype))
     if spell is not None:
-        return spell(ctype)  # type: ignore[no-any-return,operator]
+        return spell(ctype)  # type: ignore[no-any-return]
     return ctype.name if isinstance(ctype, SType) else declare(ctype)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...debuginfo.ctype import INT64
 from ...errors import CompileError
 from ...probes.model import Context
-from ..source import diagnose
+from ..source import Place, diagnose
 from . import ast
 from .analysis import AnalysedProbe, Analysis, MapInfo, Type
 from .stype import Aggregate, type_name
@@ -14,13 +14,13 @@ from .typing_maps import default_value
 from .typing_operators import literal_of, visit_condition, warn_conversion
 from .typing_probes import expand_probes
 from .typing_promotion import fits, number_fits, settle
-from .typing_state import CHECKS, Assignment, Group, MapState, Typer
+from .typing_state import CHECKS, Assignment, Group, MapState, Typer, place_of
 from .typing_variables import hoist, make_variable, pop_scope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...debuginfo.ctype import CType
-    from ...errors import Diagnostic
+    from ...errors import Diagnostic, Span
     from ...spec.target import Target
     from ..source import Source
     from .cdefs import CScope
@@ -62,7 +62,7 @@ def _read_c(program: ast.Program, target: Target) -> tuple[CScope | None, ast.Pr
     try:
         lookup = target.btf().get_type
     except FeatureError:
-        lookup = None  # type: ignore[assignment]
+        lookup = None
     scope = parse_c(program.c_definitions, lookup, target.arch)
     return scope, expand_c_macros(program, scope)
 
@@ -106,9 +106,22 @@ def _walk_probe(typer: Typer, group: Group) -> None:
     hoist(typer)
     node = group.probe.node
     if node.predicate is not None:
-        visit_condition(typer, node.predicate, node.predicate)
+        visit_condition(typer, node.predicate, _Predicate(_between_slashes(node.predicate)))
     typer.visit(node.body)
     pop_scope(typer)
+
+
+class _Predicate(ast.Node, eq=False):
+    """A predicate with its slashes, as the place of a diagnostic."""
+
+
+def _between_slashes(node: ast.Expr) -> Span:
+    span = node.span
+    if not isinstance(span, Place) or span.call is not None:
+        return span
+    text = span.source.text
+    start, end = text.rfind("/", 0, span.start), text.find("/", span.end)
+    return span.source.span(start, end + 1) if 0 <= start < end else span
 
 
 def _give_defaults(typer: Typer) -> bool:
@@ -169,12 +182,12 @@ def _check_maps(typer: Typer, program: ast.Program) -> None:
         _check_declaration(typer, declaration)
 
 
-_MAP_TYPES = ("hash", "lruhash", "percpuhash", "percpulruhash")
+_MAP_TYPES = ("percpulruhash", "percpuhash", "lruhash", "hash")
 
 
 def _check_declaration(typer: Typer, node: ast.MapDecl) -> None:
     if node.type not in _MAP_TYPES:
-        hint = "Valid map types: " + ", ".join(f"{t}" for t in _MAP_TYPES)
+        hint = "Valid map types: " + ", ".join(_MAP_TYPES)
         typer.error(node, f"Invalid bpf map type: {node.type}", CHECKS, hint=hint)
         return
     state = typer.maps.get(node.name)
@@ -193,7 +206,7 @@ def _check_declaration(typer: Typer, node: ast.MapDecl) -> None:
 def _warn_unused_maps(typer: Typer, program: ast.Program, warnings: list[Diagnostic]) -> None:
     for node in program.map_decls:
         if node.name not in typer.maps:
-            warnings.append(diagnose(node.span, f"Unused map: {node.name}", severity="WARNING"))
+            warnings.append(diagnose(place_of(node), f"Unused map: {node.name}", severity="WARNING"))
 
 
 # Functions --------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _ARGS_OF = frozenset(["tracepoint", "rawtracepoint", "fentry", "fexit", "uprobe"])
 _RETVAL_OF = frozenset(["kretprobe", "uretprobe", "fentry", "fexit"])
 _ARGN_OF = frozenset(["kprobe", "uprobe", "usdt", "rawtracepoint"])
+_WITHOUT_PROBE = frozenset(["config", "curtask", "kstack", "ustack"])
 _FUNC_OF = frozenset(["kprobe", "kretprobe", "uprobe", "uretprobe", "fentry", "fexit"])
 DEFAULT_FRAMES = 127
 
@@ -28,7 +29,7 @@ def visit_builtin(typer: Typer, node: ast.Expr, name: str) -> Type | None:
     """A builtin is read, as `name` or `name()`."""
     function = get_builtin(name)
     assert function is not None
-    if typer.subprogram and simple_type(name) is None:
+    if typer.subprogram and simple_type(name) is None and name not in _WITHOUT_PROBE:
         typer.error(node, f"Builtin {name} not supported outside probe")
         return None
     ctype = simple_type(name)

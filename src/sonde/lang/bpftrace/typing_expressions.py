@@ -27,7 +27,8 @@ from .typing_variables import merge_spaces, own, pop_scope, push_scope, visit_va
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from .typing_state import Typer
 
@@ -163,7 +164,7 @@ def _visit_type_name(typer: Typer, node: ast.TypeName) -> Type | None:
     return None if ctype is None else Type(ctype)
 
 
-RULES = {
+RULES: dict[type, Callable[[Typer, Any], Type | None]] = {
     ast.Integer: _visit_literal,
     ast.String: _visit_literal,
     ast.Boolean: _visit_literal,

@@ -223,7 +223,7 @@ def _check_index(typer: Typer, node: ast.IndexAccess, ctype: CType, index: Type,
     if not isinstance(plain, (Int, Enum)) or (plain.signed and value is not None):
         typer.error(
             node,
-            f"The array index operator [] only accepts positive (unsigned) integer indices. Got: {type_name(plain)}",
+            f"The array index operator [] only accepts non-negative integer indices. Got: {type_name(plain)}",
             CHECKS,
         )
         return False

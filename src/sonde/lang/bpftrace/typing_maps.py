@@ -76,8 +76,11 @@ def read_value(typer: Typer, state: MapState, node: ast.Node) -> Type | None:
     return state.value
 
 
-def visit_map_target(typer: Typer, node: ast.Map | ast.MapAccess) -> MapState | None:
-    """A map is used with or without a key: check that all uses agree, and let the key's type grow."""
+def visit_map_target(typer: Typer, node: ast.Map | ast.MapAccess, whole: ast.Node | None = None) -> MapState | None:
+    """A map is used with or without a key: check that all uses agree, and let the key's type grow.
+
+    A key that does not fit is an error about `whole`, or the access itself.
+    """
     if isinstance(node, ast.Map):
         state = get_map(typer, node)
         if state.scalar is None:
@@ -102,7 +105,7 @@ def visit_map_target(typer: Typer, node: ast.Map | ast.MapAccess) -> MapState | 
         )
         return None
     if key is not None:
-        grow_key(typer, state, key, node, node.key)
+        grow_key(typer, state, key, whole or node, node.key)
     return state
 
 
@@ -176,7 +179,7 @@ def set_value(typer: Typer, state: MapState, value: Type) -> None:
 def assign_map(typer: Typer, target: ast.Map | ast.MapAccess, value: ast.Expr, node: ast.Assign) -> None:
     """`@m = value`, `@m[k] = value`, aggregations included."""
     call = aggregation_of(value)
-    state = visit_map_target(typer, target)
+    state = visit_map_target(typer, target, call)
     if call is not None:
         found = visit_aggregation(typer, call)
         if state is not None and found is not None:
@@ -352,8 +355,11 @@ def _make_tseries(typer: Typer, node: ast.Call, signed: bool) -> TSeries | None:
 def _warn_unstable(typer: Typer, node: ast.Call) -> None:
     gate = typer.config.unstable_tseries
     if gate == "error":
-        message = "tseries feature is not enabled by default."
-        typer.error(node, message, CALLS, hint="To enable it: config = { unstable_tseries=enable }")
+        message = (
+            "tseries feature is not enabled by default. To enable this unstable feature, set the config flag to enable. "
+            "unstable_tseries=enable"
+        )
+        typer.error(node, message, CALLS)
     elif gate == "warn":
         message = (
             "Script is using an unstable feature: tseries. To prevent this warning you must explicitly enable it in "

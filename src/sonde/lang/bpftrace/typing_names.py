@@ -24,6 +24,7 @@ from ...debuginfo.ctype import (
 )
 from . import ast
 from .analysis import Type
+from .builtins import is_builtin
 from .stype import (
     CASTABLE,
     NONE,
@@ -161,9 +162,23 @@ def resolve_type(typer: Typer, node: ast.TypeName, whole: ast.Node | None = None
 def _resolve_typeof(typer: Typer, operand: ast.Expr | ast.TypeName) -> CType | None:
     if isinstance(operand, ast.TypeName):
         return resolve_type(typer, operand)
+    if isinstance(operand, ast.Map):
+        return _map_type(typer, operand)
     typer.meta += 1
     found = typer.visit(operand)
     typer.meta -= 1
+    return found.ctype if found else None
+
+
+def _map_type(typer: Typer, node: ast.Map) -> CType | None:
+    """`typeof(@m)`: the type of a scalar map's value, of the keys of another. The map is used as either elsewhere."""
+    from .typing_maps import get_map, read_value
+
+    state = get_map(typer, node)
+    if state.scalar is False:
+        state.key_read = True
+        return state.key
+    found = read_value(typer, state, node)
     return found.ctype if found else None
 
 
@@ -342,7 +357,7 @@ def visit_offsetof(typer: Typer, node: ast.Offsetof) -> Type | None:
 
 
 def _meta_type(typer: Typer, operand: ast.Expr | ast.TypeName) -> CType | None:
-    if isinstance(operand, ast.Identifier):
+    if isinstance(operand, ast.Identifier) and not is_builtin(operand.name):
         named = _BASE.get(operand.name) or find_named(typer, operand.name)
         if named is not None:
             return named

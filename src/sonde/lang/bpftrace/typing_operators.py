@@ -210,7 +210,7 @@ def _arrays(typer: Typer, node: ast.Node, op: str, a: Array, b: Array) -> Type |
         typer.error(node, f"The {op} operator cannot be used on arrays.", CHECKS)
     if a.count != b.count:
         typer.error(node, "Only arrays of same size support comparison operators.", CHECKS)
-    elif not isinstance(strip(a.element), Int) or not same(a, b):
+    if not isinstance(strip(a.element), Int) or not same(a, b):
         typer.error(node, "Only arrays of same sized integer support comparison operators.", CHECKS)
     return Type(BOOL) if len(typer.errors) == before else None
 
@@ -275,14 +275,10 @@ def _step(typer: Typer, node: ast.Unary) -> Type | None:
         info = find_variable(typer, target.name)
         if info is None or found is None:
             return None
-        result = _stepped(typer, node, found)
-        if result is not None:
-            info.assigned = True
-            if not info.declared:
-                grow(typer, info, result, node)
-                return info.type
+        info.assigned = True
+        if info.declared:
             return found
-        return None
+        return info.type if grow(typer, info, _stepped(node, found), node) else None
     if not isinstance(target, (ast.Map, ast.MapAccess)):
         typer.error(node, f"The {node.op} operator must be applied to a map or variable")
         return None
@@ -290,23 +286,21 @@ def _step(typer: Typer, node: ast.Unary) -> Type | None:
     if state is None:
         return None
     state.written = True
-    result = Type(literal_type(1 << 62)) if state.value is None else _stepped(typer, node, state.value)
-    if result is None:
+    result = Type(literal_type(1 << 62)) if state.value is None else _stepped(node, state.value)
+    if not grow_value(typer, state, result, node):
         return None
-    grow_value(typer, state, result, node)
     found = state.value or result
     typer.type_of[target] = found
     return Type(settle(found.ctype), found.space)
 
 
-def _stepped(typer: Typer, node: ast.Unary, found: Type) -> Type | None:
+def _stepped(node: ast.Unary, found: Type) -> Type:
+    """What a variable or map of this type becomes by a step: signed by `--`, as a difference is."""
     plain = strip(found.ctype)
     if isinstance(plain, Pointer):
         return found
-    if not isinstance(plain, (Int, Enum)) or is_bool(plain):
-        _refuse(typer, node, found)
-        return None
-    return Type(INT64 if plain.signed else UINT64, found.space)
+    signed = node.op == "--" or (isinstance(plain, (Int, Enum)) and plain.signed)
+    return Type(INT64 if signed else UINT64, found.space)
 
 
 # Choices ----------------------------------------------------------------------------------------------------------
@@ -329,12 +323,13 @@ def visit_ternary(typer: Typer, node: ast.Ternary) -> Type | None:
 
 
 def visit_condition(typer: Typer, node: ast.Expr, whole: ast.Node) -> Type | None:
-    """The condition of `whole`: a number, boolean, pointer or string."""
+    """The condition of `whole`: a number, boolean, pointer, or literal string."""
     found = typer.visit(node)
     if found is None:
         return None
     plain = strip(found.ctype)
-    if not isinstance(plain, (Int, Enum, Pointer, Str, *CASTABLE)):
+    literal = isinstance(plain, Str) and literal_of(typer, node) is not None
+    if not literal and not isinstance(plain, (Int, Enum, Pointer, *CASTABLE)):
         from .typing_calls import kind_name
 
         typer.error(whole, f"Invalid condition: {kind_name(plain)}")

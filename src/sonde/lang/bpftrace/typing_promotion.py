@@ -63,6 +63,11 @@ def promote(a: CType | None, b: CType) -> CType | None:
 def _promote_ints(a: CType, b: CType, plain_a: Int | Enum, plain_b: Int | Enum) -> CType | None:
     if is_bool(plain_a) != is_bool(plain_b):
         return None
+    if isinstance(plain_a, Enum) or isinstance(plain_b, Enum):
+        if same(plain_a, plain_b):
+            return a
+        a = plain_a = UINT64 if isinstance(plain_a, Enum) else plain_a
+        b = plain_b = UINT64 if isinstance(plain_b, Enum) else plain_b
     if isinstance(plain_a, LiteralInt):
         if isinstance(plain_b, LiteralInt):
             return a if plain_a.size >= plain_b.size else b

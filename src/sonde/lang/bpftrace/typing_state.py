@@ -84,7 +84,7 @@ def place_of(node: ast.Node) -> Span:
     if not isinstance(span, Place):
         return span
     end = span.end
-    if isinstance(node, (ast.Jump, ast.ExprStatement)):
+    if isinstance(node, (ast.Jump, ast.ExprStatement, ast.MapDecl)):
         end += span.source.text[end : end + 1] == ";"
     elif isinstance(node, ast.ForRange) and isinstance(node.end.span, Place):
         end = node.end.span.end

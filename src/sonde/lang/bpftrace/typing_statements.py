@@ -208,6 +208,7 @@ def _visit_for_map(typer: Typer, node: ast.ForMap) -> None:
     if state.value is not None and state.key is not None:
         found = Type(Tuple([settle(state.key), settle(state.value.ctype)]), "", state.value.leads or state.value.space)
     else:
+        typer.whole_maps.append((node.map, typer.group))
         typer.unresolved.append(node.map)
     _enter_loop(typer, node, found)
 

@@ -100,7 +100,10 @@ def scratch_type(typer: Typer, type_: Type, node: ast.Node) -> Type | None:
             return Type(integer_of(ctype))
         typer.error(node, f"Value '{type_name(ctype)}' cannot be assigned to a scratch variable.")
         return None
-    if is_void(ctype) or isinstance(ctype, NoneT):
+    if isinstance(ctype, NoneT):
+        typer.error(node, "Invalid expression for assignment", CHECKS)
+        return None
+    if is_void(ctype):
         typer.error(node, f"Value '{type_name(ctype)}' cannot be assigned to a scratch variable.")
         return None
     return own(type_)
