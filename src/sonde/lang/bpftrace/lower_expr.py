@@ -1,0 +1,649 @@
+"""Expressions: each node to an operand (`evaluate`), or straight into memory (`store`), or into a branch (`branch_on`)."""
+
+from __future__ import annotations
+
+from ...compiler.ir import I1, I64, WIDTH, Const
+from ...debuginfo.ctype import BOOL, INT64, Array, Enum, Int, Pointer, Struct, sizeof, strip
+from . import ast
+from .lower_values import Memory, Scalar, Text, ir_type, is_scalar
+from .stype import Aggregate, RecordType, Str, Tuple, is_bool, is_signed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ...compiler.ir import Block, Value
+    from ...debuginfo.ctype import CType
+    from .lower_frame import Frame
+    from .lower_values import Operand
+
+ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "&": "and", "|": "or", "^": "xor", "<<": "shl"}
+COMPARISONS = {
+    "==": ("eq", "eq"),
+    "!=": ("ne", "ne"),
+    "<": ("ult", "slt"),
+    "<=": ("ule", "sle"),
+    ">": ("ugt", "sgt"),
+    ">=": ("uge", "sge"),
+}  # unsigned, signed
+
+
+# The two doors ----------------------------------------------------------------------------------------------------
+
+
+def evaluate(f: Frame, node: ast.Node) -> Operand:
+    """Lower an expression to an operand. Foreign memory is not read yet."""
+    constant = f.constants.get(node)
+    if constant is not None:
+        return literal(f, node, constant)
+    if node in f.overrides:
+        return f.overrides[node]
+    return EVALUATORS[type(node)](f, node)
+
+
+def store(f: Frame, node: ast.Node, place: Memory, pad: bool = True) -> None:
+    """Lower an expression so that its value ends up in own memory, converted to the type of `place`.
+
+    `pad`: every byte of the place gets a defined content (see Frame.put).
+    """
+    if f.constants.get(node) is None:
+        writer = WRITERS.get(type(node))
+        if writer is not None and not is_scalar(place.ctype) and writer(f, node, place, pad):
+            return
+    f.put(evaluate(f, node), place, pad)
+
+
+def number(f: Frame, node: ast.Node, ctype: CType) -> Value:
+    """Lower an expression to a number of `ctype`."""
+    return f.number(evaluate(f, node), ctype)
+
+
+def wide(f: Frame, node: ast.Node) -> Value:
+    """Lower an expression to a number of 64 bits."""
+    return f.wide(evaluate(f, node))
+
+
+def in_memory(f: Frame, node: ast.Node, ctype: CType | None = None, pad: bool = True) -> Memory:
+    """Lower an expression to own memory that holds its value as `ctype`; where it lies already is not copied."""
+    ctype = strip(ctype or f.type(node).ctype)
+    writer = None if f.constants.get(node) is not None else WRITERS.get(type(node))
+    if writer is None or is_scalar(ctype):
+        operand = evaluate(f, node)
+        if (
+            isinstance(operand, Memory)
+            and operand.space == ""
+            and not operand.bit_width
+            and _fits(operand.ctype, ctype)
+        ):
+            return operand
+        place = f.temp(ctype)
+        f.put(operand, place, pad)
+        return place
+    place = f.temp(ctype)
+    store(f, node, place, pad)
+    return place
+
+
+def _fits(have: CType, want: CType) -> bool:
+    from .lower_frame import same_bytes
+
+    return sizeof(have) == sizeof(want) and same_bytes(have, want)
+
+
+def literal(f: Frame, node: ast.Node, value: int | str | bool) -> Operand:
+    """The operand of a constant."""
+    found = f.type_of.get(node)
+    if isinstance(value, str):
+        data = value.encode("utf-8", "surrogateescape")
+        return Text(data, found.ctype if found else Str(len(data) + 1))
+    ctype = strip(found.ctype) if found else None
+    if isinstance(value, bool):
+        if ctype is None or not isinstance(ctype, (Int, Enum)):
+            ctype = BOOL
+        return Scalar(Const(int(value), ir_type(ctype)), ctype)
+    if ctype is None or not is_scalar(ctype):
+        from .typing_promotion import literal_type
+
+        ctype = literal_type(value)
+    return Scalar(Const(value, ir_type(ctype)), ctype, found.space if found else "")
+
+
+# Names ------------------------------------------------------------------------------------------------------------
+
+
+def _call(f: Frame, node: ast.Node) -> Operand:
+    from .lower_calls import lower_call
+
+    return lower_call(f, node)
+
+
+def _write_call(f: Frame, node: ast.Node, place: Memory, pad: bool) -> bool:
+    from .lower_calls import write_call
+
+    return write_call(f, node, place, pad)
+
+
+def _variable(f: Frame, node: ast.Variable) -> Operand:
+    place = variable_place(f, node)
+    if is_scalar(place.ctype):
+        return f.load(place)
+    return place
+
+
+def variable_place(f: Frame, node: ast.Variable, *, assigned: bool = False) -> Memory:
+    """Return where a variable lies. It gets its place when it is first met: filled with zeros, unless `assigned` says
+    that it is given a value now, ahead of all that may read it.
+    """
+    info = f.probe.variables[node]
+    place = f.variables.get(info)
+    if place is None:
+        assert info.type is not None
+        ctype = info.type.ctype
+        place = f.temp(ctype, info.name.lstrip("$"))
+        place.leads = info.type.leads or info.type.space
+        f.variables[info] = place
+        hoisted = isinstance(info.node, ast.Variable)  # read outside of the block that assigns it
+        if is_scalar(ctype) or hoisted or not assigned:
+            f.clear_at_entry(place)
+    return place
+
+
+def _map(f: Frame, node: ast.Map | ast.MapAccess) -> Operand:
+    from .lower_maps import read_map
+
+    return read_map(f, node)
+
+
+# Operators --------------------------------------------------------------------------------------------------------
+
+
+def _binary(f: Frame, node: ast.Binary) -> Operand:
+    if node.op in ("&&", "||"):
+        return _as_flag(f, node)
+    if node.op in COMPARISONS:
+        if not _are_numbers(f, node):
+            from .lower_compare import compare
+
+            return Scalar(compare(f, node.op, node.left, node.right), BOOL)
+        left, right = evaluate_both(f, node.left, node.right)
+        return Scalar(compare_numbers(f, node.op, left, right, f.operands.get(node)), BOOL)
+    left, right = evaluate_both(f, node.left, node.right)
+    if isinstance(left.ctype, Pointer) or isinstance(right.ctype, Pointer):
+        return pointer_arithmetic(f, node.op, left, right)
+    found = f.type(node)
+    value = arithmetic(f, node.op, left, right, f.operands.get(node) or found.ctype, node)
+    return Scalar(value, f.operands.get(node) or found.ctype, found.space)
+
+
+def evaluate_both(f: Frame, left: ast.Node, right: ast.Node) -> tuple[Scalar, Scalar]:
+    """Two operands in registers, the left one first."""
+    first = f.scalar(evaluate(f, left))
+    return first, f.scalar(evaluate(f, right))
+
+
+def _are_numbers(f: Frame, node: ast.Binary) -> bool:
+    return all(isinstance(f.ctype(side), (Int, Enum, Pointer, Aggregate)) for side in (node.left, node.right))
+
+
+def arithmetic(f: Frame, op: str, left: Scalar, right: Scalar, ctype: CType, node: ast.Node) -> Value:
+    """`left op right` in the width and sign of `ctype`."""
+    a, b = f.number(left, ctype), f.number(right, ctype)
+    plain = ARITHMETIC.get(op)
+    if plain is not None:
+        return f.b.binary(plain, a, b)
+    if op == ">>":  # bpftrace shifts zeros in, whatever the sign
+        return f.b.binary("lshr", a, b)
+    return divide(f, op, a, b, is_signed(ctype), node)
+
+
+def divide(f: Frame, op: str, a: Value, b: Value, signed: bool, node: ast.Node) -> Value:
+    """Division: a divisor of 0 is reported, and the result is 1, as bpftrace has it."""
+    name = ("s" if signed else "u") + ("div" if op == "/" else "mod")
+    builder = f.b
+    if isinstance(b, Const):
+        return builder.binary(name, a, b) if b.imm else Const(1, a.type)
+    divide_, zero = builder.new_block("divide"), builder.new_block("zero")
+    done = builder.new_block("quotient", [a.type])
+    builder.branch(builder.binary("ne", b, 0), divide_, zero)
+    builder.at(divide_)
+    builder.jump(done, builder.binary(name, a, b))
+    builder.at(zero)
+    from .lower_events import emit_runtime_error
+
+    emit_runtime_error(f, DIVISION_BY_ZERO, node.span)
+    builder.jump(done, Const(1, a.type))
+    builder.at(done)
+    return done.params[0]
+
+
+DIVISION_BY_ZERO = "Divide or modulo by 0 detected. This can lead to unexpected results. 1 is being used as the result."
+
+
+def compare_numbers(f: Frame, op: str, left: Scalar, right: Scalar, ctype: CType | None) -> Value:
+    """`left op right` for numbers and pointers; the type of the comparison decides about sign and width."""
+    if ctype is None:
+        if is_bool(left.ctype) and is_bool(right.ctype):
+            ctype = BOOL
+        else:
+            ctype = INT64
+    unsigned, signed = COMPARISONS[op]
+    name = signed if is_signed(ctype) and not is_bool(ctype) else unsigned
+    return f.b.binary(name, f.number(left, ctype), f.number(right, ctype))
+
+
+def pointer_arithmetic(f: Frame, op: str, left: Scalar, right: Scalar) -> Scalar:
+    """`p + n`, `n + p`, `p - n`: in steps of what the pointer leads to."""
+    pointer, count = (left, right) if isinstance(left.ctype, Pointer) else (right, left)
+    assert isinstance(pointer.ctype, Pointer)
+    step = sizeof(pointer.ctype.target) or 1
+    amount = scale(f, f.wide(count), step)
+    if isinstance(amount, Const):
+        amount = Const(-amount.imm if op == "-" else amount.imm)
+        op = "+"
+    base = f.wide(pointer)
+    value = f.b.binary("add" if op == "+" else "sub", base, amount)
+    return Scalar(value, pointer.ctype, "kernel" if pointer.space == "btf" else pointer.space)
+
+
+def scale(f: Frame, count: Value, step: int) -> Value:
+    """`count * step`."""
+    if step == 1:
+        return count
+    if isinstance(count, Const):
+        return Const(count.imm * step)
+    if step & (step - 1) == 0:
+        return f.b.binary("shl", count, step.bit_length() - 1)
+    return f.b.binary("mul", count, step)
+
+
+def _unary(f: Frame, node: ast.Unary) -> Operand:
+    return _UNARY[node.op](f, node)
+
+
+def _not(f: Frame, node: ast.Unary) -> Operand:
+    return _as_flag(f, node)
+
+
+def _negate(f: Frame, node: ast.Unary) -> Operand:
+    operand = f.scalar(evaluate(f, node.operand))
+    return _widened(f, node, operand, f.b.unary("neg", operand.value))
+
+
+def _invert(f: Frame, node: ast.Unary) -> Operand:
+    operand = f.scalar(evaluate(f, node.operand))
+    return _widened(f, node, operand, f.b.binary("xor", operand.value, -1))
+
+
+def _widened(f: Frame, node: ast.Unary, operand: Scalar, value: Value) -> Scalar:
+    """What was computed in the width of the operand, in that of the result."""
+    found = f.type(node)
+    return Scalar(f.resize(value, operand.ctype, ir_type(found.ctype)), found.ctype, found.space)
+
+
+def _dereference(f: Frame, node: ast.Unary) -> Operand:
+    from .lower_access import dereference
+
+    return dereference(f, node)
+
+
+def _address(f: Frame, node: ast.Unary) -> Operand:
+    """`&$x`, `&@m`: an address in the program's own memory, as a number."""
+    target = node.operand
+    if isinstance(target, ast.Variable):
+        place = variable_place(f, target)
+    else:
+        from .lower_maps import own_place
+
+        assert isinstance(target, (ast.Map, ast.MapAccess))
+        place = own_place(f, target)
+    return Scalar(f.address(place), f.type(node).ctype, "own")
+
+
+def _step(f: Frame, node: ast.Unary) -> Operand:
+    """`$x++`, `@m[k]--` and the prefix forms; the value is the old or the new number."""
+    target = node.operand
+    if not isinstance(target, ast.Variable):
+        from .lower_maps import step_map
+
+        assert isinstance(target, (ast.Map, ast.MapAccess))
+        return step_map(f, node, target, wanted=True)
+    place = variable_place(f, target)
+    old = f.load(place)
+    step: int = 1 if node.op == "++" else -1
+    if isinstance(place.ctype, Pointer):
+        step *= sizeof(place.ctype.target) or 1
+    new = Scalar(f.b.binary("add", old.value, step), old.ctype, old.space)
+    f.store(place, new.value)
+    result = old if node.postfix else new
+    return Scalar(f.number(result, f.type(node).ctype), f.type(node).ctype, result.space)
+
+
+_UNARY: dict[str, Callable[[Frame, ast.Unary], Operand]] = {
+    "-": _negate,
+    "~": _invert,
+    "!": _not,
+    "*": _dereference,
+    "&": _address,
+    "++": _step,
+    "--": _step,
+}
+
+
+# Conditions -------------------------------------------------------------------------------------------------------
+
+
+def branch_on(f: Frame, node: ast.Node, yes: Block, no: Block, sole: bool = False) -> None:
+    """End the current block: go to `yes` when the condition holds, else to `no`.
+
+    `sole`: nothing else leads to `yes`, so what the condition found out is known there.
+    """
+    constant = f.constants.get(node)
+    if constant is not None:
+        f.b.jump(yes if constant else no)
+    elif isinstance(node, ast.Binary) and node.op in ("&&", "||"):
+        middle = f.b.new_block("and" if node.op == "&&" else "or")
+        if node.op == "&&":
+            branch_on(f, node.left, middle, no, True)
+        else:
+            branch_on(f, node.left, yes, middle)
+        f.branch_to(middle)
+        branch_on(f, node.right, yes, no, sole and node.op == "&&")
+        f.leave_branch()
+    elif isinstance(node, ast.Unary) and node.op == "!":
+        branch_on(f, node.operand, no, yes)
+    elif isinstance(node, ast.MapAccess) and _branch_on_entry(f, node, yes, no, sole):
+        pass
+    elif isinstance(node, ast.Binary) and node.op in ("==", "!=") and not _are_numbers(f, node):
+        from .lower_compare import branch_if_equal
+
+        if node.op == "!=":
+            yes, no = no, yes
+        branch_if_equal(f, node.left, node.right, yes, no)
+    else:
+        f.b.branch(truth(f, node), yes, no)
+
+
+def _branch_on_entry(f: Frame, node: ast.MapAccess, yes: Block, no: Block, sole: bool) -> bool:
+    from .lower_maps import branch_on_entry
+
+    return branch_on_entry(f, node, yes, no, sole)
+
+
+def truth(f: Frame, node: ast.Node) -> Value:
+    """A condition as a value to branch on: anything but 0, or a string that is not empty."""
+    operand = evaluate(f, node)
+    if isinstance(operand, Text):
+        return Const(int(bool(operand.data)), I1)
+    if isinstance(operand, Memory) and not is_scalar(operand.ctype):
+        if isinstance(operand.ctype, Str):
+            from .lower_compare import first_byte
+
+            return first_byte(f, operand)
+        return Const(1, I1)
+    return f.scalar(operand).value
+
+
+def _as_flag(f: Frame, node: ast.Node) -> Scalar:
+    """`&&`, `||` and `!` as values."""
+    b = f.b
+    if isinstance(node, ast.Unary):
+        value = truth(f, node.operand)
+        return Scalar(b.binary("eq", value, 0), BOOL)
+    yes, no, done = b.new_block("true"), b.new_block("false"), b.new_block("flag", [I1])
+    branch_on(f, node, yes, no)
+    b.at(yes)
+    b.jump(done, Const(1, I1))
+    b.at(no)
+    b.jump(done, Const(0, I1))
+    b.at(done)
+    return Scalar(done.params[0], BOOL)
+
+
+# Choices and blocks -----------------------------------------------------------------------------------------------
+
+
+def _choice(f: Frame, node: ast.Ternary | ast.IfExpr) -> Operand:
+    """`c ? a : b` and `if` as values."""
+    ctype = strip(f.type(node).ctype) if node in f.type_of else None
+    if ctype is None or sizeof(ctype) == 0 or not _has_value(ctype):
+        _either(f, node, lambda chosen: run(f, chosen))
+        return Scalar(Const(0), INT64)
+    if is_scalar(ctype):
+        return _choose_number(f, node, ctype)
+    place = f.temp(ctype)
+    _write_choice(f, node, place, True)
+    return place
+
+
+def _has_value(ctype: CType) -> bool:
+    from .stype import NoneT, is_void
+
+    return not isinstance(ctype, NoneT) and not is_void(ctype)
+
+
+def _choose_number(f: Frame, node: ast.Ternary | ast.IfExpr, ctype: CType) -> Scalar:
+    done = f.b.new_block("chosen", [ir_type(ctype)])
+
+    def give(chosen: ast.Node) -> None:
+        operand = evaluate(f, chosen)
+        f.b.jump(done, f.number(operand, ctype))
+
+    _either(f, node, give, done)
+    return Scalar(done.params[0], ctype, f.type(node).space)
+
+
+def _write_choice(f: Frame, node: ast.Ternary | ast.IfExpr, place: Memory, pad: bool) -> bool:
+    _either(f, node, lambda chosen: store(f, chosen, place, pad))
+    return True
+
+
+def _either(
+    f: Frame, node: ast.Ternary | ast.IfExpr, use: Callable[[ast.Node], None], done: Block | None = None
+) -> None:
+    """Run `use` with each branch in its own block; go on in `done`, where `use` may have jumped by itself."""
+    otherwise = node.otherwise
+    if isinstance(node, ast.Ternary) and node.then is None:
+        _elvis(f, node, use, done)
+        return
+    then = node.then
+    assert then is not None
+    constant = f.constants.get(node.condition)
+    b = f.b
+    if constant is not None:
+        taken = then if constant else otherwise
+        if taken is not None:
+            use(taken)
+        if done is not None:
+            b.jump(done)
+            b.at(done)
+        return
+    yes, no = b.new_block("then"), b.new_block("else")
+    done = done or b.new_block("done")
+    branch_on(f, node.condition, yes, no, True)
+    for block, chosen in ((yes, then), (no, otherwise)):
+        f.branch_to(block)
+        if chosen is not None:
+            use(chosen)
+        if not b.closed:
+            b.jump(done)
+        f.leave_branch()
+    b.at(done)
+
+
+def _elvis(f: Frame, node: ast.Ternary, use: Callable[[ast.Node], None], done: Block | None) -> None:
+    """`c ?: b`: the condition is evaluated once."""
+    operand = evaluate(f, node.condition)
+    if isinstance(operand, Memory) and is_scalar(operand.ctype):
+        operand = f.load(operand)
+    f.overrides[node.condition] = operand
+    whole = ast.Ternary(node.span, node.condition, node.condition, node.otherwise)
+    try:
+        _either(f, whole, use, done)
+    finally:
+        del f.overrides[node.condition]
+
+
+def _block(f: Frame, node: ast.BlockExpr) -> Operand:
+    from .lower_statements import run_statements
+
+    run_statements(f, node.statements)
+    if node.value is None:
+        return Scalar(Const(0), INT64)
+    return evaluate(f, node.value)
+
+
+def _write_block(f: Frame, node: ast.BlockExpr, place: Memory, pad: bool) -> bool:
+    from .lower_statements import run_statements
+
+    run_statements(f, node.statements)
+    if node.value is not None:
+        store(f, node.value, place, pad)
+    return True
+
+
+def run(f: Frame, node: ast.Node) -> None:
+    """Lower an expression for its effect."""
+    if isinstance(node, ast.BlockExpr):
+        from .lower_statements import run_statements
+
+        run_statements(f, node.statements)
+        if node.value is not None:
+            run(f, node.value)
+    elif isinstance(node, (ast.IfExpr, ast.Ternary)):
+        _either(f, node, lambda chosen: run(f, chosen))
+    elif isinstance(node, ast.Unary) and node.op in ("++", "--") and not isinstance(node.operand, ast.Variable):
+        from .lower_maps import step_map
+
+        assert isinstance(node.operand, (ast.Map, ast.MapAccess))
+        step_map(f, node, node.operand, wanted=False)
+    else:
+        evaluate(f, node)
+
+
+# Casts ------------------------------------------------------------------------------------------------------------
+
+
+def _cast(f: Frame, node: ast.Cast) -> Operand:
+    found = f.type(node)
+    target = strip(found.ctype)
+    operand = evaluate(f, node.operand)
+    if isinstance(target, (Struct, Tuple)) or (isinstance(target, Str) and not isinstance(operand, Text)):
+        if isinstance(operand, Memory) and (isinstance(target, Struct) or sizeof(operand.ctype) == sizeof(target)):
+            return operand
+        place = f.temp(target)
+        f.put(operand, place)
+        return place
+    if isinstance(operand, Text):
+        if is_bool(target):
+            return Scalar(Const(int(bool(operand.data)), ir_type(target)), target)
+        return Text(operand.data, target)
+    if isinstance(target, Array):
+        return _cast_to_array(f, operand, target)
+    return _cast_to_number(f, node, operand, target)
+
+
+def _cast_to_array(f: Frame, operand: Operand, target: Array) -> Operand:
+    """A number becomes its bytes; an array or string of the same size stays what it is."""
+    if isinstance(operand, Memory) and not is_scalar(operand.ctype):
+        return Memory(operand.pointer, operand.offset, target, operand.space, leads=operand.leads)
+    place = f.temp(target)
+    scalar = f.scalar(operand)
+    size = sizeof(target)
+    value = scalar.value if size == sizeof(scalar.ctype) else f.wide(scalar)
+    if size in (1, 2, 4, 8):
+        from ...compiler.ir import INT_OF_BYTES
+
+        f.store(place, f.resize(value, scalar.ctype, INT_OF_BYTES[size]))
+    else:
+        slot = f.b.alloca(8)
+        f.b.store(slot, f.resize(value, scalar.ctype, I64))
+        f.copy(place, Memory(slot, 0, target), size)
+    return place
+
+
+def _cast_to_number(f: Frame, node: ast.Cast, operand: Operand, target: CType) -> Operand:
+    source = operand.ctype
+    if isinstance(operand, Memory) and not is_scalar(source):
+        if isinstance(target, Pointer):  # of an array: where it is
+            return Scalar(f.raw_address(operand), target, operand.space)
+        if is_bool(target):
+            return Scalar(truth(f, node.operand), target)
+        operand = f.load(Memory(operand.pointer, operand.offset, target, operand.space))
+        return operand
+    scalar = f.scalar(operand)
+    if is_bool(target):
+        value = scalar.value
+        return Scalar(value if value.type == I1 else f.b.binary("ne", value, 0), target)
+    space = scalar.space if scalar.space == "btf" else f.type(node).space
+    if isinstance(target, Pointer):
+        value = scalar.value if scalar.space == "btf" else f.wide(scalar)
+        return Scalar(value, target, space)
+    if WIDTH.get(scalar.value.type, 64) == WIDTH[ir_type(target)]:
+        return Scalar(scalar.value, target, space)
+    return Scalar(f.number(scalar, target), target, space)
+
+
+# Tuples -----------------------------------------------------------------------------------------------------------
+
+
+def _tuple(f: Frame, node: ast.TupleExpr | ast.RecordExpr) -> Operand:
+    found = f.type(node)
+    place = f.temp(found.ctype)
+    place.leads = found.leads
+    _write_tuple(f, node, place, True)
+    return place
+
+
+def _write_tuple(f: Frame, node: ast.TupleExpr | ast.RecordExpr, place: Memory, pad: bool) -> bool:
+    ctype = place.ctype
+    if not isinstance(ctype, Tuple):
+        return False
+    if pad:
+        f.clear_holes(place)
+    items: Sequence[ast.Expr] = node.items
+    order = list(range(len(items)))
+    if isinstance(node, ast.RecordExpr) and isinstance(ctype, RecordType):
+        order = [ctype.names.index(n) for n in node.names]
+    for item, index in zip(items, order):
+        store(f, item, place.part(ctype.offsets[index], ctype.items[index]), pad)
+    return True
+
+
+def _access(f: Frame, node: ast.FieldAccess | ast.TupleAccess | ast.IndexAccess) -> Operand:
+    from .lower_access import ACCESS
+
+    return ACCESS[type(node)](f, node)
+
+
+def _comptime(f: Frame, node: ast.Comptime) -> Operand:
+    return evaluate(f, node.operand)
+
+
+EVALUATORS: dict[type, Callable[..., Operand]] = {
+    ast.Identifier: _call,
+    ast.Call: _call,
+    ast.Variable: _variable,
+    ast.Map: _map,
+    ast.MapAccess: _map,
+    ast.Unary: _unary,
+    ast.Binary: _binary,
+    ast.Ternary: _choice,
+    ast.IfExpr: _choice,
+    ast.BlockExpr: _block,
+    ast.Cast: _cast,
+    ast.TupleExpr: _tuple,
+    ast.RecordExpr: _tuple,
+    ast.Comptime: _comptime,
+    ast.FieldAccess: _access,
+    ast.TupleAccess: _access,
+    ast.IndexAccess: _access,
+}
+WRITERS: dict[type, Callable[..., bool]] = {
+    ast.Identifier: _write_call,
+    ast.Call: _write_call,
+    ast.Ternary: _write_choice,
+    ast.IfExpr: _write_choice,
+    ast.BlockExpr: _write_block,
+    ast.TupleExpr: _write_tuple,
+    ast.RecordExpr: _write_tuple,
+}
