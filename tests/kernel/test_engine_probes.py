@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -516,3 +517,54 @@ def test_live_target() -> None:
     assert target.features.have("map:hash")
     with pytest.raises(ProbeError):
         target.tracepoint("sched", "nonsense")
+
+
+# what other processes see -------------------------------------------------------------------------------------------
+
+TESTS = str(Path(__file__).resolve().parents[1])
+
+
+def start(source: str, *args: str) -> subprocess.Popen[str]:
+    """Run Python source in a process of its own."""
+    paths = [TESTS, str(Path(TESTS).parent / "src")]
+    head = f"import sys; sys.path[:0] = {paths!r}\n"
+    return subprocess.Popen([sys.executable, "-c", head + source, *args], stdout=subprocess.PIPE, text=True)
+
+
+def test_nothing_stays_behind_a_kill(traced: Traced) -> None:
+    """The semaphore is raised by a process that is then killed: the kernel lowers it again."""
+    offsets = symbols(traced.path)
+    source = """
+import time
+from kernel.by_hand import Watch, one_program
+from sonde.spec.object import ProbeSpec
+probe = ProbeSpec("usdt", "usdt", "p", path=sys.argv[1], offset=int(sys.argv[2]), semaphore_offset=int(sys.argv[3]))
+watch = Watch(one_program("kprobe", [probe]))
+print("attached", flush=True)
+time.sleep(60)
+"""
+    process = start(source, traced.path, str(offsets["first"]), str(offsets["semaphore"]))
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "attached\n"
+        assert traced.ask("m", 0) == 1
+        process.kill()
+    assert traced.ask("m", 0) == 0
+
+
+def test_more_probes_than_open_files_are_allowed() -> None:
+    source = """
+import os, resource
+from kernel.by_hand import Watch, one_program
+from sonde.debuginfo.tracefs import find_root
+from sonde.spec.object import ProbeSpec
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, hard))
+events = [name for name in os.listdir(find_root() + "/events/syscalls") if name.startswith("sys_enter_")][:20]
+probes = [ProbeSpec(name, "tracepoint", "p", category="syscalls", event=name) for name in events]
+with Watch(one_program("tracepoint", probes)) as watch:
+    print(len(watch.links))
+"""
+    with start(source) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == "20\n"

@@ -1,8 +1,9 @@
-"""Descriptors that close once, in order, and complain when they are forgotten; limits on locked memory."""
+"""Descriptors that close once, in order, and complain when they are forgotten; limits that are in the way of new ones."""
 
 from __future__ import annotations
 
 import os
+from errno import EMFILE, EPERM
 
 from . import syscall
 
@@ -61,39 +62,59 @@ def warn_forgotten(handle: object) -> None:
     warnings.warn(f"{type(handle).__name__} was never closed", ResourceWarning, stacklevel=3, source=handle)
 
 
-_memlock_raised = False
+_raised: set[int] = set()
 
 
-def raise_memlock() -> bool:
-    """Raise RLIMIT_MEMLOCK as far as allowed; tell whether that changed anything.
-
-    Kernels before 5.11 count maps and programs against it and answer EPERM when it is used up. Called on EPERM only,
-    so newer kernels never see it.
-    """
-    global _memlock_raised
-    if _memlock_raised:
+def raise_limit(resource_number: int) -> bool:
+    """Raise a resource limit of this process as far as allowed, once; tell whether that changed anything."""
+    if resource_number in _raised:
         return False
-    _memlock_raised = True
+    _raised.add(resource_number)
     import resource
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    for limit in ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (hard, hard)):
+    soft, hard = resource.getrlimit(resource_number)
+    wanted = [(hard, hard)]
+    if resource_number == resource.RLIMIT_MEMLOCK:
+        wanted.insert(0, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for limit in wanted:
         if limit == (soft, hard):
             return False
         try:
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, limit)
+            resource.setrlimit(resource_number, limit)
         except (OSError, ValueError):
             continue
         return True
     return False
 
 
-def bpf_new(command: int, pack: Callable[[], bytearray]) -> int:
-    """Make a bpf(2) call that gives a descriptor, once more when RLIMIT_MEMLOCK was in the way.
+def raise_memlock() -> bool:
+    """Raise RLIMIT_MEMLOCK: kernels before 5.11 count maps and programs against it and answer EPERM when it is used up.
 
-    `pack` is called for each try. Returns the descriptor or a negative errno.
+    Called on EPERM only, so newer kernels never see it.
     """
-    result = syscall.bpf(command, pack())
-    if result == -1 and raise_memlock():  # EPERM
-        result = syscall.bpf(command, pack())
+    from resource import RLIMIT_MEMLOCK
+
+    return raise_limit(RLIMIT_MEMLOCK)
+
+
+def raise_open_files() -> bool:
+    """Raise RLIMIT_NOFILE: a thousand probes take more descriptors than most shells allow. Called on EMFILE only."""
+    from resource import RLIMIT_NOFILE
+
+    return raise_limit(RLIMIT_NOFILE)
+
+
+def new_descriptor(call: Callable[[], int]) -> int:
+    """Make a system call that gives a descriptor, once more when a resource limit was in the way that can be raised.
+
+    Returns the descriptor or a negative errno.
+    """
+    result = call()
+    if (result == -EPERM and raise_memlock()) or (result == -EMFILE and raise_open_files()):
+        result = call()
     return result
+
+
+def bpf_new(command: int, pack: Callable[[], bytearray]) -> int:
+    """Make a bpf(2) call that gives a descriptor; `pack` is called for each try."""
+    return new_descriptor(lambda: syscall.bpf(command, pack()))

@@ -6,7 +6,7 @@ All but entries in tracefs live on descriptors, so that the kernel takes them aw
 from __future__ import annotations
 
 from . import abi, syscall
-from .descriptor import close_fd, warn_forgotten
+from .descriptor import close_fd, new_descriptor, warn_forgotten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def stop_programs(links: Sequence[KernelLink]) -> None:
 def create_link(program_fd: int, target_fd: int, attach_type: str, rest: bytes = b"", flags: int = 0) -> int:
     """BPF_LINK_CREATE: a new descriptor or a negative errno. `rest` is the part of the attribute for this attach type."""
     attr = bytearray(abi.LINK_CREATE.pack(program_fd, target_fd, abi.attach_type(attach_type), flags) + rest)
-    return syscall.bpf(abi.BPF_LINK_CREATE, attr)
+    return new_descriptor(lambda: syscall.bpf(abi.BPF_LINK_CREATE, attr))
 
 
 def attach_each(

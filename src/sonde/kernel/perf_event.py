@@ -9,7 +9,7 @@ from errno import EBADF, EINTR, EINVAL, ENODEV, ESRCH
 
 from ..errors import FeatureError, TargetError
 from . import abi, syscall
-from .descriptor import close_fd
+from .descriptor import close_fd, new_descriptor
 from .links import KernelLink, create_link
 from .refusal import attach_refusal, reason
 
@@ -27,7 +27,7 @@ def open_event(attr: bytearray, pid: int = -1, cpu: int = 0) -> int:
     """perf_event_open: a descriptor or a negative errno. pid -1 is every process, cpu -1 every CPU."""
     result = -EINTR
     while result == -EINTR:
-        result = syscall.perf_event_open(attr, pid, cpu, -1, abi.PERF_FLAG_FD_CLOEXEC)
+        result = new_descriptor(lambda: syscall.perf_event_open(attr, pid, cpu, -1, abi.PERF_FLAG_FD_CLOEXEC))
     return result
 
 

@@ -32,6 +32,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeKern
     monkeypatch.setattr(uprobe, "read_pmu_type", lambda folder: 8)
     monkeypatch.setattr(kprobe, "read_pmu_type", lambda folder: 9)
     monkeypatch.setattr(descriptor, "raise_memlock", lambda: False)
+    monkeypatch.setattr(descriptor, "raise_open_files", lambda: False)
     monkeypatch.setattr(cpus, "online_cpus", lambda: [0, 1])
     monkeypatch.setattr(timer, "online_cpus", lambda: [0, 1])
     monkeypatch.setattr(perf_event, "_links_refused", "")
@@ -192,14 +193,36 @@ def test_everything_warns_when_forgotten(kernel: FakeKernel) -> None:
         del live
 
 
-def test_memlock_is_raised_once_on_eperm(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "name"), [(errno.EPERM, "raise_memlock"), (errno.EMFILE, "raise_open_files")])
+def test_limits_are_raised_when_they_are_in_the_way(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, number: int, name: str
+) -> None:
     asked: list[bool] = []
 
     def raise_it() -> bool:
         asked.append(True)
         return True
 
-    monkeypatch.setattr(descriptor, "raise_memlock", raise_it)
-    kernel.refuse = {0: errno.EPERM}
+    monkeypatch.setattr(descriptor, name, raise_it)
+    kernel.refuse = {0: number}
     run_all()
     assert asked == [True]
+
+
+def test_a_limit_is_raised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    limits = {resource.RLIMIT_NOFILE: (64, 4096), resource.RLIMIT_MEMLOCK: (64, 64)}
+    monkeypatch.setattr(descriptor, "_raised", set())
+    monkeypatch.setattr(resource, "getrlimit", lambda number: limits[number])
+
+    def refuse_more(number: int, limit: tuple[int, int]) -> None:
+        if limit[1] > limits[number][1] or limit[1] == resource.RLIM_INFINITY:
+            raise ValueError("not allowed to raise maximum limit")
+        limits[number] = limit
+
+    monkeypatch.setattr(resource, "setrlimit", refuse_more)
+    assert descriptor.raise_open_files()
+    assert limits[resource.RLIMIT_NOFILE] == (4096, 4096)
+    assert not descriptor.raise_open_files()
+    assert not descriptor.raise_memlock()

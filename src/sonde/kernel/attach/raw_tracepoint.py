@@ -6,6 +6,7 @@ from errno import EEXIST, EINVAL, ENOENT
 
 from ...errors import ProbeError
 from .. import abi, syscall
+from ..descriptor import new_descriptor
 from ..links import KernelLink, attach_each
 from ..refusal import attach_refusal
 from ..syscall import address
@@ -40,10 +41,7 @@ def _attach_one(program: Program, probe: ProbeSpec) -> KernelLink:
 def open_by_name(program_fd: int, name: str, cookie: int = 0) -> int:
     """BPF_RAW_TRACEPOINT_OPEN: a link's descriptor or a negative errno. "" is for programs that know their place."""
     text = name.encode() + b"\0" if name else b""
+    attr = bytearray(abi.RAW_TRACEPOINT_OPEN_OLD.pack(address(text), program_fd))
     if cookie:  # Linux 6.9
-        return syscall.bpf(
-            abi.BPF_RAW_TRACEPOINT_OPEN, bytearray(abi.RAW_TRACEPOINT_OPEN.pack(address(text), program_fd, cookie))
-        )
-    return syscall.bpf(
-        abi.BPF_RAW_TRACEPOINT_OPEN, bytearray(abi.RAW_TRACEPOINT_OPEN_OLD.pack(address(text), program_fd))
-    )
+        attr = bytearray(abi.RAW_TRACEPOINT_OPEN.pack(address(text), program_fd, cookie))
+    return new_descriptor(lambda: syscall.bpf(abi.BPF_RAW_TRACEPOINT_OPEN, attr))
