@@ -1,142 +1,24 @@
-"""Tokens to expressions: precedence climbing over unary, postfix and primary expressions, casts and type names.
+"""Tokens to expressions: precedence climbing over unary, postfix and primary expressions.
 
-`ExpressionParser` also keeps the token cursor. Blocks and `if` are expressions too; their statements come from the subclass.
+Blocks and `if` are expressions too; their statements come from the subclass.
 """
 
 from __future__ import annotations
 
-from ..source import Place, Source
+from ..source import Place
 from . import ast
-from .fault import Fault
-from .lexer import Lexer, Token, skip_layout
-from .rewrite import height_of
+from .lexer import Token, skip_layout
+from .typenames import TAGS, TypeNameParser, is_builtin
 
 PRECEDENCE = {
     "||": 1, "&&": 2, "|": 3, "^": 4, "&": 5, "==": 6, "!=": 6, "<": 7, "<=": 7, ">": 7, ">=": 7,
     "<<": 8, ">>": 8, "+": 9, "-": 9, "*": 10, "/": 10, "%": 10,
 }  # fmt: skip
-_TYPE_WORDS = """bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 string buffer inet void none
-    kstack_t ustack_t ksym_t usym_t username_t timestamp macaddr_t cgroup_path_t timestamp_mode min_t max_t sum_t count_t avg_t
-    stats_t umin_t umax_t usum_t uavg_t ustats_t hist_t lhist_t tseries_t"""
-BUILTIN_TYPES = frozenset(_TYPE_WORDS.split())
-_C_WORDS = frozenset(["signed", "unsigned", "char", "short", "int", "long"])
-_BUILTINS = frozenset(["args", "ctx", "kstack", "nsecs", "pid", "tid", "ustack"])
 _STARTS_OPERAND = frozenset(["name", "int", "string", "var", "map", "param", "(", "-", "!", "~", "*", "&", "bad"])
 
-MAX_DEPTH = 100  # of parentheses, blocks, casts and prefix operators within each other: what the parser itself can take
-MAX_HEIGHT = 200  # of a tree, so that later passes may walk it by recursion
 
-
-class ExpressionParser:
-    """A cursor over tokens, and the grammar of expressions. `token` is the next token; `done` ends the last one taken."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.lexer = Lexer(source)
-        self.text = self.lexer.text
-        self.token = Token("end", None, 0, 0)
-        self.done = 0
-        self.depth = 0
-        self.deepest = 0  # the largest depth, and the longest chain, since the last check of a tree's height
-        self.longest = 0
-        self.words: set[str] = set()
-        self.macro_params: frozenset[str] = frozenset()
-        self._tokens: list[Token] = []
-        self._next = 0
-
-    # cursor ---------------------------------------------------------------------------------------------------
-
-    def start_at(self, offset: int) -> None:
-        """Put the cursor on the token at `offset`, leaving whatever was scanned before."""
-        self._tokens = self.lexer.scan(offset)
-        self.token = self._tokens[0]
-        self._next = 1
-        self.done = offset
-
-    def take(self) -> Token:
-        """Move past the current token and return it; the end is never passed."""
-        token = self.token
-        self.done = token.end
-        if self._next == len(self._tokens):
-            if token.kind == "end":
-                return token
-            self._tokens += self.lexer.scan(token.end)
-        self.token = self._tokens[self._next]
-        self._next += 1
-        return token
-
-    def look(self, distance: int = 1) -> Token:
-        """Return a token behind the current one, without moving."""
-        while self._next + distance > len(self._tokens):
-            last = self._tokens[-1]
-            if last.kind == "end":
-                return last
-            self._tokens += self.lexer.scan(last.end)
-        return self._tokens[self._next + distance - 1]
-
-    def accept(self, kind: str) -> bool:
-        """Take the current token if it is a `kind`."""
-        if self.token.kind != kind:
-            return False
-        self.take()
-        return True
-
-    def accept_word(self, word: str) -> bool:
-        """Take the current token if it is the name `word`."""
-        if self.token.kind != "name" or self.token.value != word:
-            return False
-        self.take()
-        return True
-
-    def expect(self, kind: str) -> Token:
-        """Take a token of this kind. Raises Fault."""
-        if self.token.kind != kind:
-            raise self.fault(f"expected '{kind}'")
-        return self.take()
-
-    def expect_name(self, message: str) -> str:
-        """Take a name, keywords included. Raises Fault with `message`."""
-        if self.token.kind != "name":
-            raise self.fault(message)
-        return self.take().value  # type: ignore[no-any-return]
-
-    def fault(self, message: str, hint: str = "") -> Fault:
-        """Make the error that `message` is about the current token; a token that is itself wrong says so instead."""
-        token = self.token
-        if token.kind == "bad":
-            return token.value  # type: ignore[no-any-return]
-        return Fault(message, token.start, token.end, hint)
-
-    def fault_since(self, start: int, message: str, hint: str = "") -> Fault:
-        """Make an error about the text from `start` to the last token taken."""
-        return Fault(message, start, self.done, hint)
-
-    def span(self, start: int) -> Place:
-        """Return the place from `start` to the end of the last token taken."""
-        return Place(self.source, start, self.done)
-
-    def enter(self) -> None:
-        """Go one level deeper; every `enter` is paired with `self.depth -= 1`, except on the way of a Fault."""
-        self.depth += 1
-        if self.depth > self.deepest:
-            self.deepest = self.depth
-            if self.depth > MAX_DEPTH:
-                raise self.fault(f"nested deeper than {MAX_DEPTH} levels", _SPLIT_HINT)
-
-    def check_chain(self, length: int) -> None:
-        """Count operators, members or `else if` in one row: each makes the tree one node higher."""
-        if length > self.longest:
-            self.longest = length
-            if length > MAX_HEIGHT:
-                raise self.fault(f"more than {MAX_HEIGHT} operators in a row", _SPLIT_HINT)
-
-    def check_height(self, node: ast.Node) -> None:
-        """Refuse a tree that is too high to walk. Nearly always the two maxima show that it cannot be."""
-        if self.deepest * (self.longest + 3) > MAX_HEIGHT and height_of(node) > MAX_HEIGHT:
-            raise self.fault_since(self.done, f"nested deeper than {MAX_HEIGHT} levels", _SPLIT_HINT)
-        self.deepest = self.longest = 0
-
-    # operators ------------------------------------------------------------------------------------------------
+class ExpressionParser(TypeNameParser):
+    """Adds expressions."""
 
     def parse_expression(self) -> ast.Expr:
         """Any expression: `c ? a : b` binds loosest."""
@@ -316,7 +198,7 @@ class ExpressionParser:
         if token.kind == "name":
             if token.value == "typeof":
                 return self.parse_type()
-            if token.value in _TAGS and self.look().kind == "name":
+            if token.value in TAGS and self.look().kind == "name":
                 return self.parse_type()
         return self.parse_expression()
 
@@ -404,8 +286,8 @@ class ExpressionParser:
             type_ = self.parse_type()
             self.expect(")")
             return self._finish_cast(start, type_)
-        here = (self.token, self._next, self.done)
-        maybe = self._try_type()
+        mark = self.mark()
+        maybe = self.try_type()
         operand_kind = self.look().kind
         if (
             maybe is None
@@ -413,7 +295,7 @@ class ExpressionParser:
             or operand_kind not in _STARTS_OPERAND
             or (maybe.name in self.macro_params and operand_kind in ("-", "*", "&") and not maybe.pointers)
         ):
-            self.token, self._next, self.done = here
+            self.back_to(mark)
             return None
         self.take()
         return self._finish_cast(start, maybe)
@@ -422,79 +304,13 @@ class ExpressionParser:
         operand = self.parse_unary()
         return ast.Cast(self.span(start), type_, operand)
 
-    # types ----------------------------------------------------------------------------------------------------
 
-    def parse_type(self) -> ast.TypeName:
-        """A type name or `typeof(…)`, with pointer and array suffixes. Raises Fault."""
-        start = self.token.start
-        word = self.expect_name("expected type name")
-        operand: ast.Expr | ast.TypeName | None = None
-        if word == "typeof" and self.token.kind == "(":
-            self.enter()
-            self.take()
-            operand = self.parse_type_or_expression(")")
-            self.expect(")")
-            self.depth -= 1
-            word = ""
-        elif word in _TAGS:
-            word += " " + self.expect_name("expected identifier")
-        elif word in _C_WORDS:
-            while self.token.kind == "name" and self.token.value in _C_WORDS:
-                word += " " + self.take().value
-        return self._parse_suffixes(start, word, operand)
-
-    def _parse_suffixes(self, start: int, name: str, operand: ast.Expr | ast.TypeName | None) -> ast.TypeName:
-        pointers = 0
-        dims: list[int | None] = []
-        length = 0
-        while self.token.kind in ("*", "["):
-            length += 1
-            self.check_chain(length)
-            if self.accept("*"):
-                if dims:  # a pointer to an array: the array becomes the operand
-                    inner = ast.TypeName(self.span(start), name, pointers, tuple(dims), operand)
-                    name, pointers, dims, operand = "", 0, [], inner
-                pointers += 1
-                continue
-            self.take()
-            dims.append(self.take().value if self.token.kind == "int" else None)
-            self.expect("]")
-        if isinstance(operand, ast.TypeName) and not pointers and not dims:
-            return ast.TypeName(self.span(start), operand.name, operand.pointers, operand.dims, operand.typeof)
-        return ast.TypeName(self.span(start), name, pointers, tuple(dims), operand)
-
-    def _try_type(self) -> ast.TypeName | None:
-        here = (self.token, self._next, self.done, self.depth)
-        try:
-            return self.parse_type()
-        except Fault:
-            self.token, self._next, self.done, self.depth = here
-            return None
-
-    def parse_type_or_expression(self, closer: str) -> ast.Expr | ast.TypeName:
-        """What `sizeof` and its like take. A bare unknown name is an expression: it may be a typedef or a macro's argument."""
-        token = self.token
-        if token.kind == "name" and token.value == "typeof":
-            return self.parse_type()
-        if token.kind == "name" and not is_builtin(token.value) and token.value not in _SPECIAL_CALLS:
-            here = (self.token, self._next, self.done)
-            type_ = self._try_type()
-            if type_ is not None and self.token.kind == closer:
-                known = type_.name in BUILTIN_TYPES or " " in type_.name or type_.name in _C_WORDS or not type_.name
-                if known or type_.pointers or type_.dims:
-                    return type_
-            self.token, self._next, self.done = here
-        return self.parse_expression()
-
-
-_SPLIT_HINT = "split it with scratch variables."
 _INCREMENT = "increment/decrement requires a variable or map"
 _PREFIXES = {
     **dict.fromkeys(["*", "!", "~", "-"], ExpressionParser._parse_prefix),
     **dict.fromkeys(["++", "--"], ExpressionParser._parse_increment),
     "&": ExpressionParser._parse_address,
 }
-_TAGS = frozenset(["struct", "union", "enum"])
 _SPECIAL = {
     "true": ExpressionParser._parse_boolean,
     "false": ExpressionParser._parse_boolean,
@@ -504,9 +320,3 @@ _SPECIAL = {
     "typeinfo": ExpressionParser._parse_typeinfo,
     "comptime": ExpressionParser._parse_comptime,
 }
-_SPECIAL_CALLS = frozenset(["sizeof", "offsetof", "typeinfo", "comptime", "true", "false", "if"])
-
-
-def is_builtin(name: str) -> bool:
-    """Tell whether a bare `name` can only be a value of the tracer, never a type, a record's field or a macro argument."""
-    return name in _BUILTINS or (name[:3] == "arg" and name[3:].isdigit())

@@ -10,10 +10,11 @@ from ...errors import CompileError, Diagnostic
 from ...record import replace
 from ..source import Place, diagnose
 from . import ast
-from .expressions import MAX_HEIGHT, is_builtin
+from .cursor import MAX_HEIGHT
 from .rewrite import copy, height_of, iter_nodes, rewrite_children
 from .statements import drop_value
 from .stdlib import MACROS, OVERLOADABLE, load_macros
+from .typenames import is_builtin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

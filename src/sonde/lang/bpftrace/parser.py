@@ -13,6 +13,7 @@ from .attachpoints import find_end, find_name_end, split_parts
 from .fault import Fault
 from .lexer import END, NAME_START, skip_comment, skip_layout, skip_name
 from .statements import GiveUp, StatementParser
+from .typenames import is_builtin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,8 +227,6 @@ class Parser(StatementParser):
         self.at = self.done
 
     def _parse_macro_param(self) -> ast.MacroParam:
-        from .expressions import is_builtin
-
         token = self.token
         if token.kind in ("var", "map"):
             self.take()
