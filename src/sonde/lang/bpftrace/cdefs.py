@@ -120,24 +120,15 @@ class _Attributes:
         self.packed = False
 
 
-class _Parser:
-    """Parses declarations. Names of types are resolved when a size is needed, so that pointers may look ahead."""
+class _TokenList:
+    """A cursor over the tokens of all definitions; the last one has the kind "end"."""
 
-    def __init__(self, tokens: list[CToken], constants: dict[str, int], lookup: Lookup | None, arch: str) -> None:
-        from .cpreproc import _NOWHERE
+    def __init__(self, tokens: list[CToken]) -> None:
+        from .cpreproc import NOWHERE
 
-        end = CToken("end", "", tokens[-1].span if tokens else _NOWHERE)
+        end = CToken("end", "", tokens[-1].span if tokens else NOWHERE)
         self.tokens = [*tokens, end]
         self.at = 0
-        self.depth = 0
-        self.header_constants = constants
-        self.lookup = lookup
-        self.arch = arch
-        self.types: dict[str, CType] = {}
-        self.enumerators: dict[str, Enum] = {}
-        self.pending: dict[str, int] = {}  # enumerators of the enumeration that is being parsed
-
-    # cursor ---------------------------------------------------------------------------------------------------
 
     @property
     def token(self) -> CToken:
@@ -159,6 +150,20 @@ class _Parser:
             return ""
         self.at += 1
         return self.tokens[self.at - 1].text
+
+
+class _Parser(_TokenList):
+    """Parses declarations. Names of types are resolved when a size is needed, so that pointers may look ahead."""
+
+    def __init__(self, tokens: list[CToken], constants: dict[str, int], lookup: Lookup | None, arch: str) -> None:
+        super().__init__(tokens)
+        self.depth = 0
+        self.header_constants = constants
+        self.lookup = lookup
+        self.arch = arch
+        self.types: dict[str, CType] = {}
+        self.enumerators: dict[str, Enum] = {}
+        self.pending: dict[str, int] = {}  # enumerators of the enumeration that is being parsed
 
     # constants ------------------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ class Preprocessor:
         self._conditions: list[list[bool]] = []  # for each open #if: [active now, a branch was taken, enclosing active]
         self._expanding: set[str] = set()
         for name, body in predefined.items():
-            self.macros[name] = CMacro(name, None, tuple(tokenize(body, _NOWHERE)))
+            self.macros[name] = CMacro(name, None, tuple(tokenize(body, NOWHERE)))
 
     def run(self, definitions: Iterable[ast.CDefinition]) -> list[CToken]:
         """Return the tokens of all active text, macros expanded. Raises CompileError."""
@@ -366,4 +366,4 @@ def _collect_args(tokens: list[CToken], at: int, call: CToken) -> tuple[list[lis
 _CONDITIONALS = frozenset(["if", "ifdef", "ifndef", "elif", "else", "endif"])
 
 
-_NOWHERE = Place(Source("predefined macros", ""), 0, 0)
+NOWHERE = Place(Source("predefined macros", ""), 0, 0)  # of what no text of the script defines
