@@ -8,7 +8,6 @@ length modifier as in C: without one, to 32 bits. Widths count bytes.
 from __future__ import annotations
 
 from ..spec.engine import LineFormat
-from .gfpflags import gfp_text
 from .values import buffer_text, value_text
 
 TYPE_CHECKING = False
@@ -78,6 +77,8 @@ def converter(segment: Segment, layout: Layout) -> Callable[[Any], str]:
     if conversion in ("r", "rx", "rh"):
         return _buffer_converter(conversion)
     if conversion == "gr":
+        from .gfpflags import gfp_text
+
         return lambda value: gfp_text(as_number(value))
     if conversion == "c":
         return lambda value: bytes((as_number(value) & 0xFF,)).decode("utf-8", "surrogateescape")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from .effects import read_file, run_command
 from .file import NOTICE, Sink, open_sink, tell
-from .histogram import histogram_text
-from .order import ordered
 from .printf import compile_segments, encode, line_format
-from .series import series_text
 from .timetext import format_now
 from .values import key_text, value_text
 
@@ -70,8 +66,10 @@ class TextPrinter:
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Print a map, or the value of one entry."""
+        from .order import ordered
+
         view = snapshot.view
-        graph = _GRAPHS.get(view.value.kind)
+        graph = _graph(view.value.kind)
         for entry in ordered(snapshot):
             if snapshot.single:
                 self._write(encode(_entry_text(entry, view.value)) + b"\n")
@@ -120,6 +118,8 @@ class TextPrinter:
         self._write(encode(joined(row)) + b"\n")
 
     def _print_cat(self, row: Row) -> None:
+        from .effects import read_file
+
         path = self.format(row)
         data, failure = read_file(path, row.event.get_param("max_bytes", 0))
         self._write(data)
@@ -127,6 +127,8 @@ class TextPrinter:
             self._say(cat_failure(path, failure))
 
     def _print_system(self, row: Row) -> None:
+        from .effects import run_command
+
         self.sink.sync()
         data, code = run_command(self.format(row))
         self._write(data + b"\n")
@@ -152,8 +154,21 @@ def _title(view: ViewSpec, entry: Entry) -> str:
     return view.name if view.key is None else f"{view.name}[{key_text(entry.key, view.key)}]"
 
 
+def _graph(kind: str) -> Callable[[Any], str] | None:
+    """Return what draws values of a kind, None for those that are a text."""
+    if kind in ("hist", "lhist"):
+        from .histogram import histogram_text
+
+        return histogram_text
+    if kind == "tseries":
+        from .series import series_text
+
+        return series_text
+    return None
+
+
 def _entry_text(entry: Entry, layout: Layout) -> str:
-    graph = _GRAPHS.get(layout.kind)
+    graph = _graph(layout.kind)
     return value_text(entry.value, layout) if graph is None else graph(entry.value)
 
 
@@ -206,11 +221,6 @@ def reason_of(code: int) -> str:
 
 
 _SEVERITIES = {"errorf": "ERROR", "warnf": "WARNING", "debugf": "DEBUG"}
-_GRAPHS: dict[str, Callable[[Any], str]] = {
-    "hist": histogram_text,
-    "lhist": histogram_text,
-    "tseries": series_text,
-}
 _ROWS: dict[str, Callable[[TextPrinter, Row], None]] = {
     "print": TextPrinter._print_value,
     "time": TextPrinter._print_time,

@@ -12,7 +12,6 @@ from struct import Struct, calcsize
 from ..errors import FormatError
 from ..record import replace
 from ..spec.layout import EnumValue, Inet, Layout, LayoutField, RecordValue, Timestamp, Username
-from . import lookups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -301,20 +300,38 @@ def _timestamp(layout: Layout, around: Surroundings) -> RawDecoder:
 
 
 def _cgroup_path(layout: Layout, around: Surroundings) -> RawDecoder:
+    from .lookups import cgroup_path
+
     pattern = layout.get_param("filter", "")
-    return lambda ident: lookups.cgroup_path(ident, pattern)
+    known: dict[int, str] = {}
+
+    def decode(ident: int) -> str:
+        if ident not in known:
+            path = cgroup_path(ident, pattern)
+            if not path:  # it may come to be
+                return ""
+            known[ident] = path
+        return known[ident]
+
+    return decode
 
 
 def _strerror(layout: Layout, around: Surroundings) -> RawDecoder:
-    return lookups.strerror
+    from .lookups import strerror
+
+    return strerror
 
 
 def _signal_name(layout: Layout, around: Surroundings) -> RawDecoder:
-    return lookups.signal_name
+    from .lookups import signal_name
+
+    return signal_name
 
 
 def _syscall_name(layout: Layout, around: Surroundings) -> RawDecoder:
-    return lookups.syscall_name
+    from .lookups import syscall_name
+
+    return syscall_name
 
 
 def _text(layout: Layout, around: Surroundings) -> RawDecoder:

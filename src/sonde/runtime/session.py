@@ -15,9 +15,6 @@ from ..spec.engine import Row, Snapshot
 from ..spec.object import EventSpec
 from .clocks import Clocks
 from .decode import Surroundings, event_decoder, line_writer
-from .snapshot import View
-from .stacks import StackSource
-from .symbols import LiveSymbolizer, ProcessWatch, uses_user_symbols
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +25,8 @@ if TYPE_CHECKING:
     from ..spec.engine import Engine, Link, LoadedObject, Printer, Reader, Symbolizer
     from ..spec.object import FailureSpec, ObjectSpec, ProbeSpec
     from .child import Child
+    from .snapshot import View
+    from .symbols import ProcessWatch
 
     Handler = Callable[[memoryview, int, int], object]
 else:
@@ -74,6 +73,7 @@ class Session:
         self._engine = engine
         self._child = child
         self._symbolizer = symbolizer
+        self._watch: ProcessWatch | None = None
         self._views: dict[str, View] = {}
         self._stopping = False
         self._lost_seen = 0
@@ -114,17 +114,15 @@ class Session:
     def _prepare(self) -> None:
         """Open the reader, make the handlers, catch the signals."""
         loaded, spec = self._loaded, self.spec
-        if self._symbolizer is None:
-            self._symbolizer = LiveSymbolizer(demangle=spec.settings.cpp_demangle)
-        self._watch = ProcessWatch(self._symbolizer, uses_user_symbols(spec))
-        self._around = Surroundings(
-            spec.strings,
-            symbolizer=self._symbolizer,
-            stacks=StackSource(loaded.maps, self._symbolizer),
-            clocks=Clocks(),
-        )
-        for view in spec.views:
-            self._views[view.name] = View(view, loaded.maps[view.map], self._around)
+        self._around = Surroundings(spec.strings, clocks=Clocks())
+        kinds = layout_kinds(spec)
+        if kinds & SYMBOLIC:
+            self._prepare_symbols(kinds)
+        if spec.views:
+            from .snapshot import View
+
+            for view in spec.views:
+                self._views[view.name] = View(view, loaded.maps[view.map], self._around)
         self._make_handlers()
         self._set_start_time()
         if spec.ringbuf:
@@ -136,8 +134,21 @@ class Session:
             self._poll.register(self._child.fileno(), select.EPOLLIN)
         if self.options.pid:
             self._pidfd = _open_process(self.options.pid)
-            self._watch.start(self.options.pid)
+            if self._watch is not None:
+                self._watch.start(self.options.pid)
             self._poll.register(self._pidfd, select.EPOLLIN)
+
+    def _prepare_symbols(self, kinds: frozenset[str]) -> None:
+        """Make what names addresses: most programs show none, and then none of it is imported."""
+        from .stacks import StackSource
+        from .symbols import LiveSymbolizer, ProcessWatch
+
+        symbolizer = self._symbolizer or LiveSymbolizer(demangle=self.spec.settings.cpp_demangle)
+        self._around.symbolizer = symbolizer
+        self._around.stacks = StackSource(self._loaded.maps, symbolizer)
+        remember = getattr(symbolizer, "remember", None)
+        if kinds & {"ustack", "usym"} and remember is not None:
+            self._watch = ProcessWatch(remember)
 
     def _set_start_time(self) -> None:
         """Write the time at which the session starts to where programs look for it (`elapsed`)."""
@@ -169,7 +180,8 @@ class Session:
             return
         if self._child is not None:
             self._child.release()
-            self._watch.start(self._child.pid)
+            if self._watch is not None:
+                self._watch.start(self._child.pid)
         for link in iterators:
             for _ in self._loaded.iterate(link):
                 self._drain()
@@ -198,7 +210,7 @@ class Session:
             if self._loss_check_at and time.monotonic() >= self._loss_check_at:
                 self._report_loss()
                 self._check_failures_later()
-            if self._watch.due:
+            if self._watch is not None and self._watch.due:
                 self._watch.look()
 
     def _check_failures_later(self) -> None:
@@ -208,7 +220,8 @@ class Session:
 
     def _timeout_s(self) -> float:
         """Return how long poll may wait: until the next thing to be looked after, -1 for ever."""
-        due = [at for at in (self._loss_check_at, self._watch.next_at) if at]
+        watch_at = self._watch.next_at if self._watch is not None else 0.0
+        due = [at for at in (self._loss_check_at, watch_at) if at]
         return max(min(due) - time.monotonic(), 0.0) if due else -1
 
     def _finish(self) -> None:
@@ -444,6 +457,24 @@ _CONTROLS: dict[str, Callable[[Session, EventSpec, Sequence[Any], memoryview, in
     "print_entry": Session._on_print_entry,
     "helper_error": Session._on_helper_error,
 }
+
+
+SYMBOLIC = frozenset(("kstack", "ustack", "ksym", "usym"))
+
+
+def layout_kinds(spec: ObjectSpec) -> frozenset[str]:
+    """Return the kinds of all layouts in an object's events and views, nested ones included."""
+    waiting = [field.layout for event in spec.events for field in event.fields]
+    for view in spec.views:
+        waiting += [layout for layout in (view.key, view.value) if layout is not None]
+    kinds = set()
+    while waiting:
+        layout = waiting.pop()
+        kinds.add(layout.kind)
+        waiting += [field.layout for field in layout.fields]
+        if layout.element is not None:
+            waiting.append(layout.element)
+    return frozenset(kinds)
 
 
 def attach_groups(probes: Sequence[ProbeSpec]) -> list[list[ProbeSpec]]:

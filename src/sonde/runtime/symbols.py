@@ -16,11 +16,11 @@ from ..spec.layout import Frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..debuginfo.elf import Elf
     from ..debuginfo.kallsyms import Kallsyms
     from ..debuginfo.procmaps import Mapping
-    from ..spec.engine import Symbolizer
-    from ..spec.object import ObjectSpec
 
 REREAD_S = 0.1  # how soon an unknown address makes the mappings be read again
 
@@ -95,17 +95,16 @@ class ProcessWatch:
     Costs one read of /proc/PID/maps now and then: often at first, when libraries are being loaded, then once a second.
     """
 
-    def __init__(self, symbolizer: Symbolizer, wanted: bool) -> None:
+    def __init__(self, remember: Callable[[int], None]) -> None:
         self.next_at = 0.0  # on the monotonic clock; 0: never
-        self._remember = getattr(symbolizer, "remember", None) if wanted else None
+        self._remember = remember
         self._pid = 0
         self._pause_s = 0.005
 
     def start(self, pid: int) -> None:
         """Watch process `pid` from now on."""
-        if self._remember is not None:
-            self._pid = pid
-            self.look()
+        self._pid = pid
+        self.look()
 
     @property
     def due(self) -> bool:
@@ -114,25 +113,9 @@ class ProcessWatch:
 
     def look(self) -> None:
         """Read the mappings, and set the time of the next look."""
-        if self._remember is not None:
-            self._remember(self._pid)
-            self.next_at = time.monotonic() + self._pause_s
-            self._pause_s = min(self._pause_s * 2, 1.0)
-
-
-def uses_user_symbols(spec: ObjectSpec) -> bool:
-    """Tell whether an object's events or maps hold addresses of user code."""
-    layouts = [field.layout for event in spec.events for field in event.fields]
-    for view in spec.views:
-        layouts += [layout for layout in (view.key, view.value) if layout is not None]
-    while layouts:
-        layout = layouts.pop()
-        if layout.kind in ("ustack", "usym"):
-            return True
-        layouts += [field.layout for field in layout.fields]
-        if layout.element is not None:
-            layouts.append(layout.element)
-    return False
+        self._remember(self._pid)
+        self.next_at = time.monotonic() + self._pause_s
+        self._pause_s = min(self._pause_s * 2, 1.0)
 
 
 class Process:

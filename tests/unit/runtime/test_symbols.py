@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from sonde.debuginfo.procmaps import Mapping, read_maps
 from sonde.runtime.fake import FakeMap
+from sonde.runtime.session import layout_kinds
 from sonde.runtime.stacks import BuildIdStack, StackSource, split_addresses, split_build_ids
-from sonde.runtime.symbols import LiveSymbolizer, Process, ProcessWatch, parse_perf_map, uses_user_symbols
+from sonde.runtime.symbols import LiveSymbolizer, Process, ProcessWatch, parse_perf_map
 from sonde.spec.layout import Frame, Layout, LayoutField, Stack
 from sonde.spec.object import EventSpec, MapSpec, ObjectSpec, ViewSpec
 
@@ -126,17 +127,19 @@ def spec_with(layout: Layout) -> ObjectSpec:
     return ObjectSpec((), events=(event,), views=(ViewSpec("@", "AT_", None, Layout("int", 8)),))
 
 
-def test_watching_only_where_user_addresses_are_shown() -> None:
-    assert uses_user_symbols(spec_with(Layout("ustack", 16)))
-    assert not uses_user_symbols(spec_with(Layout("kstack", 8)))
-    symbolizer = LiveSymbolizer()
-    watch = ProcessWatch(symbolizer, wanted=False)
-    watch.start(PID)
-    assert watch.next_at == 0
-    watch = ProcessWatch(symbolizer, wanted=True)
-    watch.start(PID)
-    assert watch.next_at > 0
-    symbolizer.close()
+def test_kinds_of_nested_layouts() -> None:
+    assert layout_kinds(spec_with(Layout("ustack", 16))) == {"tuple", "ustack", "int"}
+
+
+def test_a_watched_process_is_looked_at_again_and_again() -> None:
+    seen: list[int] = []
+    watch = ProcessWatch(seen.append)
+    watch.start(77)
+    assert seen == [77]
+    first = watch.next_at
+    watch.look()
+    assert seen == [77, 77]
+    assert watch.next_at > first > 0
 
 
 # Stacks by id -------------------------------------------------------------------------------------------------------
