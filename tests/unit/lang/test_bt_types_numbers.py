@@ -7,8 +7,8 @@ from bt_typing import errors, typed, variables, warnings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonde.debuginfo.ctype import INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, CType
-from sonde.lang.bpftrace.stype import RecordType, Str, Tuple, same, type_name
+from sonde.debuginfo.ctype import INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, CType, Pointer
+from sonde.lang.bpftrace.stype import LiteralInt, RecordType, Str, Tuple, same, type_name
 from sonde.lang.bpftrace.typing_promotion import fits, literal_type, loses, number_fits, promote, settle
 
 INTS = (INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64)
@@ -200,3 +200,15 @@ def test_records_are_promoted_by_name() -> None:
     both = promote(a, b)
     assert both is not None and type_name(both) == "record { .x = int32, .y = string[9] }"
     assert promote(a, RecordType(("x", "z"), (INT8, Str(4)))) is None
+
+
+def test_every_number_has_a_sign_in_the_end() -> None:
+    analysis = typed("$x = (1, (2, comm)); @m[3] = $x; $y = &$x; $z = (a=4).a; print($z + 5);")
+    found = [t.ctype for p in analysis.probes for t in p.type_of.values()]
+    found += [info.type.ctype for p in analysis.probes for info in p.variables.values() if info.type]
+    found += [m.value for m in analysis.maps.values()] + [m.key for m in analysis.maps.values() if m.key]
+    while found:
+        ctype = found.pop()
+        assert not isinstance(ctype, LiteralInt)
+        found += ctype.items if isinstance(ctype, Tuple) else ()
+        found += [ctype.target] if isinstance(ctype, Pointer) and isinstance(ctype.target, Tuple) else []

@@ -13,7 +13,7 @@ Contract with the lowering
 * Conversions are implicit: an assignment converts the value's type to the variable's or map's (`VariableInfo.type`,
   `MapInfo.value`); a map key converts to `MapInfo.key`; a Binary (and an Assign with an operator) converts both sides to
   the type in `operands` (absent: no conversion) and computes in it; a ForRange counts in it. Both branches of a choice
-  convert to the choice's type. `settle` of `typing_promotion` is never needed: LiteralInt is an Int.
+  convert to the choice's type. No LiteralInt is left in any table.
 * A call in the script is a Call or, without parentheses, an Identifier (`pid`, `kstack`); both are keys of `calls`.
 * Map-value functions appear as the value of an Assign to a Map or MapAccess (`@x[k] = count()`).
 * A FieldAccess has an entry in `fields`: through which struct and which members.

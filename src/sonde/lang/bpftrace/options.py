@@ -12,8 +12,6 @@ class Options(Record):
     command_path: str = ""  # the program that -c starts
     unsafe: bool = False
     filter_probes: str = ""
-    missing_probes: str = "error"  # or "warn", "ignore"
-    verbose: bool = False
     child_pid: int = 0  # of the command that -c starts; 0: none
     pid_namespace: tuple[int, int] | None = None  # (device, inode) of the tracer's, when that is not the first one
     helper_errors: bool = False  # -k: report each failed call of a helper

@@ -266,7 +266,15 @@ def _settle(groups: list[Group]) -> None:
     for group in groups:
         for info in group.variables.values():
             if info.type is not None:
-                info.type = Type(settle(info.type.ctype), info.type.space, info.type.leads)
+                info.type = _settled(info.type)
+        types = group.probe.type_of
+        for node, found in types.items():
+            types[node] = _settled(found)
+
+
+def _settled(found: Type) -> Type:
+    ctype = settle(found.ctype)
+    return found if ctype is found.ctype else Type(ctype, found.space, found.leads)
 
 
 def _make_maps(typer: Typer, program: ast.Program, config: Config) -> dict[str, MapInfo]:

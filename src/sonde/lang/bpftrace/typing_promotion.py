@@ -33,10 +33,14 @@ def settle(ctype: CType) -> CType:
     """Return the type with the sign of all numbers in it decided: signed."""
     if isinstance(ctype, LiteralInt):
         return int_type(ctype.size, True)
-    if type(ctype) is Tuple and ctype.items:
-        return Tuple([settle(i) for i in ctype.items])
-    if isinstance(ctype, RecordType):
-        return RecordType(ctype.names, [settle(i) for i in ctype.items])
+    if isinstance(ctype, Tuple):
+        items = [settle(i) for i in ctype.items]
+        if all(a is b for a, b in zip(items, ctype.items)):
+            return ctype
+        return RecordType(ctype.names, items) if isinstance(ctype, RecordType) else Tuple(items)
+    if isinstance(ctype, Pointer):
+        target = ctype.target
+        return Pointer(settle(target), ctype.size) if isinstance(target, (LiteralInt, Tuple)) else ctype
     return ctype
 
 
