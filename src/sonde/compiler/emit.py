@@ -25,9 +25,8 @@ class Code:
         self._local: list[tuple[Insn, int, str]] = []
 
     def add_function(self, name: str, blocks: Sequence[MBlock]) -> None:
-        """Append a function's code."""
+        """Append a function's code. Blocks are in their final order, and every jump is explicit."""
         self.starts[name] = self._pc
-        blocks = _tidy(blocks)
         starts: dict[MBlock, int] = {}
         pc = self._pc
         for block in blocks:
@@ -42,6 +41,8 @@ class Code:
         insn = Insn(op.opcode, max(op.dst, 0), src, op.off, op.imm)
         if op.target is not None:
             insn.off = starts[op.target] - self._pc - 1
+        if op.core is not None:
+            self.relocs.append(Reloc(self._pc, "core", core=op.core))
         if op.form == "wide":
             self._relocate_wide(insn, op)
         elif op.form == "call":
@@ -77,71 +78,3 @@ class Code:
         for insn, pc, name in self._local:
             insn.imm = self.starts[name] - pc - 1 & 0xFFFFFFFF
         return isa.encode(self.insns)
-
-
-def _tidy(blocks: Sequence[MBlock]) -> list[MBlock]:
-    """Thread jumps through empty blocks, drop unreachable blocks, make fall-throughs real."""
-    final = {block: _follow(block) for block in blocks}
-    for block in blocks:
-        for op in block.ops:
-            if op.target is not None:
-                op.target = final[op.target]
-        if block.next is not None:
-            block.next = final[block.next]
-        _drop_dead_jump(block)
-    reachable: set[MBlock] = set()
-    work = [blocks[0]]
-    while work:
-        block = work.pop()
-        if block not in reachable:
-            reachable.add(block)
-            work += block.successors()
-    kept = [block for block in blocks if block in reachable]
-    for block in kept:  # a goto at the end is a fall-through until the layout says otherwise
-        if block.ops and block.ops[-1].form == "goto":
-            block.next = block.ops.pop().target
-    for block, following in zip(kept, [*kept[1:], None]):
-        last = block.ops[-1] if block.ops else None
-        if block.next is not None and block.next is not following:
-            if last is not None and last.form == "jump" and last.target is following and _invert(last):
-                last.target = block.next
-            else:
-                block.ops.append(Op("goto", isa.JA, target=block.next))
-    return kept
-
-
-_INVERSE = {
-    isa.BPF_JEQ: isa.BPF_JNE, isa.BPF_JNE: isa.BPF_JEQ, isa.BPF_JGT: isa.BPF_JLE, isa.BPF_JLE: isa.BPF_JGT,
-    isa.BPF_JGE: isa.BPF_JLT, isa.BPF_JLT: isa.BPF_JGE, isa.BPF_JSGT: isa.BPF_JSLE, isa.BPF_JSLE: isa.BPF_JSGT,
-    isa.BPF_JSGE: isa.BPF_JSLT, isa.BPF_JSLT: isa.BPF_JSGE,
-}  # fmt: skip
-
-
-def _invert(jump: Op) -> bool:
-    """Turn a conditional jump round; False when its condition has no opposite."""
-    operation = _INVERSE.get(jump.opcode & 0xF0)
-    if operation is None:
-        return False
-    jump.opcode = jump.opcode & 0x0F | operation
-    return True
-
-
-def _drop_dead_jump(block: MBlock) -> None:
-    """A conditional jump to where the block falls through anyway does nothing."""
-    while block.ops and block.ops[-1].form == "jump" and block.ops[-1].target is block.next:
-        block.ops.pop()
-
-
-def _follow(block: MBlock) -> MBlock:
-    """Return the block that a jump to `block` ends up in."""
-    seen = set()
-    while block not in seen:
-        seen.add(block)
-        if not block.ops and block.next is not None:
-            block = block.next
-        elif len(block.ops) == 1 and block.ops[0].form == "goto":
-            assert block.ops[0].target is not None
-            block = block.ops[0].target
-        else:
-            break
-    return block

@@ -18,11 +18,11 @@ class Frame:
 
     __slots__ = ("_key_slot", "scratch", "scratch_bytes", "size", "slots")
 
-    def __init__(self, function: Function, budget: int) -> None:
+    def __init__(self, function: Function, budget: int, scratch_start: int = 0) -> None:
         self.slots: dict[Inst, int] = {}
         self.scratch: dict[Inst, int] = {}
         self.size = 0
-        self.scratch_bytes = 0
+        self.scratch_bytes = scratch_start
         self._key_slot = 0
         allocas = [i for i in function.blocks[0].insts if i.op == "alloca"]
         total = sum(_rounded(a) for a in allocas)

@@ -1,4 +1,4 @@
-"""Machine code before register allocation: eBPF operations over virtual registers, in blocks.
+"""Machine code before and after register allocation: eBPF operations in blocks.
 
 Registers 0 to 10 are the machine's own; numbers from FIRST_VIRTUAL up are virtual. An operation knows what it reads, writes
 and destroys, which is all that the allocator asks.
@@ -20,15 +20,36 @@ from ..bpf.isa import (
     BPF_X,
     SIZE_OF_BYTES,
 )
-from ..errors import Span
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import Span
+    from ..spec.object import CoreAccess
 
 FIRST_VIRTUAL = 16
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FP = range(11)
-CALL_CLOBBERS = (R0, R1, R2, R3, R4, R5)
-CALLEE_SAVED = (R6, R7, R8, R9)
 
 MOV64 = BPF_ALU64 | BPF_MOV
 MOV32 = BPF_ALU | BPF_MOV
+COPY = MOV64 | BPF_X
+
+READS_DST, READS_SRC, WRITES_DST = 1, 2, 4
+ACCESS = {
+    "mov": READS_SRC | WRITES_DST,
+    "movsx": READS_SRC | WRITES_DST,
+    "load": READS_SRC | WRITES_DST,
+    "alu": READS_DST | READS_SRC | WRITES_DST,
+    "unary": READS_DST | WRITES_DST,
+    "wide": WRITES_DST,
+    "store": READS_DST | READS_SRC,
+    "jump": READS_DST | READS_SRC,
+    "atomic": READS_DST | READS_SRC,
+    "goto": 0,
+    "call": 0,
+    "exit": 0,
+}
+PURE = frozenset(["mov", "movsx", "load", "alu", "unary", "wide"])  # without effect but for the register written
+_CLOBBERED = (R0, R1, R2, R3, R4, R5)
 
 
 class Op:
@@ -40,7 +61,8 @@ class Op:
     jump    if dst op (src or imm) goto     goto   call (`reads` argument registers)    exit
     """
 
-    __slots__ = ("dst", "form", "imm", "kind", "off", "opcode", "reads", "span", "src", "symbol", "target")
+    __slots__ = ("core", "dst", "form", "imm", "kind", "off", "opcode", "reads", "span", "src", "symbol", "target",
+                 "volatile")  # fmt: skip
 
     def __init__(
         self,
@@ -64,60 +86,80 @@ class Op:
         self.imm = imm
         self.target = target
         self.symbol = symbol  # of a relocation
-        self.kind = kind  # of the relocation: map, map_value, subprogram, kfunc, core
+        self.kind = kind  # of the relocation: map, map_value, subprogram, kfunc; of an atomic: cmpxchg
         self.reads = reads  # of a call: the number of argument registers
+        self.volatile = False
+        self.core: CoreAccess | None = None
         self.span: Span | None = None
 
     def uses(self) -> tuple[int, ...]:
         """Return the registers that are read."""
-        form, src = self.form, self.src
-        if form in ("mov", "load", "movsx"):
-            return (src,) if src >= 0 else ()
-        if form in ("alu", "store", "jump", "atomic"):
-            used = (self.dst, src) if src >= 0 else (self.dst,)
-            return (*used, R0) if self.kind == "cmpxchg" else used
-        if form == "unary":
-            return (self.dst,)
+        form = self.form
         if form == "call":
             return tuple(range(R1, R1 + self.reads))
-        return (R0,) if form == "exit" else ()
+        if form == "exit":
+            return (R0,)
+        access = ACCESS[form]
+        used: tuple[int, ...] = (self.dst,) if access & READS_DST else ()
+        if access & READS_SRC and self.src >= 0:
+            used = (*used, self.src)
+        return (*used, R0) if self.kind == "cmpxchg" else used
 
     def defs(self) -> tuple[int, ...]:
-        """Return the registers that are written with a value."""
+        """Return the registers that are written or destroyed."""
         form = self.form
-        if form in ("mov", "movsx", "load", "alu", "unary", "wide"):
-            return (self.dst,)
         if form == "call":
-            return (R0,)
+            return _CLOBBERED
+        if ACCESS[form] & WRITES_DST:
+            return (self.dst,)
         if form == "atomic" and self.imm & 1:
             return (R0,) if self.kind == "cmpxchg" else (self.src,)
         return ()
 
+    def same(self, other: Op) -> bool:
+        """Tell whether two operations do the same."""
+        return (
+            self.opcode == other.opcode
+            and self.dst == other.dst
+            and self.src == other.src
+            and self.off == other.off
+            and self.imm == other.imm
+            and self.target is other.target
+            and self.symbol == other.symbol
+            and self.form == other.form
+            and self.kind == other.kind
+            and self.core is other.core
+        )
+
     def __repr__(self) -> str:
-        return f"{self.form} {self.opcode:#x} d{self.dst} s{self.src} off={self.off} imm={self.imm} {self.symbol}"
+        target = f" -> {self.target.name}" if self.target is not None else ""
+        return f"{self.form} {self.opcode:#x} d{self.dst} s{self.src} off={self.off} imm={self.imm} {self.symbol}{target}"
 
 
 class MBlock:
     """A straight run of operations; jumps stand at its end only, `next` is where it falls through to."""
 
-    __slots__ = ("name", "next", "ops")
+    __slots__ = ("depth", "name", "next", "ops")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, depth: int = 0) -> None:
         self.name = name
         self.ops: list[Op] = []
         self.next: MBlock | None = None
+        self.depth = depth  # of loops around it
 
     def successors(self) -> list[MBlock]:
         """Return the blocks that may come after this one."""
-        found = [op.target for op in self.ops if op.target is not None]
-        if self.next is not None:
-            found.append(self.next)
+        found = [] if self.next is None else [self.next]
+        for op in reversed(self.ops):
+            if op.target is None:
+                break
+            found.append(op.target)
         return found
 
 
 def mov(dst: int, src: int) -> Op:
     """dst = src, 64 bits."""
-    return Op("mov", MOV64 | BPF_X, dst, src)
+    return Op("mov", COPY, dst, src)
 
 
 def mov_imm(dst: int, imm: int) -> Op:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ..record import Record
 from ..spec.object import MapSpec, ProgramSpec
-from .allocate import allocate
 from .emit import Code
 from .frame import CALLEE_BUDGET, STACK_BUDGET, Frame
+from .lower import lower
+from .lowering import SCRATCH_MAP
 from .passes import optimise
-from .select import SCRATCH_MAP, Selector
+from .regalloc import allocate
+from .tidy import tidy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,9 +55,9 @@ def _compile_program(module: Module, function: Function, target: Target) -> tupl
     stack = scratch = 0
     for each in functions:
         frame = Frame(each, STACK_BUDGET if len(functions) == 1 else STACK_BUDGET - CALLEE_BUDGET)
-        blocks = Selector(each, frame, target).run()
-        allocate(blocks, frame)
-        code.add_function(each.name, blocks)
+        blocks, keep = lower(each, frame, target)
+        allocate(blocks, frame, keep)
+        code.add_function(each.name, tidy(blocks))
         stack = max(stack, frame.size)
         scratch = max(scratch, frame.scratch_bytes)
     program = ProgramSpec(

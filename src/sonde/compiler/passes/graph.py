@@ -80,3 +80,28 @@ def substitute(function: Function, changes: dict[Value, Value]) -> None:
         if end is not None:
             end.args = [final(a) for a in end.args]
             end.targets = [(target, [final(a) for a in arguments]) for target, arguments in end.targets]
+
+
+def loop_depths(blocks: list[Block]) -> dict[Block, int]:
+    """Return how many loops each block is in. `blocks` are in reverse post-order."""
+    depths = dict.fromkeys(blocks, 0)
+    index = {block: i for i, block in enumerate(blocks)}
+    bodies: dict[Block, set[Block]] = {}
+    for block in blocks:
+        assert block.end is not None
+        for head, _ in block.end.targets:
+            if index[head] <= index[block]:
+                bodies.setdefault(head, {head}).add(block)
+    if not bodies:
+        return depths
+    before = predecessors(blocks)
+    for head, body in bodies.items():
+        work = [b for b in body if b is not head]
+        while work:
+            for p in before[work.pop()]:
+                if p not in body:
+                    body.add(p)
+                    work.append(p)
+        for block in body:
+            depths[block] += 1
+    return depths
