@@ -155,7 +155,7 @@ def test_print_of_maps_and_entries() -> None:
 
 def test_a_loop_over_a_map() -> None:
     found = variables("begin { @m[comm, 1] = count(); for $kv : @m { $k = $kv.0; $c = $kv.1; } }")
-    assert found["$kv"] == "((string[16],int8),count_t)"
+    assert found["$kv"] == "((string[16],int8),uint64)"
     assert (found["$k"], found["$c"]) == ("(string[16],int8)", "uint64")
 
 

@@ -15,6 +15,8 @@ Contract with the lowering
   the type in `operands` (absent: no conversion) and computes in it; a ForRange counts in it. Both branches of a choice
   convert to the choice's type. No LiteralInt is left in any table.
 * A call in the script is a Call or, without parentheses, an Identifier (`pid`, `kstack`); both are keys of `calls`.
+* An aggregation that stands for one number (count, sum, min, max, avg) is read as that number wherever it is copied to: into
+  a variable, map, key, tuple, and in the tuples of a loop over a map. Its own node has the type of the aggregation.
 * Map-value functions appear as the value of an Assign to a Map or MapAccess (`@x[k] = count()`).
 * A FieldAccess has an entry in `fields`: through which struct and which members.
 """

@@ -14,6 +14,7 @@ from .typing_variables import (
     assign,
     find_variable,
     make_variable,
+    own,
     pop_scope,
     push_scope,
     visit_let,
@@ -206,7 +207,8 @@ def _visit_for_map(typer: Typer, node: ast.ForMap) -> None:
         typer.error(node.map, f"Loop expression does not support type: {type_name(state.value.ctype)}")
         return
     if state.value is not None and state.key is not None:
-        found = Type(Tuple([settle(state.key), settle(state.value.ctype)]), "", state.value.leads or state.value.space)
+        value = own(state.value)
+        found = Type(Tuple([settle(state.key), settle(value.ctype)]), "", value.leads or value.space)
     else:
         typer.whole_maps.append((node.map, typer.group))
         typer.unresolved.append(node.map)

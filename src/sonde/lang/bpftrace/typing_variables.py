@@ -140,11 +140,13 @@ _LEADS = {"ctx": "kernel", "btf": "kernel", "own": ""}
 
 
 def own(type_: Type) -> Type:
-    """Return the type of a value once it was copied into a variable, map or tuple.
+    """Return the type of a value once it was copied into a variable, map or tuple; an aggregation becomes its number.
 
     What the verifier knows of a trusted pointer does not outlive all that happens to a variable.
     """
     ctype = strip(type_.ctype)
+    if isinstance(ctype, CASTABLE):
+        return Type(integer_of(ctype))
     if isinstance(ctype, (Struct, Array, Str)):
         leads = type_.leads or _LEADS.get(type_.space, type_.space)
         return Type(type_.ctype, "", leads)
