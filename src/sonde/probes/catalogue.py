@@ -7,7 +7,7 @@ for pattern in parse_attach_point(("tracepoint", "sched", "sched_*")):
 
 from __future__ import annotations
 
-from ..errors import ProbeError
+from ..errors import ProbeError, SondeError
 from ..record import replace
 from .registry import TYPES, find_type, load_module
 from .wildcard import has_wildcard, make_matcher
@@ -112,7 +112,7 @@ def expand_all(
     for pattern in patterns:
         try:
             probes += load_module(pattern.type).expand(pattern, scope)
-        except ProbeError:
+        except SondeError:  # not only ProbeError: a list may be unreadable
             if not pattern.lenient:
                 raise
     if not probes and patterns and missing == "error":
@@ -121,8 +121,6 @@ def expand_all(
 
 
 def _missing(pattern: Pattern, scope: Scope) -> ProbeError:
-    from ..errors import SondeError
-
     find_close = getattr(load_module(pattern.type), "close", None)
     try:
         close = find_close(pattern, scope) if find_close else []

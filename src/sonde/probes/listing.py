@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ProbeError, SondeError
+from ..errors import SondeError
 from .catalogue import parse_in
 from .registry import TYPES, load_module
 from .scope import Scope
@@ -78,7 +78,7 @@ def _iter_lines(pattern: Pattern, scope: Scope, verbose: bool) -> Iterator[str]:
             if iter_params is not None:
                 for param in _params(iter_params, name, scope):
                     yield "    " + param
-    except (ProbeError, SondeError):
+    except SondeError:
         if not pattern.lenient:
             raise
 

@@ -49,7 +49,8 @@ class Pattern(Record):
 class Probe(Record):
     """One concrete probe.
 
-    `name` is what the builtin `probe` prints. `spec` is complete but for `program`. `program_type`, `attach_type` and
+    `name` is what the builtin `probe` prints. `spec` is complete but for `program`; under -p its `pid` is set where the
+    kernel itself can keep to one process, so where it is 0 the program has to compare. `program_type`, `attach_type` and
     `attach_btf` are those of the program that it needs (see spec.object.ProgramSpec).
     """
 

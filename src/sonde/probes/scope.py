@@ -90,18 +90,20 @@ class Machine:
             lines = _read_lines(self.tracefs + "/available_filter_functions")
         except SondeError:
             lines = []
-        if lines:
-            return [_split_module(line) for line in lines]
-        refused = {
-            line.split()[1] for line in _read_lines(f"{self.sys}/kernel/debug/kprobes/blacklist") if "\t" in line
-        }
+        if not lines:
+            lines = self._read_kallsyms()
+        blacklist = _read_lines(f"{self.sys}/kernel/debug/kprobes/blacklist")  # "0xstart-0xend\tname"
+        refused = {line.rpartition("\t")[2] for line in blacklist}
+        pairs = [_split_module(line) if "[" in line else (line, "") for line in lines]
+        return [pair for pair in pairs if pair[0] not in refused]
+
+    def _read_kallsyms(self) -> list[str]:
+        """Lines "name" or "name\t[module]" of the code in kallsyms, but for what is no entry of a function."""
         found = []
         for line in _read_lines(f"{self.proc}/kallsyms"):
             _, kind, name = line.split(" ", 2)
-            if kind in "tTwW":
-                name, module = _split_module(name)
-                if not name.startswith(("__pfx_", "__cfi_")) and not name.endswith(".cold") and name not in refused:
-                    found.append((name, module))
+            if kind in "tTwW" and not name.startswith(("__pfx_", "__cfi_")) and ".cold" not in name:
+                found.append(name)
         return found
 
     def module_names(self) -> list[str]:

@@ -73,7 +73,7 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     """One probe; wildcards serve listings only."""
     if pattern.wild:
         raise ProbeError(f"wildcards are not allowed for {pattern.type} probe type")
-    spec = ProbeSpec(pattern.text, pattern.type, "", event=pattern.event, count=pattern.count)
+    spec = ProbeSpec(pattern.text, pattern.type, "", event=pattern.event, count=pattern.count, pid=scope.pid)
     return [Probe(pattern.type, pattern.text, spec, "perf_event")]
 
 

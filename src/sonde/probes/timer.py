@@ -55,7 +55,14 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     """One probe; wildcards serve listings only."""
     if pattern.wild:
         raise ProbeError(f"wildcards are not allowed for {pattern.type} probe type")
-    spec = ProbeSpec(pattern.text, pattern.type, "", period_ns=pattern.period_ns, frequency_hz=pattern.frequency_hz)
+    spec = ProbeSpec(
+        pattern.text,
+        pattern.type,
+        "",
+        period_ns=pattern.period_ns,
+        frequency_hz=pattern.frequency_hz,
+        pid=scope.pid if pattern.type == "profile" else 0,  # an interval runs whoever is running
+    )
     return [Probe(pattern.type, pattern.text, spec, "perf_event")]
 
 
