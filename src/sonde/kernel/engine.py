@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _UPROBES = frozenset(["uprobe", "uretprobe", "usdt"])
 _KPROBES = frozenset(["kprobe", "kretprobe"])
-_RUN_BY_HAND = frozenset(["begin", "end", "self"])
 
 
 class KernelEngine:

@@ -1,7 +1,8 @@
 """Probes to links: one file for each kind of probe, found by the probe's type.
 
 Each file has `attach(program, probes, without)`, which attaches one program to probes of one type, cheapest method
-first, and says in the link's `how` what was refused on the way.
+first, and says in the link's `how` what was refused on the way. The probe's `pid` is seen to by those kinds that the
+kernel can bind to a process (uprobe, USDT, profile, software, hardware, watchpoint); the others fire for every process.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ KINDS = {
     "begin": "by_hand",
     "end": "by_hand",
     "self": "by_hand",
+    "test": "by_hand",
+    "bench": "by_hand",
     "interval": "timer",
     "profile": "timer",
     "software": "counter",
