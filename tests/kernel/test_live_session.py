@@ -8,7 +8,7 @@ import tempfile
 import pytest
 from kernel.by_hand import EVENTS, constant_reporter
 
-from sonde.errors import SondeError
+from sonde.errors import FeatureError, PrivilegeError
 from sonde.kernel.engine import KernelEngine
 from sonde.output.file import Sink
 from sonde.output.text import TextPrinter
@@ -37,7 +37,7 @@ def run(spec: ObjectSpec, child: Child | None = None) -> str:
         printer = TextPrinter(Sink(out.fileno()), quiet=True)
         try:
             Session(KernelEngine(), spec, printer, SessionOptions(signals=False), child=child).run()
-        except SondeError as failure:
+        except (FeatureError, PrivilegeError) as failure:
             pytest.skip(f"this kernel or user cannot run it: {failure}")
         printer.close()
         out.seek(0)
@@ -75,6 +75,6 @@ def test_dry_run_attaches_only() -> None:
         options = SessionOptions(signals=False, dry_run=True)
         try:
             assert Session(KernelEngine(), spec, printer, options).run() == 0
-        except SondeError as failure:
+        except (FeatureError, PrivilegeError) as failure:
             pytest.skip(f"this kernel or user cannot run it: {failure}")
         assert os.fstat(out.fileno()).st_size == 0
