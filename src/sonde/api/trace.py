@@ -13,8 +13,8 @@ from ..record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, TextIO
 
+    from ..lang.bpftrace.options import Options
     from ..lang.source import Source
     from ..spec.engine import Printer
     from ..spec.object import ObjectSpec
@@ -64,7 +64,7 @@ def compile(
     return compile_script(
         source,
         target or live_target(options),
-        language_options(options or TraceOptions(), child_pid),
+        _language_options(options or TraceOptions(), child_pid),
         environ=os.environ if environ is None else environ,
         trace=explain,
         warn=warn,
@@ -100,6 +100,7 @@ def trace(program: str | Source, options: TraceOptions | None = None, *, printer
                 print_maps=spec.settings.print_maps_on_exit,
                 dry_run=options.dry_run,
                 strict=options.warnings > 2,
+                verbose=options.verbose,
             ),
             child=child,
         )
@@ -133,10 +134,10 @@ def open_printer(options: TraceOptions) -> Printer:
     if options.format == "json":
         from ..output.jsonlines import JsonPrinter
 
-        return JsonPrinter(sink, quiet=options.quiet)
+        return JsonPrinter(sink, quiet=options.quiet, notify=options.notify)
     from ..output.text import TextPrinter
 
-    return TextPrinter(sink, quiet=options.quiet)
+    return TextPrinter(sink, quiet=options.quiet, notify=options.notify)
 
 
 def live_target(options: TraceOptions | None = None) -> Target:
@@ -144,6 +145,21 @@ def live_target(options: TraceOptions | None = None) -> Target:
     from ..kernel.target import live_target as target
 
     return target()
+
+
+def _language_options(options: TraceOptions, child_pid: int) -> Options:
+    from ..lang.bpftrace.options import Options
+
+    return Options(
+        pid=options.pid,
+        command_path=options.command.split()[0] if options.command.split() else "",
+        unsafe=options.unsafe,
+        filter_probes=options.probe_filter,
+        child_pid=child_pid,
+        helper_errors=options.warnings > 1,
+        params=options.params,
+        named=options.named,
+    )
 
 
 def _warner(options: TraceOptions) -> Callable[[str], None]:
