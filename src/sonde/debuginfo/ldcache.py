@@ -74,10 +74,18 @@ def _search(name: str, arch: str, root: str) -> str:
             entries = sorted(os.listdir(root + directory))
         except OSError:
             continue
-        for form in (name, name + ".so"):
-            if form in entries:
-                return f"{directory}/{form}"
-        for entry in entries:
-            if entry.startswith((name + ".so.", name + ".") if ".so" in name else name + ".so"):
+        exact = [e for e in (name, name + ".so") if e in entries]
+        longer = [e for e in entries if e.startswith(name + ("." if ".so" in name else ".so."))]
+        for entry in exact + longer:
+            if _is_elf(f"{root}{directory}/{entry}"):
                 return f"{directory}/{entry}"
     return ""
+
+
+def _is_elf(path: str) -> bool:
+    """Tell a library from a linker's script, which `libc.so` may be."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"\x7fELF"
+    except OSError:
+        return False

@@ -13,10 +13,13 @@ from .wildcard import has_wildcard, make_matcher
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeVar
 
     from ..debuginfo.elf import Elf, Symbol
     from ..spec.target import Target
     from .scope import Scope
+
+    T = TypeVar("T")
 
 _LANGUAGES = ("cpp",)
 
@@ -73,28 +76,31 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
             f"No DWARF debug info found for '{paths[0]}', cannot attach by source code location.",
             hint="sonde does not read line tables yet; probe a function",
         )
-    probes: list[Probe] = []
-    for path in distinct_files(paths) if len(paths) > 1 else paths:
-        elf = open_binary(path, scope, strict=not has_wildcard(pattern.path))
-        if elf is not None:
-            probes += _expand_in(pattern, path, elf, scope)
-    return probes
+    paths = distinct_files(paths) if len(paths) > 1 else paths
+    strict = not has_wildcard(pattern.path)
+    return [
+        probe for path in paths for probe in read_binary(path, scope, strict, lambda e: _expand_in(pattern, e, scope))
+    ]
 
 
-def open_binary(path: str, scope: Scope, *, strict: bool) -> Elf | None:
-    """Open an ELF file; one of many that cannot be read is passed over unless `strict`."""
+def read_binary(path: str, scope: Scope, strict: bool, read: Callable[[Elf], list[T]]) -> list[T]:
+    """Return what `read` finds in an ELF file; one of many that cannot be read gives nothing, unless `strict`.
+
+    Raises ProbeError or FormatError.
+    """
     try:
-        return scope.machine.open_elf(path)
+        return read(scope.machine.open_elf(path))
     except OSError as error:
         if strict:
             raise ProbeError(f"{path} cannot be read: {error.strerror}") from None
-    except FormatError as error:
+    except FormatError:
         if strict:
-            raise ProbeError(error.message) from None
-    return None
+            raise
+    return []
 
 
-def _expand_in(pattern: Pattern, path: str, elf: Elf, scope: Scope) -> list[Probe]:
+def _expand_in(pattern: Pattern, elf: Elf, scope: Scope) -> list[Probe]:
+    path = elf.path
     if pattern.address:
         return [_at_address(pattern, path, elf, scope)]
     if not has_wildcard(pattern.symbol) and not pattern.demangled:
@@ -209,10 +215,8 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
     names: list[str] = []
     for path in find_binaries(pattern.type, pattern.path, scope)[:8]:
-        elf = open_binary(path, scope, strict=False)
-        if elf is not None:
-            found = close_names(pattern.symbol.strip("*"), elf.function_names())
-            names += [f"{pattern.type}:{path}:{name}" for name in found]
+        known = read_binary(path, scope, False, lambda elf: elf.function_names())
+        names += [f"{pattern.type}:{path}:{name}" for name in close_names(pattern.symbol.strip("*"), known)]
     return names[:3]
 
 
@@ -220,10 +224,10 @@ def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """The functions of each file, sorted, those without a size too."""
     wanted = _make_matcher(pattern)
     prefix = "cpp:" if pattern.demangled else ""
+    strict = not has_wildcard(pattern.path)
     found = []
     for path in find_binaries(pattern.type, pattern.path, scope):
-        elf = open_binary(path, scope, strict=not has_wildcard(pattern.path))
-        for name in elf.function_names() if elf else ():
+        for name in read_binary(path, scope, strict, lambda elf: elf.function_names()):
             if wanted(name) and ".part." not in name:
                 found.append(f"{pattern.type}:{path}:{prefix}{_quote(name) if pattern.demangled else name}")
     yield from sorted(set(found))

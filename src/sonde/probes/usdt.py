@@ -8,17 +8,20 @@ from .binaries import distinct_files, find_binaries, mapped_files
 from .context import regs_context
 from .grammar import wrong_count
 from .model import Context, Pattern, Probe
-from .uprobe import open_binary
+from .uprobe import read_binary
 from .wildcard import has_wildcard, make_matcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
 
     from ..debuginfo.elf import Elf
     from ..debuginfo.usdt import UsdtNote
     from ..spec.target import Target
     from .scope import Scope
+
+    T = TypeVar("T")
 
 
 def parse(kind: str, args: tuple[str, ...], scope: Scope) -> Pattern:
@@ -42,40 +45,45 @@ def parse(kind: str, args: tuple[str, ...], scope: Scope) -> Pattern:
 
 def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     """One probe for each location; those of one name stand together and count from 0 in `spec.cookie`."""
+    paths = distinct_files(_paths(pattern, scope))
+    return [probe for path in paths for probe in _read(pattern, path, scope, lambda e: _expand_in(pattern, e, scope))]
+
+
+def _expand_in(pattern: Pattern, elf: Elf, scope: Scope) -> list[Probe]:
     from ..debuginfo.usdt import parse_args
 
     probes = []
-    for path, elf, notes in _match(pattern, distinct_files(_paths(pattern, scope)), scope):
-        number: dict[str, int] = {}
-        for note in notes:
-            name = f"usdt:{path}:{note.provider}:{note.name}"
-            number[name] = number.get(name, -1) + 1
-            spec = ProbeSpec(
-                name,
-                "usdt",
-                "",
-                category=note.provider,
-                event=note.name,
-                path=path,
-                offset=note.offset,
-                semaphore_offset=note.semaphore_offset,
-                pid=scope.pid,
-                cookie=number[name],
-            )
-            probes.append(Probe("usdt", name, spec, "kprobe", usdt_args=parse_args(note, elf)))
+    number: dict[str, int] = {}
+    for note in _match(pattern, elf):
+        name = f"usdt:{elf.path}:{note.provider}:{note.name}"
+        number[name] = number.get(name, -1) + 1
+        spec = ProbeSpec(
+            name,
+            "usdt",
+            "",
+            category=note.provider,
+            event=note.name,
+            path=elf.path,
+            offset=note.offset,
+            semaphore_offset=note.semaphore_offset,
+            pid=scope.pid,
+            cookie=number[name],
+        )
+        probes.append(Probe("usdt", name, spec, "kprobe", usdt_args=parse_args(note, elf)))
     return probes
 
 
-def _match(pattern: Pattern, paths: list[str], scope: Scope) -> Iterator[tuple[str, Elf, list[UsdtNote]]]:
-    """Yield each file that has matching probes, with them, sorted by provider and name."""
+def _match(pattern: Pattern, elf: Elf) -> list[UsdtNote]:
+    """Return the matching locations in a file, sorted by provider and name."""
+    from ..debuginfo.usdt import read_notes
+
     in_provider, wanted = make_matcher(pattern.category or "*"), make_matcher(pattern.event)
-    for path in paths:
-        elf = open_binary(path, scope, strict=bool(pattern.path) and not has_wildcard(pattern.path))
-        if elf is None:
-            continue
-        notes = [n for n in _notes(elf) if wanted(n.name) and in_provider(n.provider)]
-        if notes:
-            yield path, elf, sorted(notes, key=lambda note: (note.provider, note.name))
+    notes = [n for n in read_notes(elf) if wanted(n.name) and in_provider(n.provider)]
+    return sorted(notes, key=lambda note: (note.provider, note.name))
+
+
+def _read(pattern: Pattern, path: str, scope: Scope, read: Callable[[Elf], list[T]]) -> list[T]:
+    return read_binary(path, scope, bool(pattern.path) and not has_wildcard(pattern.path), read)
 
 
 def _paths(pattern: Pattern, scope: Scope) -> list[str]:
@@ -83,12 +91,6 @@ def _paths(pattern: Pattern, scope: Scope) -> list[str]:
     if not pattern.path and scope.pid:
         return mapped_files(scope)
     return find_binaries("usdt", pattern.path, scope)
-
-
-def _notes(elf: Elf) -> list[UsdtNote]:
-    from ..debuginfo.usdt import read_notes
-
-    return read_notes(elf)
 
 
 def context_of(probe: Probe, target: Target) -> Context:
@@ -101,20 +103,14 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
     from .close import close_names
 
     everything = Pattern("usdt", "", path=pattern.path, event="*", wild=True)
-    names = {
-        n.name: f"usdt:{path}:{n.provider}:{n.name}"
-        for path, _, notes in _match(everything, _paths(pattern, scope), scope)
-        for n in notes
-    }
-    return [names[name] for name in close_names(pattern.event.strip("*"), names)]
+    full = {name.rpartition(":")[2]: name for name in iter_names(everything, scope)}
+    return [full[name] for name in close_names(pattern.event.strip("*"), full)]
 
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """Each name once, sorted."""
-    yield from sorted(
-        {
-            f"usdt:{path}:{n.provider}:{n.name}"
-            for path, _, notes in _match(pattern, _paths(pattern, scope), scope)
-            for n in notes
-        }
-    )
+    names: set[str] = set()
+    for path in _paths(pattern, scope):
+        found = _read(pattern, path, scope, lambda elf: _match(pattern, elf))
+        names.update(f"usdt:{path}:{note.provider}:{note.name}" for note in found)
+    yield from sorted(names)
