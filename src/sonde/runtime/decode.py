@@ -365,10 +365,15 @@ def _record(layout: Layout, around: Surroundings) -> RawDecoder:
 
 def _aggregate(layout: Layout, around: Surroundings) -> RawDecoder:
     """An aggregation as it lies in one CPU's value: `snapshot` reduces many, here there is one."""
-    from .reduce import reducer
+    from .reduce import reducer, zero_value
 
-    reduce = reducer(layout, around.clocks)
-    return lambda data: reduce([data])
+    reduce, zero = reducer(layout, around.clocks), zero_value(layout)
+
+    def decode(data: bytes) -> Any:
+        value = reduce([data])
+        return zero if value is None else value
+
+    return decode
 
 
 _KINDS: dict[str, Callable[[Layout, Surroundings], RawDecoder]] = {
