@@ -120,7 +120,7 @@ def _visit_comptime(typer: Typer, node: ast.Comptime) -> Type | None:
     return None
 
 
-def visit_block(typer: Typer, node: ast.BlockExpr) -> Type:
+def visit_block(typer: Typer, node: ast.BlockExpr) -> Type | None:
     """`{ statements; value }`; a block without a value has the type none."""
     from .typing_statements import visit_statements
 
@@ -133,9 +133,7 @@ def visit_block(typer: Typer, node: ast.BlockExpr) -> Type:
         if value is not None and not node.statements:
             typer.constant(node, value)
     pop_scope(typer)
-    if node.value is None:
-        return Type(NONE)
-    return found  # type: ignore[return-value]
+    return Type(NONE) if node.value is None else found
 
 
 def visit_if(typer: Typer, node: ast.IfExpr) -> Type | None:

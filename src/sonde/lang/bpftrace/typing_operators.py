@@ -80,8 +80,8 @@ def binary_type(
         found = _numbers(typer, node, op, a, b, _join(left, right))
         common = typer.probe.operands.get(node)
         if common is not None:
-            warn_conversion(typer, sides[0], a, common)
-            warn_conversion(typer, sides[1], b, common)
+            warn_conversion(typer, sides[0], left.ctype, common)
+            warn_conversion(typer, sides[1], right.ctype, common)
         return found
     if isinstance(strip(left.ctype), Pointer) or isinstance(strip(right.ctype), Pointer):
         return _pointers(typer, node, op, left, right, sides)
