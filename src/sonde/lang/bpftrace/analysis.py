@@ -113,6 +113,9 @@ class CallInfo(Record, eq=False):
     skboutput                               "path": str
     strncmp                                 "size"
     pid tid                                 "namespace": "curr_ns" or "init"
+    signal signal_thread                    "signal": number, if it is known
+    pton                                    "packed": bytes
+    config                                  "values": of the record's items
     """
 
     name: str

@@ -214,8 +214,8 @@ def _config(typer: Typer, node: ast.Expr, function: Function) -> Type | None:
     from .config import RECORD_FIELDS
     from .typing_operators import constant_type
 
-    typer.call(node, function)
     values = [getattr(typer.config, name) for name in RECORD_FIELDS]
+    typer.call(node, function, (), values=tuple(values))
     typer.config_values[node] = values
     return Type(RecordType(RECORD_FIELDS, [constant_type(v).ctype for v in values]))
 
