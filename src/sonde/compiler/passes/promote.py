@@ -33,6 +33,8 @@ def _promotable(function: Function) -> dict[Inst, str]:
             for i, a in enumerate(inst.args):
                 if not isinstance(a, Inst) or a not in types:
                     continue
+                if _clears(inst, a):
+                    continue
                 whole = i == 0 and inst.op in ("load", "store") and not inst.offset and not inst.volatile
                 type_ = (inst.type if inst.op == "load" else inst.args[1].type) if whole else ""
                 if not whole or types[a] not in ("", type_):
@@ -44,6 +46,11 @@ def _promotable(function: Function) -> dict[Inst, str]:
                 if isinstance(a, Inst):
                     types.pop(a, None)
     return {slot: type_ for slot, type_ in types.items() if type_}
+
+
+def _clears(inst: Inst, slot: Inst) -> bool:
+    """Tell whether `inst` sets the whole slot to 0, which is a store whatever its type."""
+    return inst.op == "memset" and not (inst.imm or inst.offset) and inst.size == slot.size
 
 
 class _Promotion:
@@ -59,11 +66,13 @@ class _Promotion:
         """Take the loads and stores of the slots out of a block."""
         kept = []
         for inst in block.insts:
-            slot = inst.args[0] if inst.op in ("load", "store") else None
+            slot = inst.args[0] if inst.op in ("load", "store", "memset") else None
             if not isinstance(slot, Inst) or slot not in self.slots:
                 kept.append(inst)
             elif inst.op == "store":
                 self.at_end[slot, block] = inst.args[1]
+            elif inst.op == "memset":
+                self.at_end[slot, block] = Const(0, self.slots[slot])
             else:
                 self.changes[inst] = self.read(slot, block)
         block.insts = kept
