@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...bpf.helpers import HELPERS
-from ..ir import BINARY, COMPARE, Block, Const, Function, Inst, Value
+from ..ir import BINARY, COMPARE, CTX, Block, Const, Function, Inst, Value
 from .graph import dominators, reachable_blocks, substitute
 
 _PURE = BINARY | COMPARE | frozenset(["zext", "sext", "trunc", "cast", "neg", "bswap", "ptradd", "core", "map_value",
@@ -40,7 +40,10 @@ def _key(inst: Inst) -> object | None:
     if inst.op == "call":
         if not HELPERS[inst.symbol].constant:
             return None
+    elif inst.op == "load":
+        if inst.args[0].type != CTX or inst.volatile:
+            return None  # programs do not write to their context: what it holds stays
     elif inst.op not in _PURE:
         return None
     arguments = tuple(("const", a.imm, a.type) if isinstance(a, Const) else id(a) for a in inst.args)
-    return (inst.op, inst.type, inst.symbol, inst.imm, inst.low, inst.core, arguments)
+    return (inst.op, inst.type, inst.symbol, inst.imm, inst.low, inst.offset, inst.core, arguments)
