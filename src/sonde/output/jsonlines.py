@@ -5,13 +5,8 @@ Written by hand: the standard `json` costs start-up time, and the spacing is par
 
 from __future__ import annotations
 
-from .effects import read_file, run_command
-from .file import NOTICE, Sink, open_sink, tell
-from .histogram import rows
-from .order import ordered
-from .printf import compile_segments, encode, line_format
-from .series import intervals, start_text
-from .text import cat_failure, joined, reason_of
+from .printer import StreamPrinter, joined, reason_of
+from .printf import encode, line_format
 from .timetext import format_now
 from .values import divide, key_text, value_text
 
@@ -23,21 +18,10 @@ if TYPE_CHECKING:
     from ..spec.engine import Entry, LineFormat, Row, Snapshot
     from ..spec.layout import Layout
     from ..spec.object import EventSpec
-    from .printf import Formatter
 
 
-class JsonPrinter:
-    """Follows spec.engine.Printer. `quiet` and `notify` are those of TextPrinter."""
-
-    def __init__(
-        self, sink: Sink | None = None, *, quiet: bool = False, notify: bool = False, error_fd: int = 2
-    ) -> None:
-        self.sink = sink or open_sink()
-        self.quiet = quiet
-        self.lost_events = 0
-        self._notify = notify
-        self._error_fd = error_fd
-        self._formats: dict[int, Formatter] = {}
+class JsonPrinter(StreamPrinter):
+    """Follows spec.engine.Printer."""
 
     def line_format(self, event: EventSpec) -> LineFormat | None:
         """Return how to print a printf row in one step, or None (see LineFormat)."""
@@ -50,9 +34,7 @@ class JsonPrinter:
         """All probes are in place."""
         if not self.quiet:
             self._emit("attached_probes", f'"count": {count}, "data": {{"probes": {count}}}')
-        if self._notify:
-            self.sink.write(NOTICE)
-            self.sink.sync()
+        super().attached(count)
 
     def row(self, row: Row) -> None:
         """Write one event."""
@@ -60,6 +42,8 @@ class JsonPrinter:
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Write a map, or the value of one entry."""
+        from .order import ordered
+
         view, entries = snapshot.view, ordered(snapshot)
         kind, layout = _MAP_TYPES.get(view.value.kind, "map"), view.value
         if snapshot.single:
@@ -74,42 +58,11 @@ class JsonPrinter:
 
     def lost(self, count: int) -> None:
         """Tell that events found no room."""
-        self.lost_events += count
+        super().lost(count)
         self._emit("lost_events", f'"count": {count}, "data": {{"events": {count}}}')
 
-    def ending(self) -> None:
-        """All probes are out: nothing to show for it."""
-
-    def message(self, severity: str, text: str) -> None:
-        """Print a warning or an error of the session to stderr."""
-        self._say(f"{severity}: {text}")
-
-    def flush(self) -> None:
-        """Write what waits, as the buffering wants it."""
-        self.sink.flush()
-
-    def close(self) -> None:
-        """Write what waits, close the file, and repeat how much was lost."""
-        self.sink.close()
-        if self.lost_events:
-            self._say(f"WARNING: Total lost event count: {self.lost_events}")
-            self.lost_events = 0
-
     def _emit(self, kind: str, members: str) -> None:
-        self.sink.write(encode(f'{{"type": "{kind}", {members}}}\n'))
-
-    def _say(self, text: str) -> None:
-        self.sink.flush()
-        tell(self._error_fd, text)
-
-    def format(self, row: Row) -> bytes:
-        """Return the text of a row that has a format string."""
-        event = row.event
-        formatter = self._formats.get(event.ident)
-        if formatter is None:
-            formatter = compile_segments(event.get_param("segments", ()), [f.layout for f in event.fields])
-            self._formats[event.ident] = formatter
-        return formatter(row.values)
+        self.write(encode(f'{{"type": "{kind}", {members}}}\n'))
 
     def _emit_text(self, kind: str, text: bytes) -> None:
         self._emit(kind, f'"data": {quote(text.decode("utf-8", "surrogateescape"))}')
@@ -129,19 +82,15 @@ class JsonPrinter:
         self._emit("join", f'"data": {quote(joined(row))}')
 
     def _print_cat(self, row: Row) -> None:
-        path = self.format(row)
-        data, failure = read_file(path, row.event.get_param("max_bytes", 0))
-        if failure:
-            self._say(cat_failure(path, failure))
-        else:
+        data = self.cat(row)
+        if data is not None:
             self._emit_text("cat", data)
 
     def _print_system(self, row: Row) -> None:
-        self.sink.sync()
-        data, code = run_command(self.format(row))
+        data, code = self.run_system(row)
         self._emit_text("syscall", data)
         if code:
-            self._say(f"ERROR: command exited with code {code}")
+            self.say(f"ERROR: command exited with code {code}")
 
     def _print_report(self, row: Row) -> None:
         message = self.format(row).decode("utf-8", "surrogateescape")
@@ -155,11 +104,6 @@ class JsonPrinter:
 
     def _print_runtime_error(self, row: Row) -> None:
         self._emit("runtime_error", f'"msg": {quote(row.event.get_param("message", ""))}{_place(row)}')
-
-    def _print_packet(self, row: Row) -> None:
-        from .pcap import append_packet
-
-        append_packet(row)
 
 
 def _place(row: Row) -> str:
@@ -255,6 +199,8 @@ def _stats(value: Any, layout: Layout) -> str:
 
 def _histogram(value: Any, layout: Layout) -> str:
     """Ranges with both ends included; an open end is left out."""
+    from .histogram import rows
+
     items = []
     for row in rows(value):
         low = "" if row.low is None else f'"min": {json_number(row.low)}, '
@@ -264,6 +210,8 @@ def _histogram(value: Any, layout: Layout) -> str:
 
 
 def _series(value: Any, layout: Layout) -> str:
+    from .series import intervals, start_text
+
     points = [(start, number) for start, number in intervals(value) if number is not None]
     items = [f'{{"interval_start":"{start_text(start)}","value":{json_number(number)}}}' for start, number in points]
     return f"[{','.join(items)}]"
@@ -293,5 +241,5 @@ _ROWS: dict[str, Callable[[JsonPrinter, Row], None]] = {
     "debugf": JsonPrinter._print_report,
     "helper_error": JsonPrinter._print_helper_error,
     "runtime_error": JsonPrinter._print_runtime_error,
-    "skboutput": JsonPrinter._print_packet,
+    "skboutput": JsonPrinter.append_packet,
 }
