@@ -51,7 +51,7 @@ class Layouts:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.stack_maps: dict[int, str] = {}  # limit -> map: the stacks that some layout refers to
+        self.stack_maps: dict[tuple[int, str], str] = {}  # (limit, mode) -> map: of the stacks that some layout has
         self._known: dict[int, tuple[CType, Layout]] = {}
 
     def of(self, ctype: CType) -> Layout:
@@ -64,9 +64,10 @@ class Layouts:
         self._known[id(ctype)] = (ctype, layout)  # with the type, so that its id is not used again
         return layout
 
-    def stack_map(self, limit: int) -> str:
+    def stack_map(self, limit: int, mode: str) -> str:
         """Return the name of the map that holds stacks of up to `limit` frames."""
-        return self.stack_maps.setdefault(limit, f"stacks_{limit}")
+        kind = "build_id" if mode == "build_id" else ""
+        return self.stack_maps.setdefault((limit, kind), f"stacks_{limit}{kind}")
 
     def fields_of(self, ctype: Tuple) -> tuple[LayoutField, ...]:
         """Return the fields of a tuple or record."""
@@ -153,7 +154,7 @@ def _string(layouts: Layouts, ctype: Str) -> Layout:
 
 def _kstack(layouts: Layouts, ctype: KStack | UStack) -> Layout:
     kind = "kstack" if isinstance(ctype, KStack) else "ustack"
-    params = (("hashed", True), ("limit", ctype.limit), ("map", layouts.stack_map(ctype.limit)), ("mode", ctype.mode))
+    params = (("hashed", True), ("limit", ctype.limit), ("map", layouts.stack_map(ctype.limit, ctype.mode)), ("mode", ctype.mode))
     return Layout(kind, ctype.size, params=params)
 
 

@@ -59,7 +59,7 @@ def lower(analysis: Analysis, target: Target, config: Config, options: Options) 
     """Lower a typed program. Raises FeatureError for what the target cannot do."""
     unit = Unit(analysis, target, config, options)
     probes: list[ProbeSpec] = []
-    for number, probe in enumerate(analysis.probes):
+    for number, probe in enumerate(part for whole in analysis.probes for part in _parts(whole)):
         name = _program_name(probe, number)
         _lower_probe(unit, probe, name)
         probes += (replace(p.spec, program=name, span=probe.node.span) for p in probe.probes)
@@ -75,6 +75,13 @@ def lower(analysis: Analysis, target: Target, config: Config, options: Options) 
         LOST if unit.events or unit.failures else "",
         unit.start_offset,
     )
+
+
+def _parts(probe: AnalysedProbe) -> list[AnalysedProbe]:
+    """Probes that cannot share a program after all: uaddr() reckons from the very place of the probe."""
+    if len(probe.probes) == 1 or all(info.name != "uaddr" for info in probe.calls.values()):
+        return [probe]
+    return [replace(probe, probes=(each,)) for each in probe.probes]
 
 
 def _program_name(probe: AnalysedProbe, number: int) -> str:

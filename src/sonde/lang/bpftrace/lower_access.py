@@ -13,7 +13,7 @@ from . import ast
 from .layouts import bit_field_place
 from .lower_expr import evaluate, scale
 from .lower_values import Memory, Scalar, is_scalar
-from .stype import RecordType, Tuple
+from .stype import RecordType, Str, Tuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def _field(f: Frame, node: ast.FieldAccess) -> Operand:
         return _record_field(f, node, info)
     base_type = f.ctype(node.operand)
     if f.space(node.operand) == "ctx" and base_type is f.probe.context.args and node.operand not in f.overrides:
+        return argument(f, node, info)
+    if info.struct is f.probe.context.args and f.probe.context.kind == "iter":
         return argument(f, node, info)
     base = evaluate(f, node.operand)
     memory = struct_memory(f, base, node.operand)
@@ -87,6 +89,10 @@ def member(f: Frame, base: Memory, info: FieldInfo) -> Operand:
         offset, bit_width = base.offset + start, last.width_bits
     elif base.space in ("kernel", "btf", "user") and info.struct.type_id:
         pointer, offset = _relocated(f, base, info.struct, field)
+    if (
+        isinstance(ctype, Str) and base.space == ""
+    ):  # a copy of a struct: its strings may hold anything behind their end
+        return Memory(f.raw_address(base.part(offset - base.offset, ctype)), 0, ctype, "kernel")
     leads = _leads(ctype, base)
     return Memory(pointer, offset, ctype, base.space, leads=leads, bit_offset=bit_offset, bit_width=bit_width)
 
@@ -121,6 +127,10 @@ def _is_trusted(ctype: Pointer) -> bool:
 
 def _record_field(f: Frame, node: ast.Node, info: FieldInfo) -> Operand:
     operand = node.operand  # type: ignore[attr-defined]
+    pair = f.pairs.get(f.probe.variables[operand]) if isinstance(operand, ast.Variable) and f.pairs else None
+    if pair is not None:
+        part = pair[info.index]
+        return f.load(part) if is_scalar(part.ctype) else part
     base = evaluate(f, operand)
     assert isinstance(base, Memory) and isinstance(base.ctype, Tuple)
     ctype = base.ctype
@@ -146,9 +156,17 @@ def argument(f: Frame, node: ast.FieldAccess, info: FieldInfo) -> Operand:
         return _tracing_argument(f, field.offset, ctype, f.type(node).space)
     place = Memory(f.ctx, field.offset, ctype, "ctx")
     if isinstance(ctype, Pointer) and kind == "iter":
-        return Scalar(f.b.load(BTF, f.ctx, field.offset), ctype, "btf")
+        return iterated(f, field.offset, ctype)
     place.leads = f.type(node).space if isinstance(ctype, Pointer) else ""
     return f.load(place) if is_scalar(ctype) else place
+
+
+def iterated(f: Frame, offset: int, ctype: CType) -> Scalar:
+    """A pointer in the context of an iterator. The program has checked it at its start; the verifier knows that of the
+    very register only.
+    """
+    pointer = f.recall(("iterated", offset))
+    return Scalar(pointer if pointer is not None else f.b.load(BTF, f.ctx, offset), ctype, "btf")
 
 
 def _tracepoint_field(f: Frame, node: ast.FieldAccess, info: FieldInfo, ctype: CType) -> Operand:

@@ -229,13 +229,6 @@ def _function_address(f: Frame) -> Value:
     return address
 
 
-def _probe(f: Frame, node: ast.Node, info: Any) -> Operand:
-    """The name of the probe that fired, of several that share this program."""
-    from .lower_probes import probe_name
-
-    return probe_name(f, node)
-
-
 CALLS: dict[str, Callable[..., Any]] = {
     "arg": _argument,
     "args": _args,
@@ -253,7 +246,6 @@ CALLS: dict[str, Callable[..., Any]] = {
     "nsecs": _nsecs,
     "numaid": _helper("get_numa_node_id"),
     "pid": _pid,
-    "probe": _probe,
     "rand": _helper("get_prandom_u32"),
     "retval": _retval,
     "sarg": _stack_argument,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ...compiler.ir import I32, I64, MEM, Const
 from ...debuginfo.ctype import INT32, INT64, UINT64, sizeof, strip
 from ...spec.layout import Layout
+from ..source import diagnose
 from . import ast
 from .lower_expr import evaluate, in_memory, store
 from .lower_unit import EVENTS, LOST
@@ -68,8 +69,7 @@ def make_field(f: Frame, name: str, node: ast.Node, late: bool = True) -> Field:
     """The field for one expression. `late`: it may be evaluated while the record is being filled."""
     constant = f.constants.get(node)
     if isinstance(constant, str):
-        index = f.unit.intern(constant)
-        return Field(name, Layout("text", 4), 4, 4, lambda record, at: f.b.store(record, Const(index, I32), at))
+        return make_text(f, name, constant)
     ctype = _plain(f.ctype(node))
     layout, size, align = shape(f, ctype)
     place_type: CType = Str(size) if isinstance(ctype, Str) else ctype
@@ -80,6 +80,12 @@ def make_field(f: Frame, name: str, node: ast.Node, late: bool = True) -> Field:
         return Field(name, layout, size, align, lambda r, at: f.store(Memory(r, at, ctype), value))
     memory = in_memory(f, node)
     return Field(name, layout, size, align, lambda r, at: f.put(memory, Memory(r, at, place_type), False))
+
+
+def make_text(f: Frame, name: str, text: str) -> Field:
+    """The field for a constant string: its number in the object's table."""
+    index = f.unit.intern(text)
+    return Field(name, Layout("text", 4), 4, 4, lambda record, at: f.b.store(record, Const(index, I32), at))
 
 
 def number_field(name: str, f: Frame, value: Value, ctype: CType) -> Field:
@@ -223,7 +229,7 @@ def _join(f: Frame, node: ast.Call, info: Any) -> Operand:
 
 def emit_runtime_error(f: Frame, message: str, span: Span) -> None:
     """Report something that the program has mended itself."""
-    send(f, "runtime_error", (), span, message=message)
+    send(f, "runtime_error", (), span, message=message, excerpt=_excerpt(span))
 
 
 def emit_helper_error(f: Frame, helper: str, code: Value, span: Span) -> None:
@@ -233,9 +239,22 @@ def emit_helper_error(f: Frame, helper: str, code: Value, span: Span) -> None:
 
 def emit_failure(f: Frame, helper: str, code: Value, span: Span) -> None:
     """Report a helper's failure."""
-    send(
-        f, "helper_error", [number_field("code", f, f.resize(code, INT64, I32), INT32)], span, helper=helper, message=""
-    )
+    field = number_field("code", f, f.resize(code, INT64, I32), INT32)
+    send(f, "helper_error", [field], span, helper=helper, message=MESSAGES.get(helper, ""), excerpt=_excerpt(span))
+
+
+# What a failure of these helpers means; for others the text of the errno will do.
+MESSAGES = {
+    "map_lookup_elem": "Can't lookup map element because it does not exist.",
+    "map_delete_elem": "Can't delete map element because it does not exist.",
+    "map_update_elem": "Map full; can't update element. Try increasing max_map_keys config or manually setting the max "
+    "entries in a map declaration e.g. `let @a = hash(5000)`",
+}
+
+
+def _excerpt(span: Span) -> str:
+    """The lines of the script that a span is on."""
+    return diagnose(span, "").excerpt
 
 
 CALLS: dict[str, Callable[..., Operand]] = {

@@ -568,8 +568,7 @@ def _cast_to_number(f: Frame, node: ast.Cast, operand: Operand, target: CType) -
             return Scalar(f.raw_address(operand), target, operand.space)
         if is_bool(target):
             return Scalar(truth(f, node.operand), target)
-        operand = f.load(Memory(operand.pointer, operand.offset, target, operand.space))
-        return operand
+        return f.load(Memory(operand.pointer, operand.offset, target, operand.space))
     scalar = f.scalar(operand)
     if is_bool(target):
         value = scalar.value

@@ -32,7 +32,7 @@ class Frame:
     """Lowers into one function. The tables of the probe are at hand as attributes."""
 
     __slots__ = (
-        "b", "calls", "constants", "ctx", "expected", "fields", "finish", "known", "loops", "operands", "overrides", "probe", "type_of",
+        "b", "calls", "constants", "ctx", "expected", "fields", "finish", "known", "loops", "operands", "overrides", "pairs", "probe", "type_of",
         "unit", "variables",
     )  # fmt: skip
 
@@ -48,6 +48,7 @@ class Frame:
         self.operands = probe.operands
         self.variables: dict[VariableInfo, Memory] = {}
         self.overrides: dict[Node, Operand] = {}  # expressions that were evaluated already
+        self.pairs: dict[VariableInfo, tuple[Memory, Memory]] = {}  # loop variables over maps: key and value
         self.loops: list[Loop] = []
         self.known: list[dict[Any, Any]] = [{}]  # facts that hold in the current block, by scope
         self.expected: dict[Block, dict[Any, Any]] = {}

@@ -203,5 +203,135 @@ def _strncmp(f: Frame, node: ast.Call, info: Any) -> Operand:
     return Scalar(done.params[0], f.ctype(node))
 
 
-WRITERS: dict[str, Callable[..., None]] = {"str": _write_str, "buf": _write_buf, "path": _write_path}
-CALLS: dict[str, Callable[..., Any]] = {"strlen": _strlen, "strncmp": _strncmp}
+def _memcmp(f: Frame, node: ast.Call, info: Any) -> Operand:
+    """-1, 0 or 1, as the first n bytes of one are below, equal to or above those of the other."""
+    limit = f.constants.get(info.args[2])
+    size = int(limit) if limit is not None else f.unit.config.max_strlen
+    size = min(size, f.unit.config.max_strlen)
+    left, right = bytes_of(f, info.args[0], size), bytes_of(f, info.args[1], size)
+    b = f.b
+    below, above, done = b.new_block("below"), b.new_block("above"), b.new_block("order", [I32])
+    count = Const(size) if limit is not None else at_most(f, wide(f, info.args[2]), size)
+    loop, more = b.new_block("bytes", [I64]), b.new_block("more")
+    differ, next_ = b.new_block("differ"), b.new_block("next")
+    b.jump(loop, Const(0))
+    b.at(loop)
+    at = loop.params[0]
+    b.branch(b.binary("ult", at, count), more, done, [], [Const(0, I32)])
+    b.at(more)
+    one, other = (b.load(I8, b.ptradd(x.pointer, at), x.offset) for x in (left, right))
+    b.branch(b.binary("eq", one, other), next_, differ)
+    b.at(next_)
+    b.jump(loop, b.binary("add", at, 1))
+    b.at(differ)
+    b.branch(b.binary("ult", one, other), below, above)
+    b.at(below)
+    b.jump(done, Const(-1, I32))
+    b.at(above)
+    b.jump(done, Const(1, I32))
+    b.at(done)
+    return Scalar(done.params[0], f.ctype(node))
+
+
+def bytes_of(f: Frame, node: ast.Node, size: int) -> Memory:
+    """The first `size` bytes of what an expression is or leads to, in own memory; zeros behind its end."""
+    operand = evaluate(f, node)
+    if isinstance(operand, Text):
+        place = Memory(f.b.alloca(max(size, 1), 8, "bytes"), 0, Str(max(size, 1)))
+        f.put_bytes(operand.data.ljust(size, b"\0")[:size], place)
+        return place
+    if isinstance(operand, Memory) and not is_scalar(operand.ctype):
+        have = sizeof(operand.ctype)
+        if operand.space == "" and have >= size:
+            return operand
+    else:
+        scalar = f.scalar(operand)
+        space = scalar.space or f.space(node) or "any"
+        have = size
+        operand = Memory(f.wide(scalar), 0, Str(size), "kernel" if space == "own" else space)
+    place = Memory(f.b.alloca(max(size, 1), 8, "bytes"), 0, Str(max(size, 1)))
+    f.copy(place, operand, min(have, size))
+    f.clear(place.pointer, size - have, have)
+    return place
+
+
+def _write_concat(f: Frame, node: ast.Call, info: Any, place: Memory, pad: bool) -> None:
+    """`str_concat(a, b)`: the second string is read to where the first one ended."""
+    b = f.b
+    limit = info.params["size"]
+    whole = b.alloca(2 * limit, 8, "both")
+    f.clear(whole, limit)
+    first, space, size = string_address(f, info.args[0])
+    count = f.read_string(whole, min(size or limit, limit), first, space)
+    second, space, size = string_address(f, info.args[1])
+    less, joined = b.new_block("first"), b.new_block("joined", [I64])
+    b.branch(b.binary("sgt", count, 0), less, joined, [], [Const(0)])
+    b.at(less)
+    b.jump(joined, b.binary("sub", count, 1))
+    b.at(joined)
+    end = at_most(f, joined.params[0], limit - 1)
+    f.read_string(b.ptradd(whole, end), min(size or limit, limit), second, space)
+    f.copy(place, Memory(whole, 0, Str(limit)), min(limit, sizeof(place.ctype)))
+    if pad:
+        f.clear(place.pointer, sizeof(place.ctype) - limit, place.offset + limit)
+
+
+def _strcap(f: Frame, node: ast.Call, info: Any) -> Operand:
+    return Scalar(Const(f.unit.config.max_strlen), f.ctype(node))
+
+
+def _strcontains(f: Frame, node: ast.Call, info: Any) -> Operand:
+    from .lower_search import find
+
+    place = find(f, info.args[0], info.args[1])
+    return Scalar(f.b.binary("sge", place, 0), f.ctype(node))
+
+
+def _strstr(f: Frame, node: ast.Call, info: Any) -> Operand:
+    from .lower_search import find
+
+    return Scalar(f.b.convert("trunc", find(f, info.args[0], info.args[1]), I32), f.ctype(node))
+
+
+JOIN_PARTS, JOIN_BYTES = 16, 1024  # as many as bpftrace takes
+
+
+def join(f: Frame, node: ast.Call, info: Any) -> None:
+    """`join(argv)`: the strings that an array of pointers leads to, up to the first null."""
+    from .lower_events import Field, make_text, send
+    from .lower_values import Scalar as Number
+
+    pointer = f.scalar(evaluate(f, info.args[0]))
+    assert isinstance(pointer, Number)
+    space = pointer.space or f.space(info.args[0]) or "any"
+    base = f.wide(pointer)
+    slot = f.b.alloca(8, 8, "part")
+    layout = f.unit.layouts.of(Str(JOIN_BYTES))
+
+    def write_part(index: int, record: Value, at: int) -> None:
+        target = f.b.ptradd(record, at)
+        f.b.store(target, Const(0, I8))
+        f.read_into(slot, Memory(base, 8 * index, Int("long", 8, True), space), 8)
+        f.read_string(target, JOIN_BYTES, f.b.load(I64, slot), space)
+
+    fields = [
+        Field(str(i), layout, JOIN_BYTES, 8, lambda record, at, i=i: write_part(i, record, at))
+        for i in range(JOIN_PARTS)
+    ]
+    send(f, "join", [*fields, make_text(f, "separator", info.params["separator"])])
+
+
+WRITERS: dict[str, Callable[..., None]] = {
+    "buf": _write_buf,
+    "path": _write_path,
+    "str": _write_str,
+    "str_concat": _write_concat,
+}
+CALLS: dict[str, Callable[..., Any]] = {
+    "memcmp": _memcmp,
+    "strcap": _strcap,
+    "strcontains": _strcontains,
+    "strlen": _strlen,
+    "strncmp": _strncmp,
+    "strstr": _strstr,
+}

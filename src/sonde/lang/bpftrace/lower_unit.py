@@ -227,10 +227,10 @@ class Unit:
             module.add_map(MapSpec(GLOBALS, "array", 4, self._globals_bytes + 7 & ~7, 1))
         if self._percpu_bytes:
             module.add_map(MapSpec(PERCPU, "percpu_array", 4, self._percpu_bytes, 1))
-        for limit, name in self.layouts.stack_maps.items():
+        for (limit, mode), name in self.layouts.stack_maps.items():
             from .lower_stacks import stack_map
 
-            module.add_map(stack_map(self, name, limit))
+            module.add_map(stack_map(self, name, limit, mode))
         if self.events:
             module.add_map(MapSpec(EVENTS, "ringbuf", 0, 0, ringbuf_bytes(self.target, self.config)))
         if self.events or self.failures:
