@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..bpf import isa
 from ..bpf.isa import Insn
 from ..spec.object import LineInfo, Reloc
-from .mcode import MBlock, Op
+from .machine import MBlock, Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
