@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import time
 
-_CLOCK_IDS = {"monotonic": time.CLOCK_MONOTONIC, "boot": time.CLOCK_BOOTTIME, "tai": 11, "sw_tai": 11}
+_CLOCK_TAI = 11
+_CLOCK_IDS = {
+    "monotonic": time.CLOCK_MONOTONIC,
+    "boot": time.CLOCK_BOOTTIME,
+    "tai": _CLOCK_TAI,
+    "sw_tai": _CLOCK_TAI,
+}
+_SECOND_NS = 1_000_000_000
 
 
 class Clocks:
@@ -18,7 +25,11 @@ class Clocks:
     def offset_ns(self, clock: str) -> int:
         """Return wall clock minus `clock` ("monotonic", "boot", "tai", "real") in ns; unknown names count as boot."""
         if clock not in self._offsets:
-            self._offsets[clock] = _measure_ns(_CLOCK_IDS.get(clock, time.CLOCK_BOOTTIME))
+            clock_id = _CLOCK_IDS.get(clock, time.CLOCK_BOOTTIME)
+            offset = _measure_ns(clock_id)
+            if clock_id == _CLOCK_TAI:  # leap seconds: a whole number of them
+                offset = round(offset / _SECOND_NS) * _SECOND_NS
+            self._offsets[clock] = offset
         return self._offsets[clock]
 
 

@@ -83,3 +83,7 @@ def test_clocks(clock: str, clock_id: int) -> None:
     assert abs(shown - before) < 1_000_000_000
     assert clocks.offset_ns(clock) == clocks.offset_ns(clock)
     assert clocks.offset_ns("real") == 0
+
+
+def test_tai_differs_by_whole_seconds() -> None:
+    assert Clocks().offset_ns("tai") % 1_000_000_000 == 0
