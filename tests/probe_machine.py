@@ -25,7 +25,15 @@ print fmt: "%s", REC->comm
 """
 
 EVENTS = [("sched", "sched_switch"), ("sched", "sched_wakeup"), ("fib6", "fib6_lookup"), ("fib", "fib_lookup")]
-FUNCTIONS = ["vfs_read", "vfs_readv", "vfs_write", "tcp_connect [tcp_mod]", "refused", "vfs_read.part.0"]
+FUNCTIONS = [
+    "vfs_read",
+    "vfs_readv",
+    "vfs_write",
+    "tcp_connect [tcp_mod]",
+    "refused",
+    "vfs_read.part.0",
+    "rcu_nocb_vfs_",
+]
 
 
 def make_btf() -> Btf:
