@@ -23,11 +23,16 @@ def stack_text(stack: Stack, indent: str = INDENT) -> str:
 def symbol_text(symbol: Symbol) -> str:
     """Return the name of an address without the offset in it, or the address."""
     frame = symbol.frame()
-    return frame.symbol or f"0x{symbol.addr:x}"
+    return frame.symbol or address_text(symbol.addr)
+
+
+def address_text(addr: int) -> str:
+    """Return a nameless address: hexadecimal, but "0" for none."""
+    return f"{addr:#x}" if addr else "0"
 
 
 def _frame_plain(frame: Frame, space: str) -> str:
-    return f"{frame.symbol}+{frame.offset}" if frame.symbol else f"0x{frame.pc:x}"
+    return f"{frame.symbol}+{frame.offset}" if frame.symbol else address_text(frame.pc)
 
 
 def _frame_perf(frame: Frame, space: str) -> str:

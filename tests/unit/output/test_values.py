@@ -87,6 +87,7 @@ PAIR = tuple_of(S8, STR)
             '{"x": 0, "c": "", "p": 0, "in": {"q": 0}}',
         ),
         (Symbol("kernel", 0x1000, 0, Names()), Layout("ksym", 8), "schedule", '"schedule"'),
+        (Symbol("kernel", 0, 0, Names()), Layout("ksym", 8), "0", '"0"'),
         (Symbol("user", 0x55, 7, Names()), Layout("usym", 16), "0x55", '"0x55"'),
         (Timestamp(0, "real", "%S.%f"), Layout("timestamp", 8), "00.000000", '"00.000000"'),
         (
