@@ -93,9 +93,9 @@ class Machine:
         if not lines:
             lines = self._read_kallsyms()
         blacklist = _read_lines(f"{self.sys}/kernel/debug/kprobes/blacklist")  # "0xstart-0xend\tname"
-        refused = {line.rpartition("\t")[2] for line in blacklist}
+        refused = _UNSAFE_IN_BULK | {line.rpartition("\t")[2] for line in blacklist}
         pairs = [_split_module(line) if "[" in line else (line, "") for line in lines]
-        return [pair for pair in pairs if pair[0] not in refused and not pair[0].startswith(_UNSAFE_IN_BULK)]
+        return [pair for pair in pairs if pair[0] not in refused and not pair[0].startswith(_UNSAFE_PREFIXES)]
 
     def _read_kallsyms(self) -> list[str]:
         """Lines "name" or "name\t[module]" of the code in kallsyms, but for what is no entry of a function."""
@@ -178,7 +178,8 @@ class Scope:
 
 # Traced together with thousands of others, these make the kernel recurse or stall, as its own self-tests know
 # (tools/testing/selftests/bpf/trace_helpers.c); the last are no functions. Each can still be probed by its name.
-_UNSAFE_IN_BULK = ("rcu_", "arch_cpu_idle", "default_idle", "bpf_dispatcher_xdp_func", "__ftrace_invalid_address__")
+_UNSAFE_IN_BULK = frozenset(["arch_cpu_idle", "default_idle"])
+_UNSAFE_PREFIXES = ("rcu_", "bpf_dispatcher_xdp_func", "__ftrace_invalid_address__")
 
 
 def _read_lines(path: str) -> list[str]:
