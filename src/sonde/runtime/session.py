@@ -384,10 +384,9 @@ class Session:
     def _report_loss(self) -> None:
         """Tell how many more records found no room, and which maps are full, since the last time."""
         self._loss_check_at = 0.0
-        if not self.spec.lost:
-            return
-        values = self._loaded.maps[self.spec.lost].lookup(FIRST) or []
+        values = self._loaded.maps[self.spec.lost].lookup(FIRST) or [] if self.spec.lost else []
         lost = sum(int.from_bytes(value[:8], "little") for value in values)
+        lost += getattr(self._reader, "lost", 0)  # perf buffers count on the kernel's side
         if lost > self._lost_seen:
             self.printer.lost(lost - self._lost_seen)
             self._lost_seen = lost
