@@ -154,7 +154,12 @@ def _string(layouts: Layouts, ctype: Str) -> Layout:
 
 def _kstack(layouts: Layouts, ctype: KStack | UStack) -> Layout:
     kind = "kstack" if isinstance(ctype, KStack) else "ustack"
-    params = (("hashed", True), ("limit", ctype.limit), ("map", layouts.stack_map(ctype.limit, ctype.mode)), ("mode", ctype.mode))
+    params = (
+        ("hashed", True),
+        ("limit", ctype.limit),
+        ("map", layouts.stack_map(ctype.limit, ctype.mode)),
+        ("mode", ctype.mode),
+    )
     return Layout(kind, ctype.size, params=params)
 
 

@@ -193,7 +193,7 @@ def arithmetic(f: Frame, op: str, left: Scalar, right: Scalar, ctype: CType, nod
         return f.b.binary(plain, a, b)
     if op == ">>":  # bpftrace shifts zeros in, whatever the sign
         return f.b.binary("lshr", a, b)
-    return divide(f, op, a, b, is_signed(ctype), node)
+    return divide(f, op, a, b, is_signed(left.ctype) and is_signed(right.ctype), node)
 
 
 def divide(f: Frame, op: str, a: Value, b: Value, signed: bool, node: ast.Node) -> Value:

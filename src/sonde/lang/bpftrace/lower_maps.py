@@ -193,10 +193,8 @@ def _read_entry(f: Frame, node: ast.MapAccess, place: MapPlace, leads: str) -> O
         _report_absent(f, node)
         b.jump(done, Const(0, ir_type(ctype)))
     else:
-        nothing = f.temp(ctype, "nothing")
-        f.clear(nothing.pointer, sizeof(ctype))
         _report_absent(f, node)
-        b.jump(done, b.convert("cast", nothing.pointer, MAP))
+        b.jump(done, b.map_value(GLOBALS, f.unit.zeros(sizeof(ctype))))
     b.at(done)
     if is_scalar(ctype):
         return Scalar(done.params[0], ctype, leads)

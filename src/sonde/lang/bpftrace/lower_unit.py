@@ -75,6 +75,7 @@ class Unit:
         self._strings: dict[str, int] = {}
         self._event_idents: dict[tuple[Any, ...], EventSpec] = {}
         self._globals_bytes = 0
+        self._zeros = (0, 0)  # offset, size
         self._percpu_bytes = 0
         for info in sorted(analysis.maps.values(), key=_placing_order):
             self._place(info)
@@ -140,6 +141,12 @@ class Unit:
         """Reserve bytes in the map `globals`; return their offset."""
         self._globals_bytes = -(-self._globals_bytes // align) * align + size
         return self._globals_bytes - size
+
+    def zeros(self, size: int) -> int:
+        """Return the offset in `globals` of so many bytes that nobody writes: the value of what is absent."""
+        if self._zeros[1] < size:
+            self._zeros = (self.global_slot(size), size)
+        return self._zeros[0]
 
     def start_time_offset(self) -> int:
         """Return the offset in `globals` of the time at which the session began."""
