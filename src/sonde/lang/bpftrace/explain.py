@@ -35,16 +35,9 @@ def show_module(module: Module) -> str:
 
 def show_programs(spec: ObjectSpec) -> str:
     """Return the programs as the kernel would print them."""
-    from ...bpf.disasm import disassemble
-    from ...bpf.isa import decode
+    from ...compiler.listing import format_program
 
-    parts = []
-    for program in spec.programs:
-        insns = decode(program.insns)
-        size = len(program.insns) // 8
-        head = f"{program.name}: {program.type}, {size} instructions, {program.stack_bytes} bytes of stack"
-        parts.append(head + "\n" + disassemble(insns))
-    return "\n".join(parts)
+    return "\n".join(format_program(program) for program in spec.programs)
 
 
 def show_plan(spec: ObjectSpec) -> str:
