@@ -147,7 +147,7 @@ def bit_field_place(offset_bits: int, width_bits: int, type_bytes: int, struct_b
 def _string(layouts: Layouts, ctype: Str) -> Layout:
     """Strings that were read up to the limit show that they may have been longer, if nothing less ended them."""
     limit = layouts.config.max_strlen
-    if ctype.size == limit + 1:
+    if limit <= ctype.size <= limit + 1:
         return Layout("string", limit, params=(("trailer", layouts.config.str_trunc_trailer),))
     return Layout("string", ctype.size)
 

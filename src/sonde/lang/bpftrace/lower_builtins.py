@@ -64,12 +64,17 @@ def _gid(f: Frame, node: ast.Node, info: Any) -> Operand:
     return _high(f, node, f.b.call("get_current_uid_gid"))
 
 
-_CLOCKS = {"monotonic": "ktime_get_ns", "boot": "ktime_get_boot_ns", "tai": "ktime_get_tai_ns"}
+_CLOCKS = {
+    "monotonic": "ktime_get_ns",
+    "boot": "ktime_get_boot_ns",
+    "tai": "ktime_get_tai_ns",
+    "sw_tai": "ktime_get_tai_ns",  # bpftrace: a substitute for it that drifts
+}
 
 
 def clock(f: Frame, name: str) -> Value:
     """The time of a clock in ns. Kernels before 5.8 have no clock that counts while the machine sleeps."""
-    helper = _CLOCKS.get(name, "ktime_get_tai_ns")
+    helper = _CLOCKS[name]
     if name == "boot" and not f.unit.have_helper(helper):
         helper = "ktime_get_ns"
     f.unit.need_helper(helper, f"nsecs({name})")
@@ -78,10 +83,6 @@ def clock(f: Frame, name: str) -> Value:
 
 def _nsecs(f: Frame, node: ast.Node, info: Any) -> Operand:
     name = info.params.get("clock", "boot")
-    if name == "sw_tai":
-        now = f.b.call("ktime_get_boot_ns")
-        start = f.b.load(I64, f.b.map_value("globals", f.unit.tai_offset()))
-        return _as(f, node, f.b.binary("add", now, start))
     return _as(f, node, clock(f, name))
 
 

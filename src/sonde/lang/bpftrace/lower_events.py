@@ -105,10 +105,8 @@ def shape(f: Frame, ctype: CType) -> tuple[Layout, int, int]:
     """Layout, bytes and alignment of a field. A string that may be cut gets a byte more, to tell whether it was."""
     layout = f.unit.layouts.of(ctype)
     size = sizeof(ctype)
-    limit = f.unit.config.max_strlen
-    if isinstance(ctype, Str) and size == limit:
-        layout = Layout("string", limit, params=(("trailer", f.unit.config.str_trunc_trailer),))
-        return layout, limit + 1, 1
+    if isinstance(ctype, Str) and size == f.unit.config.max_strlen:
+        return layout, size + 1, 1
     return layout, size, max(min(ctype.align, 8), 1)
 
 

@@ -299,25 +299,30 @@ JOIN_PARTS, JOIN_BYTES = 16, 1024  # as many as bpftrace takes
 def join(f: Frame, node: ast.Call, info: Any) -> None:
     """`join(argv)`: the strings that an array of pointers leads to, up to the first null."""
     from .lower_events import Field, make_text, send
-    from .lower_values import Scalar as Number
 
     pointer = f.scalar(evaluate(f, info.args[0]))
-    assert isinstance(pointer, Number)
     space = pointer.space or f.space(info.args[0]) or "any"
     base = f.wide(pointer)
     slot = f.b.alloca(8, 8, "part")
     layout = f.unit.layouts.of(Str(JOIN_BYTES))
 
-    def write_part(index: int, record: Value, at: int) -> None:
-        target = f.b.ptradd(record, at)
-        f.b.store(target, Const(0, I8))
-        f.read_into(slot, Memory(base, 8 * index, Int("long", 8, True), space), 8)
-        f.read_string(target, JOIN_BYTES, f.b.load(I64, slot), space)
+    def write_parts(record: Value, at: int) -> None:
+        b = f.b
+        done = b.new_block("joined")
+        for index in range(JOIN_PARTS):
+            b.store(record, Const(0, I8), at + index * JOIN_BYTES)
+        for index in range(JOIN_PARTS):
+            f.read_into(slot, Memory(base, 8 * index, Int("long", 8, True), space), 8)
+            address = b.load(I64, slot)
+            there = b.new_block("part")
+            b.branch(b.binary("ne", address, 0), there, done)
+            b.at(there)
+            f.read_string(b.ptradd(record, at + index * JOIN_BYTES), JOIN_BYTES, address, space)
+        b.jump(done)
+        b.at(done)
 
-    fields = [
-        Field(str(i), layout, JOIN_BYTES, 8, lambda record, at, i=i: write_part(i, record, at))
-        for i in range(JOIN_PARTS)
-    ]
+    fields = [Field(str(i), layout, JOIN_BYTES, 8, lambda record, at: None) for i in range(JOIN_PARTS)]
+    fields[0].write = write_parts  # the parts lie one behind the other
     send(f, "join", [*fields, make_text(f, "separator", info.params["separator"])])
 
 
