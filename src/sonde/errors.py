@@ -34,6 +34,11 @@ class Span(Record):
     end_line: int
     end_column: int
 
+    @property
+    def excerpt(self) -> str:
+        """The source lines that the span covers, where it knows its text; "" otherwise."""
+        return ""
+
 
 class Diagnostic(Record):
     """One error or warning about a program text. `excerpt` is the text of the lines of `span`, without the last newline."""

@@ -29,6 +29,7 @@ from sonde.bpf.isa import Insn
 from sonde.errors import AttachError, FeatureError, KernelError, ProbeError, SondeError, TargetError, VerifierError
 from sonde.kernel.engine import KernelEngine
 from sonde.kernel.features import FeatureTable
+from sonde.lang.source import Source
 from sonde.spec.object import LineInfo, MapSpec, ObjectSpec, ProbeSpec, ProgramSpec, Reloc
 
 pytestmark = pytest.mark.kernel
@@ -362,11 +363,10 @@ def test_impossible_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_verifier_points_at_the_line() -> None:
-    from sonde.errors import Span
-
     load = Insn(isa.BPF_LDX | isa.BPF_MEM | isa.BPF_DW, 0, 1, 8)
     bad = Insn(isa.BPF_LDX | isa.BPF_MEM | isa.BPF_DW, 0, 0, 8)
-    lines = (LineInfo(0, Span("x.bt", 1, 1, 1, 2), "a"), LineInfo(1, Span("x.bt", 2, 3, 2, 6), "  foo = 1"))
+    source = Source("x.bt", "a\n  foo = 1")
+    lines = (LineInfo(0, source.span(0, 1)), LineInfo(1, source.span(4, 7)))
     program = ProgramSpec("bad", "tracepoint", isa.encode([load, bad, Insn(isa.EXIT)]), lines=lines)
     with pytest.raises(VerifierError) as caught:
         KernelEngine().load(ObjectSpec((program,)))

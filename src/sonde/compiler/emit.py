@@ -48,7 +48,7 @@ class Code:
         elif op.form == "call":
             self._relocate_call(insn, op)
         if op.span is not None and (not self.lines or self.lines[-1].span is not op.span):
-            self.lines.append(LineInfo(self._pc, op.span, ""))
+            self.lines.append(LineInfo(self._pc, op.span))
         self.insns.append(insn)
         self._pc += insn.slots
 

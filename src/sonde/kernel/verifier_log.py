@@ -82,7 +82,7 @@ def explain(log: str, lines: Sequence[LineInfo]) -> tuple[str, Diagnostic | None
     if found is None:
         return summary, None
     shown = f"instruction {pc}: {text}" if text else f"instruction {pc}"
-    return summary, Diagnostic("ERROR", f"the verifier refused this ({shown})", found.span, found.text)
+    return summary, Diagnostic("ERROR", f"the verifier refused this ({shown})", found.span, found.span.excerpt)
 
 
 def hint_for(summary: str) -> str:

@@ -102,6 +102,11 @@ class Place(Span):
     def __repr__(self) -> str:
         return f"Place({self.file}:{self.line}:{self.column}-{self.end_line}:{self.end_column})"
 
+    @property
+    def excerpt(self) -> str:
+        """The source lines that the place covers, without the last newline."""
+        return "\n".join(self.source.line(n) for n in range(self.line, self.end_line + 1))
+
     def iter_calls(self) -> Iterator[Place]:
         """Yield the places of the macro calls that led here, innermost first."""
         place = self.call

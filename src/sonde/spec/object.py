@@ -64,11 +64,10 @@ class CoreAccess(Record):
 
 
 class LineInfo(Record):
-    """Instruction `pc` and those after it, up to the next entry, come from `span`; `text` is that source line."""
+    """Instruction `pc` and those after it, up to the next entry, come from `span`, which knows its source text."""
 
     pc: int
     span: Span
-    text: str
 
 
 class ProgramSpec(Record):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sonde.errors import Span
 from sonde.kernel.verifier_log import explain, find_failing_pc, find_summary, hint_for
+from sonde.lang.source import Source
 from sonde.spec.object import LineInfo
 
 DEREFERENCE = """0: R1=ctx() R10=fp0
@@ -41,8 +42,9 @@ def test_failing_instruction() -> None:
 
 
 def test_diagnostic_points_at_the_script_line() -> None:
-    here, there = Span("stdin", 1, 1, 1, 4), Span("stdin", 3, 5, 3, 9)
-    lines = (LineInfo(0, here, "a()"), LineInfo(1, there, "x = args->y"), LineInfo(2, here, "b()"))
+    source = Source("stdin", "a()\n\nx = args->y\n")
+    here, there = source.span(0, 3), source.span(9, 13)
+    lines = (LineInfo(0, here), LineInfo(1, there), LineInfo(2, here))
     summary, diagnostic = explain(DEREFERENCE, lines)
     assert summary == "R0 invalid mem access 'scalar'"
     assert diagnostic is not None
@@ -61,7 +63,7 @@ def test_hints() -> None:
 
 @given(st.text(alphabet="0123456789: ()abcinsR=;\n\0", max_size=400))
 def test_any_text_is_taken(log: str) -> None:
-    summary, diagnostic = explain(log, (LineInfo(0, Span("s", 1, 1, 1, 2), "x"),))
+    summary, diagnostic = explain(log, (LineInfo(0, Span("s", 1, 1, 1, 2)),))
     assert "\n" not in summary
     pc, _ = find_failing_pc(log)
     assert pc >= -1

@@ -47,16 +47,17 @@ def _plain_name(name: str) -> str:
 def lower_call(f: Frame, node: ast.Node) -> Operand:
     """Lower a call or a builtin to an operand."""
     info = f.calls[node]
-    f.b.span = node.span
     name = _plain_name(info.name)
     module: Any = _find(name)
     function = module.CALLS.get(name)
+    outer, f.b.span = f.b.span, node.span
     if function is not None:
         result: Operand = function(f, node, info)
-        return result
-    place = f.temp(f.type(node).ctype, name)
-    module.WRITERS[name](f, node, info, place, True)
-    return place
+    else:
+        result = place = f.temp(f.type(node).ctype, name)
+        module.WRITERS[name](f, node, info, place, True)
+    f.b.span = outer
+    return result
 
 
 def write_call(f: Frame, node: ast.Node, place: Memory, pad: bool) -> bool:
@@ -69,6 +70,7 @@ def write_call(f: Frame, node: ast.Node, place: Memory, pad: bool) -> bool:
     writer = getattr(module, "WRITERS", {}).get(name)
     if writer is None or name in module.CALLS:
         return False
-    f.b.span = node.span
+    outer, f.b.span = f.b.span, node.span
     writer(f, node, info, place, pad)
+    f.b.span = outer
     return True
