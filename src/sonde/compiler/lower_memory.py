@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..bpf import isa
 from . import machine as m
-from .ir import CTX, I64, STACK, Const, Inst, bytes_of
+from .ir import CTX, I1, I64, STACK, Const, Inst, bytes_of
 from .lowering import MADE_IN_PLACE, fits, signed
 
 TYPE_CHECKING = False
@@ -64,12 +64,12 @@ def _store(l: Lowering, inst: Inst) -> None:
     p, value = inst.args
     size = bytes_of(value.type)
     if isinstance(value, Const):
-        imm = signed(value.imm, size * 8)
+        imm = signed(value.imm & 1 if value.type == I1 else value.imm, size * 8)
         if fits(imm):
             base, offset = l.near(p, inst.offset)
             l.emit(m.store(size, base, offset, imm=imm))
             return
-    source = l.register(value)
+    source = l.clean(value, sign=False) if value.type == I1 else l.register(value)
     base, offset = l.near(p, inst.offset)
     l.emit(m.store(size, base, offset, source))
 

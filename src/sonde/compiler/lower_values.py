@@ -36,6 +36,10 @@ def _binary(l: Lowering, inst: Inst) -> None:
     if op in ("sdiv", "smod") and not l.target.features.have("isa:v4"):
         _divide_signed(l, inst)
         return
+    if op == "and" and width == 64 and isinstance(b, Const) and b.imm & (1 << 64) - 1 == 0xFFFFFFFF:
+        l.set(inst, l.new(), 32)
+        l.emit(m.Op("mov", m.MOV32 | isa.BPF_X, l.registers[inst], l.register(a)))
+        return
     sign = op in _NEEDS_SEXT
     narrow = width not in (32, 64) and (sign or op in _NEEDS_ZEXT)  # upper bits would end up in the result
     result = l.new()
@@ -46,11 +50,11 @@ def _binary(l: Lowering, inst: Inst) -> None:
     off = 1 if op in ("sdiv", "smod") else 0
     wide = width == 64
     if isinstance(b, Const):
-        op, imm = _immediate(op, b, width)
+        better, imm = _immediate(op, b, width)
         if fits(imm) or (op == "and" and wide and 0 <= imm < 1 << 32):
             wide = wide and fits(imm)
-            l.emit(m.alu(_ALU[op], result, imm=signed(imm, 32), wide=wide, off=off))
-            bits = min(_bits_after(op, imm, l.bits.get(a, 64), width), 64 if wide else 32)
+            l.emit(m.alu(_ALU[better], result, imm=signed(imm, 32), wide=wide, off=off))
+            bits = min(_bits_after(better, imm, l.bits.get(a, 64), width), 64 if wide else 32)
             l.set(inst, result, bits)
             return
     source = l.clean(b, sign=sign) if narrow else l.register(b)

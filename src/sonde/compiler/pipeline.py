@@ -30,36 +30,58 @@ class CompiledModule(Record, eq=False):
 def compile_module(
     module: Module, target: Target, *, trace: Callable[[str, str], None] | None = None, optimised: bool = True
 ) -> CompiledModule:
-    """Compile every program of `module` for `target`. `trace(stage, text)` gets the IR after each pass.
+    """Compile every program of `module` for `target`. The module is used up: passes rewrite it in place.
 
-    Raises FeatureError when the target lacks what the module needs.
+    `trace(stage, text)` gets the IR after each pass that changed something, and the assembly of each program. Raises
+    FeatureError when the target lacks what the module needs. Without `optimised` the IR is compiled as it stands.
     """
     for function in module.functions.values():
-        optimise(function, trace if optimised else None, enabled=optimised)
-    scratch_bytes = 0
+        if optimised:
+            optimise(function, module.maps, _tracer(function, trace))
     programs = []
+    scratch_bytes = 0
     for function in module.functions.values():
         if function.program:
-            program, used = _compile_program(module, function, target)
+            program, scratch_bytes = _compile_program(module, function, target, scratch_bytes)
             programs.append(program)
-            scratch_bytes = max(scratch_bytes, used)
+            if trace is not None:
+                _show(program, trace)
     maps = list(module.maps.values())
     if scratch_bytes:
         maps.append(MapSpec(SCRATCH_MAP, "percpu_array", 4, scratch_bytes, 1))
     return CompiledModule(tuple(programs), tuple(maps))
 
 
-def _compile_program(module: Module, function: Function, target: Target) -> tuple[ProgramSpec, int]:
+def _tracer(function: Function, trace: Callable[[str, str], None] | None) -> Callable[[str], None] | None:
+    if trace is None:
+        return None
+    from .text import format_function
+
+    return lambda name: trace(name, format_function(function))
+
+
+def _show(program: ProgramSpec, trace: Callable[[str, str], None]) -> None:
+    from ..bpf.disasm import disassemble
+    from ..bpf.isa import decode
+
+    notes = {r.pc: f"{r.kind} {r.symbol}" for r in program.relocs}
+    trace(f"assembly of {program.name}", disassemble(decode(program.insns), notes=notes))
+
+
+def _compile_program(
+    module: Module, function: Function, target: Target, scratch_bytes: int
+) -> tuple[ProgramSpec, int]:
+    """Compile one program and what it calls; its wide scratch lies behind `scratch_bytes`. Returns the end of that."""
     code = Code()
     functions = _closure(module, function)
-    stack = scratch = 0
+    stack = 0
     for each in functions:
-        frame = Frame(each, STACK_BUDGET if len(functions) == 1 else STACK_BUDGET - CALLEE_BUDGET)
+        frame = Frame(each, STACK_BUDGET if len(functions) == 1 else STACK_BUDGET - CALLEE_BUDGET, scratch_bytes)
         blocks, keep = lower(each, frame, target)
         allocate(blocks, frame, keep)
         code.add_function(each.name, tidy(blocks))
         stack = max(stack, frame.size)
-        scratch = max(scratch, frame.scratch_bytes)
+        scratch_bytes = frame.scratch_bytes
     program = ProgramSpec(
         function.name,
         function.program,
@@ -73,7 +95,7 @@ def _compile_program(module: Module, function: Function, target: Target) -> tupl
         tuple(sorted(code.helpers)),
         stack,
     )
-    return program, scratch
+    return program, scratch_bytes
 
 
 def _closure(module: Module, function: Function) -> list[Function]:

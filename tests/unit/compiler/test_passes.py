@@ -9,16 +9,20 @@ from ir_machine import Generator, copy_module, random_inputs, run
 
 from sonde.compiler.check import check_function
 from sonde.compiler.passes import optimise
+from sonde.compiler.passes.branches import simplify_branches
 from sonde.compiler.passes.cse import eliminate_common
 from sonde.compiler.passes.eliminate import eliminate
 from sonde.compiler.passes.fold import fold
+from sonde.compiler.passes.forward import forward
 from sonde.compiler.passes.promote import promote
 from sonde.compiler.passes.propagate import propagate
+from sonde.compiler.passes.stores import drop_dead_stores
 from sonde.compiler.text import format_module, parse_module
 from sonde.errors import CompileError
 
 PASSES = {"promote": promote, "propagate": propagate, "fold": fold, "cse": eliminate_common, "eliminate": eliminate,
-          "all": lambda f: optimise(f, None, enabled=True)}  # fmt: skip
+          "forward": lambda f: forward(f, {}), "stores": lambda f: drop_dead_stores(f, {}),
+          "branches": simplify_branches, "all": lambda f: optimise(f, {})}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PASSES)

@@ -1,49 +1,101 @@
-"""Common subexpressions: an operation that was done already, on a way that every path here took, is not done again."""
+"""Common subexpressions: what was computed already, on a way that every path here took, is not computed again.
+
+A branch tells the blocks behind it how its condition came out.
+"""
 
 from __future__ import annotations
 
 from ...bpf.helpers import HELPERS
-from ..ir import BINARY, COMPARE, CTX, Block, Const, Function, Inst, Value
-from .graph import dominators, reachable_blocks, substitute
+from ..ir import BINARY, COMPARE, Const, Inst, Terminator
+from .fold import INVERSE
+from .graph import dominators, predecessors, reachable_blocks, substitute
 
-_PURE = BINARY | COMPARE | frozenset(["zext", "sext", "trunc", "cast", "neg", "bswap", "ptradd", "core", "map_value",
-                                      "percpu_value", "bound"])  # fmt: skip
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..ir import Block, Function, Value
+
+_PURE = BINARY | COMPARE | frozenset(["zext", "sext", "trunc", "cast", "neg", "bswap", "ptradd", "core", "bound"])
+_COMMUTATIVE = frozenset(["add", "mul", "and", "or", "xor", "eq", "ne"])
+_DATA = frozenset(["map_value", "percpu_value"])
 
 
 def eliminate_common(function: Function) -> bool:
     """Rewrite `function` in place; tell whether anything changed."""
     blocks = function.blocks = reachable_blocks(function)
     idom = dominators(blocks)
-    tables: dict[Block, dict[object, Inst]] = {}
+    before = predecessors(blocks)
+    tables: dict[Block, dict[object, Value]] = {}
     changes: dict[Value, Value] = {}
+    mended = False
     for block in blocks:
         table = dict(tables[idom[block]]) if block is not blocks[0] else {}
+        tables[block] = table
+        if len(before[block]) == 1:
+            _learn(before[block][0], block, table)
         kept = []
         for inst in block.insts:
-            inst.args = [changes.get(a, a) for a in inst.args]
+            if changes:
+                inst.args = [changes.get(a, a) for a in inst.args]
             key = _key(inst)
-            found = table.get(key) if key is not None else None
-            if found is not None:
+            if key is None:
+                kept.append(inst)
+                continue
+            found = table.get(key)
+            if found is None:
+                table[key] = inst
+            elif inst.op in _DATA and isinstance(found, Inst) and found.imm != inst.imm:
+                inst.op, inst.args, inst.imm = "ptradd", [found, Const(inst.imm - found.imm)], 0
+                inst.symbol = ""
+                mended = True
+            else:
                 changes[inst] = found
                 continue
-            if key is not None:
-                table[key] = inst
             kept.append(inst)
         block.insts = kept
-        tables[block] = table
+        mended |= _decide(block, table, changes)
     substitute(function, changes)
-    return bool(changes)
+    return bool(changes) or mended
 
 
 def _key(inst: Inst) -> object | None:
     """Return what two equal operations have in common, or None for those that may differ each time."""
-    if inst.op == "call":
-        if not HELPERS[inst.symbol].constant:
-            return None
-    elif inst.op == "load":
-        if inst.args[0].type != CTX or inst.volatile:
-            return None  # programs do not write to their context: what it holds stays
-    elif inst.op not in _PURE:
-        return None
-    arguments = tuple(("const", a.imm, a.type) if isinstance(a, Const) else id(a) for a in inst.args)
-    return (inst.op, inst.type, inst.symbol, inst.imm, inst.low, inst.offset, inst.core, arguments)
+    op = inst.op
+    if op in _PURE:
+        parts = [(a.imm, a.type) if isinstance(a, Const) else id(a) for a in inst.args]
+        if op in _COMMUTATIVE and isinstance(parts[0], int) and isinstance(parts[1], int) and parts[0] > parts[1]:
+            parts.reverse()
+        return (op, inst.type, inst.imm, inst.low, inst.core, *parts)
+    if op in _DATA:
+        return (op, inst.symbol)
+    if op == "call" and HELPERS[inst.symbol].constant:
+        return (op, inst.type, inst.symbol, *((a.imm, a.type) if isinstance(a, Const) else id(a) for a in inst.args))
+    return None
+
+
+def _learn(before: Block, block: Block, table: dict[object, Value]) -> None:
+    """Note how the condition came out that leads to `block` alone."""
+    end = before.end
+    if end is None or end.op != "branch" or not isinstance(end.args[0], Inst):
+        return
+    condition = end.args[0]
+    truth = end.targets[0][0] is block
+    table["branch", id(condition)] = Const(int(truth), "i1")
+    if condition.op in COMPARE:
+        key = _key(condition)
+        assert isinstance(key, tuple)
+        table[key] = Const(int(truth), "i1")
+        table[(INVERSE[condition.op], *key[1:])] = Const(int(not truth), "i1")
+
+
+def _decide(block: Block, table: dict[object, Value], changes: dict[Value, Value]) -> bool:
+    """Turn a branch on a condition that is known here into a jump."""
+    end = block.end
+    assert end is not None
+    if end.op != "branch":
+        return False
+    condition = changes.get(end.args[0], end.args[0])
+    known = condition if isinstance(condition, Const) else table.get(("branch", id(condition)))
+    if not isinstance(known, Const):
+        return False
+    block.end = Terminator("jump", [], [end.targets[0 if known.imm else 1]], end.span)
+    return True
