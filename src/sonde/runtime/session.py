@@ -175,7 +175,8 @@ class Session:
                 self._tell_how(group, links)
             if group[0].type == "iter":
                 iterators += [link for link, probe in zip(links, group) if not probe.pin]
-        self.printer.attached(len(probes))
+        # A USDT probe that stands at several places in a file is one probe for the user.
+        self.printer.attached(len({(probe.name, probe.program) for probe in probes}))
         if self.options.dry_run:
             return
         if self._child is not None:
