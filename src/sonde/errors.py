@@ -5,6 +5,7 @@
     ├── CompileError          a program text is wrong; carries one or more Diagnostic (exit 1)
     ├── FormatError           bytes that are not what they should be: BTF, ELF, tracefs, /proc, trace files
     ├── ProbeError            a probe does not exist or cannot be had here; carries close names
+    │   └── MissingProbeError its form is right, but nothing here matches it
     ├── FeatureError          the target lacks a feature that the program needs
     ├── PrivilegeError        a capability is missing; names it
     ├── KernelError           a system call was refused; carries the errno and what was asked
@@ -125,6 +126,10 @@ class ProbeError(SondeError):
             hint = "did you mean " + ", ".join(close) + "?"
         super().__init__(message, hint=hint)
         self.close = tuple(close)
+
+
+class MissingProbeError(ProbeError):
+    """An attach point whose form is right, but that nothing here matches."""
 
 
 class FeatureError(SondeError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..errors import ProbeError
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -88,6 +89,8 @@ def trace(program: str | Source, options: TraceOptions | None = None, *, printer
     own_printer = printer is None
     try:
         spec = compile(program, None, options, child_pid=child.pid if child else 0, warn=_warner(options))
+        if not spec.probes:
+            raise ProbeError("No probes to attach", hint="sonde list shows what there is here")
         printer = printer or open_printer(options)
         from ..kernel.engine import KernelEngine
 

@@ -7,7 +7,7 @@ for pattern in parse_attach_point(("tracepoint", "sched", "sched_*")):
 
 from __future__ import annotations
 
-from ..errors import ProbeError, SondeError
+from ..errors import MissingProbeError, ProbeError, SondeError
 from ..record import replace
 from .registry import TYPES, find_type, load_module
 from .wildcard import has_wildcard, make_matcher
@@ -104,7 +104,7 @@ def expand_all(
     unsafe: bool = False,
     machine: Machine | None = None,
 ) -> list[Probe]:
-    """Expand all attach points of one script probe. As in bpftrace, it is an error only when none of them exists."""
+    """Expand several patterns; it is an error (unless `missing` says otherwise) only when none of them matches."""
     from .scope import Scope
 
     scope = Scope(target, machine, pid=pid, command_path=command_path, unsafe=unsafe)
@@ -120,16 +120,20 @@ def expand_all(
     return probes
 
 
-def _missing(pattern: Pattern, scope: Scope) -> ProbeError:
+def _missing(pattern: Pattern, scope: Scope) -> MissingProbeError:
     find_close = getattr(load_module(pattern.type), "close", None)
     try:
         close = find_close(pattern, scope) if find_close else []
     except SondeError:
         close = []  # the list cannot be read: the message must not suffer
+    kind, _, rest = pattern.text.partition(":")
+    message = MISSING if pattern.wild else f"No matches for {kind} {rest}."
     if close:
-        return ProbeError(MISSING, close=close)
+        return MissingProbeError(message, close=close)
     what = "nothing matches" if pattern.wild else "there is no"
-    return ProbeError(MISSING, hint=f"{what} {pattern.text} here; sonde list '{pattern.type}:*' shows what there is")
+    return MissingProbeError(
+        message, hint=f"{what} {pattern.text} here; sonde list '{pattern.type}:*' shows what there is"
+    )
 
 
 def context_of(probe: Probe, target: Target) -> Context:

@@ -13,7 +13,7 @@ from probe_machine import make_target
 from sonde.debuginfo.demangle import demangle, have_demangler
 from sonde.debuginfo.ldcache import get_library, parse_cache
 from sonde.errors import FormatError, ProbeError
-from sonde.probes.catalogue import MISSING, context_of, expand_all, parse_attach_point
+from sonde.probes.catalogue import context_of, expand_all, parse_attach_point
 from sonde.probes.listing import iter_probes
 from sonde.probes.model import Probe
 from sonde.probes.scope import Machine
@@ -110,7 +110,10 @@ def test_missing_functions(machine: Machine, tmp_path: Path) -> None:
     path = f"{tmp_path}/bin/program"
     with pytest.raises(ProbeError) as caught:
         probes(f"uprobe|{path}|mian", machine)
-    assert (caught.value.message, caught.value.close) == (MISSING, (f"uprobe:{path}:main",))
+    assert (caught.value.message, caught.value.close) == (
+        f"No matches for uprobe {path}:mian.",
+        (f"uprobe:{path}:main",),
+    )
     for target in (f"{tmp_path}/nothing", f"{tmp_path}/bin", f"{tmp_path}/bin/script", "no-such-command", "libnope"):
         with pytest.raises(ProbeError, match=f"uprobe target file '{target}' does not exist or is not executable"):
             probes(f"uprobe|{target}|main", machine)
@@ -182,7 +185,10 @@ def test_missing_usdt(machine: Machine, tmp_path: Path) -> None:
     path = f"{tmp_path}/bin/program"
     with pytest.raises(ProbeError) as caught:
         probes(f"usdt|{path}|strat", machine)
-    assert (caught.value.message, caught.value.close) == (MISSING, (f"usdt:{path}:app:start",))
+    assert (caught.value.message, caught.value.close) == (
+        f"No matches for usdt {path}:strat.",
+        (f"usdt:{path}:app:start",),
+    )
 
 
 @pytest.mark.skipif(not have_demangler(), reason="needs libstdc++ or libc++abi")

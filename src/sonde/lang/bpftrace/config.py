@@ -45,11 +45,13 @@ class Config(Record):
     kernel_source: str = ""
     kernel_build: str = ""
     color: str = "auto"  # "auto", "always" or "never"
+    missing_probes_chosen: bool = False  # somebody set missing_probes
     warnings: tuple[Diagnostic, ...] = ()
 
 
 RECORD_FIELDS = Config._fields[: Config._fields.index("cache_user_symbols")]  # the fields of the `config` builtin
 
+_NOT_SETTABLE = ("missing_probes_chosen", "warnings")
 _ENVIRONMENT_ONLY = frozenset(["btf", "vmlinux", "kernel_source", "kernel_build"])
 _RENAMED = {
     "strlen": "max_strlen",
@@ -90,7 +92,7 @@ def load_config(program: ast.Program, environ: Mapping[str, str]) -> Config:
     if errors:
         raise CompileError(errors)
     _add_environment(values, environ, warnings)
-    return Config(**values, warnings=tuple(warnings))
+    return Config(**values, missing_probes_chosen="missing_probes" in values, warnings=tuple(warnings))
 
 
 def _set(values: dict[str, Any], written: str, value: str | int | bool) -> str:
@@ -101,7 +103,7 @@ def _set(values: dict[str, Any], written: str, value: str | int | bool) -> str:
     if name in _WITHOUT_EFFECT:
         return f"{name} is deprecated and has no effect"
     current = _RENAMED.get(name, name)
-    if current not in Config._defaults or current in ("warnings", "color"):
+    if current not in Config._defaults or current in _NOT_SETTABLE or current == "color":
         raise _Refused(f"{written}: not a known configuration option")
     values[current] = _convert(name, current, value)
     return f"{name} has been renamed, please use {current}" if current != name else ""
@@ -118,7 +120,7 @@ def _add_environment(values: dict[str, Any], environ: Mapping[str, str], warning
             continue
         name = variable[9:].lower()
         current = _RENAMED.get(name, name)
-        if current not in Config._defaults or current == "warnings" or not variable.isupper():
+        if current not in Config._defaults or current in _NOT_SETTABLE or not variable.isupper():
             continue  # other programs' variables, and those of tests
         if current == "color" and text not in ("auto", "always", "never"):
             message = f"Invalid env value! The valid values of `BPFTRACE_COLOR` are [auto|always|never], not {text}"

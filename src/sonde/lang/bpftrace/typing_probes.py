@@ -6,7 +6,8 @@ asks of its context is the same: its arguments, its name, the file that it lies 
 
 from __future__ import annotations
 
-from ...errors import CompileError, ProbeError
+from ...errors import CompileError, MissingProbeError, ProbeError
+from ...record import replace
 from ..source import diagnose
 from . import ast
 from .analysis import AnalysedProbe
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...errors import Diagnostic
-    from ...probes.model import Pattern, Probe
+    from ...probes.model import Probe
     from ...spec.target import Target
     from .config import Config
     from .options import Options
@@ -51,33 +52,47 @@ class _Failed(Exception):
 def _expand(
     node: ast.Probe, target: Target, config: Config, options: Options, warnings: list[Diagnostic]
 ) -> list[Probe]:
-    from ...probes.catalogue import expand_all, parse_attach_point
+    """Expand each attach point; see to those that match nothing as `missing_probes` says.
 
-    patterns: list[Pattern] = []
+    Unless somebody chose "error", a missing one among others that exist is a warning: tools name a function's old and
+    new names side by side.
+    """
+    probes: list[Probe] = []
+    missing: list[Diagnostic] = []
     for point in node.attach_points:
         try:
-            patterns += parse_attach_point(
-                point.parts, pid=options.pid, command_path=options.command_path, unsafe=options.unsafe
-            )
+            probes += _expand_point(point, target, options)
         except ProbeError as error:
-            raise _Failed(diagnose(point.span, error.message, hint=error.hint)) from None
-    missing = config.missing_probes
-    try:
-        probes = expand_all(
-            patterns,
-            target,
-            pid=options.pid,
-            command_path=options.command_path,
-            missing=missing,
-            unsafe=options.unsafe,
-        )
-    except ProbeError as error:
-        raise _Failed(diagnose(node.attach_points[0].span, error.message, hint=error.hint)) from None
-    if not probes and missing == "warn":
-        points = ", ".join(point.text for point in node.attach_points)
-        message = f"No matches for {points}"
-        warnings.append(diagnose(node.attach_points[0].span, message, severity="WARNING"))
+            wrong = not isinstance(error, MissingProbeError)
+            fault = diagnose(point.span, error.message, hint=error.hint)
+            if wrong:
+                raise _Failed(fault) from None
+            missing.append(fault)
+    wanted = config.missing_probes
+    if missing and wanted == "error" and (config.missing_probes_chosen or not probes):
+        raise _Failed(missing[0])
+    if wanted != "ignore":
+        warnings += [_skipped(fault) for fault in missing]
+        if not probes and missing:
+            span = node.attach_points[0].span
+            warnings.append(diagnose(span, _REMOVED, severity="WARNING"))
     return _filter(probes, options)
+
+
+_REMOVED = "Probe has no valid attach points. It is being removed which may cause issues with program behavior."
+
+
+def _expand_point(point: ast.AttachPoint, target: Target, options: Options) -> list[Probe]:
+    """Return the probes that one attach point means. Raises ProbeError, MissingProbeError when there are none."""
+    from ...probes.catalogue import expand_all, parse_attach_point
+
+    path, unsafe = options.command_path, options.unsafe
+    patterns = parse_attach_point(point.parts, pid=options.pid, command_path=path, unsafe=unsafe)
+    return expand_all(patterns, target, pid=options.pid, command_path=path, unsafe=unsafe)
+
+
+def _skipped(fault: Diagnostic) -> Diagnostic:
+    return replace(fault, severity="WARNING", message=f"{fault.message} Skipping.")
 
 
 def _filter(probes: list[Probe], options: Options) -> list[Probe]:

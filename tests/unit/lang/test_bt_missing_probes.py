@@ -1,0 +1,47 @@
+"""Attach points that nothing here matches: an error, a warning or nothing, as the script's configuration says."""
+
+from __future__ import annotations
+
+import pytest
+from bt_typing import typed, warnings
+
+from sonde.errors import CompileError
+
+THERE = "tracepoint:syscalls:sys_enter_openat"
+GONE = "tracepoint:syscalls:sys_enter_opennot"
+MESSAGE = "No matches for tracepoint syscalls:sys_enter_opennot."
+
+
+def test_alone_it_is_an_error_at_its_place() -> None:
+    with pytest.raises(CompileError) as caught:
+        typed(f"{GONE} {{ exit() }}")
+    fault = caught.value.diagnostics[0]
+    assert fault.message == MESSAGE
+    assert fault.span is not None and fault.span.column == 1
+
+
+def test_beside_others_it_is_a_warning() -> None:
+    """Old and new names of a function side by side are how tools span kernels."""
+    assert warnings(f"{GONE},\n{THERE} {{ exit() }}") == [f"{MESSAGE} Skipping."]
+
+
+def test_beside_others_it_is_an_error_where_that_was_chosen() -> None:
+    with pytest.raises(CompileError) as caught:
+        typed(f'config = {{ missing_probes = "error" }} {THERE}, {GONE} {{ exit() }}')
+    assert caught.value.message == MESSAGE
+
+
+def test_warned_of_and_left_out() -> None:
+    text = f'config = {{ missing_probes = "warn" }} begin {{ exit() }} {GONE} {{ exit() }}'
+    removed = "Probe has no valid attach points. It is being removed which may cause issues with program behavior."
+    assert warnings(text) == [f"{MESSAGE} Skipping.", removed]
+    assert len(typed(text).probes) == 1
+
+
+def test_ignored() -> None:
+    assert warnings(f'config = {{ missing_probes = "ignore" }} {THERE}, {GONE} {{ exit() }} {GONE} {{ exit() }}') == []
+
+
+def test_a_wrong_form_is_an_error_whatever_was_chosen() -> None:
+    with pytest.raises(CompileError, match="software"):
+        typed(f'config = {{ missing_probes = "ignore" }} {THERE}, software:nosuch:1 {{ exit() }}')
