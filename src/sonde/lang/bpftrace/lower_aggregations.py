@@ -74,7 +74,7 @@ def _into_entry(
         size = 8 if place.bucket_offset >= 0 else place.layout.size
         slot = f.b.alloca(size, 8, "first")
         initial(f, slot, numbers, place)
-        update(f, place, key, slot, node.span)
+        update(f, place, key, slot, node.span, rare=True)
 
     f.diamond(f.b.binary("ne", entry, 0), lambda: add(f, entry, numbers, place), insert)
 

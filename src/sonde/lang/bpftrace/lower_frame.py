@@ -95,8 +95,16 @@ class Frame:
                 del scope[key]
 
     def forget_map(self, name: str) -> None:
-        """Drop what is known about entries of a map: it may have changed."""
-        self.forget(lambda key: key[0] == "entry" and key[1] == name)
+        """Drop what is known about entries of a map: they may be gone."""
+        self.forget(lambda key: key[0] in ("entry", "value") and key[1] == name)
+
+    def forget_values(self, name: str) -> None:
+        """Drop what is known about values in a map: they may have changed in place."""
+        self.forget(lambda key: key[0] == "value" and key[1] == name)
+
+    def forget_entries(self) -> None:
+        """Drop what is known about entries of all maps."""
+        self.forget(lambda key: key[0] in ("entry", "value"))
 
     def expect(self, block: Block, key: Any, value: Any) -> None:
         """Note a fact that holds once the program has come to `block`."""

@@ -54,7 +54,7 @@ def _while(f: Frame, node: ast.While) -> None:
 
 def _enter(f: Frame) -> None:
     """Entries that were found before a loop may be gone in its second round."""
-    f.forget(lambda key: key[0] == "entry")
+    f.forget_entries()
 
 
 def _body(f: Frame, body: ast.BlockExpr, leave: Block, next_: Block) -> None:
@@ -225,15 +225,11 @@ def _range_by_callback(f: Frame, node: ast.ForRange, start: Value, end: Value) -
     run_statements(inner, node.body.statements)
     inner.b.ret(0)
     b.call("loop", [b.binary("sub", end, start), b.funcaddr(function), captured.memory, 0])
-    _forget_entries(f)
+    f.forget_entries()
     captured.restore()
     b.jump(done)
     f.leave_branch()
     b.at(done)
-
-
-def _forget_entries(f: Frame) -> None:
-    f.forget(lambda key: key[0] == "entry")
 
 
 def _for_map(f: Frame, node: ast.ForMap) -> None:
@@ -249,7 +245,7 @@ def _for_map(f: Frame, node: ast.ForMap) -> None:
     inner.b.ret(0)
     b = f.b
     b.call("for_each_map_elem", [b.map(place.kernel_map), b.funcaddr(function), captured.memory, 0])
-    _forget_entries(f)
+    f.forget_entries()
     captured.restore()
 
 

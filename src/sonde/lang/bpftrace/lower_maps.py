@@ -124,8 +124,11 @@ def with_entry(
     f.diamond(present, lambda: found(entry), (lambda: absent(key)) if absent is not None else None)
 
 
-def update(f: Frame, place: MapPlace, key: Memory, value: Value, span: Any) -> None:
-    """Write an entry; a map that is full is counted, or reported where the user wants each failure."""
+def update(f: Frame, place: MapPlace, key: Memory, value: Value, span: Any, *, rare: bool = False) -> None:
+    """Write an entry; a map that is full is counted, or reported where the user wants each failure.
+
+    `rare`: this is not what happens at most hits, so a short program is better than a fast one.
+    """
     b = f.b
     result = b.call("map_update_elem", [b.map(place.kernel_map), f.address(key), value, 0])
     f.forget_map(place.name)
@@ -137,7 +140,10 @@ def update(f: Frame, place: MapPlace, key: Memory, value: Value, span: Any) -> N
         emit_helper_error(f, "map_update_elem", result, span)
         return
     offset = f.unit.failure("map_update_elem", place.name, span)
-    f.diamond(b.binary("ne", result, 0), lambda: _count_failure(f, offset, result))
+    if rare:
+        _count_failure(f, offset, result)  # a success adds nothing
+    else:
+        f.diamond(b.binary("ne", result, 0), lambda: _count_failure(f, offset, result))
 
 
 def _count_failure(f: Frame, offset: int, code: Value) -> None:
@@ -179,6 +185,9 @@ def _read_entry(f: Frame, node: ast.MapAccess, place: MapPlace, leads: str) -> O
     key, identity = key_memory(f, place, node.key)
     entry = known_entry(f, place, identity)
     if entry is not None:
+        value = f.recall(("value", place.name, identity))
+        if value is not None:
+            return Scalar(value, ctype, leads)
         memory = Memory(entry, 0, ctype, leads=leads)
         return f.load(memory) if is_scalar(ctype) else memory
     b = f.b
@@ -226,9 +235,11 @@ def branch_on_entry(f: Frame, node: ast.MapAccess, yes: Any, no: Any, sole: bool
         found = b.new_block("found")
         b.branch(b.binary("ne", entry, 0), found, no)
         b.at(found)
-    b.branch(b.load(ir_type(ctype), entry), yes, no)
+    value = b.load(ir_type(ctype), entry)
+    b.branch(value, yes, no)
     if sole and identity is not None:
         f.expect(yes, ("entry", place.name, identity), entry)
+        f.expect(yes, ("value", place.name, identity), value)
         f.expect(yes, _key_fact(strip(place.key), identity), key)
     return True
 
@@ -293,6 +304,7 @@ def _assign_entry(f: Frame, place: MapPlace, target: ast.MapAccess, node: ast.As
         entry = known_entry(f, place, identity)
         if entry is not None:
             f.store(Memory(entry, 0, ctype), value)
+            f.forget_values(place.name)
             return
         slot = f.temp(ctype, "value")
         f.store(slot, value)
@@ -369,6 +381,7 @@ def _modify(
         amount = None
 
     def change(memory: Memory) -> None:
+        f.forget_values(place.name)
         if amount is not None:
             f.b.atomic("add", memory.pointer, amount, offset=memory.offset)
         else:

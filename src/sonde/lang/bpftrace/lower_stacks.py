@@ -110,13 +110,12 @@ def _function(f: Frame, limit: int, mode: str) -> Function:
 
 
 def _hash(b: Builder, pointer: Value, offset: int, size: Value) -> Value:
-    """A hash of the `size` bytes (8 at least) behind `pointer + offset`: 63 bits."""
+    """A hash of the `size` bytes (8 at least) behind `pointer + offset`: the upper 63 bits of a polynomial of its words."""
     loop, done = b.new_block("words", [I64, I64]), b.new_block("hashed", [I64])
     b.jump(loop, Const(0), size)
     b.at(loop)
     at, before = loop.params
-    mixed = b.binary("mul", b.binary("xor", before, b.load(I64, b.ptradd(pointer, at), offset)), _FACTOR)
-    after = b.binary("xor", mixed, b.binary("lshr", mixed, 32))
+    after = b.binary("mul", b.binary("xor", before, b.load(I64, b.ptradd(pointer, at), offset)), _FACTOR)
     following = b.binary("add", at, 8)
     b.branch(b.binary("ult", following, size), loop, done, [following, after], [after])
     b.at(done)
@@ -136,8 +135,7 @@ def _keep(f: Frame, b: Builder, map_name: str, buffer: Value, ident: Value) -> N
     code = b.call("map_update_elem", [b.map(map_name), key, buffer, 0])
     b.branch(b.binary("eq", code, 0), known, failed)
     b.at(failed)
-    offset = f.unit.failure("map_update_elem", map_name, b.span)
-    b.atomic("add", b.map_value(LOST), code, offset=offset)
+    b.atomic("add", b.map_value(LOST), code, offset=f.unit.failure("map_update_elem", map_name, b.span))
     b.ret(code)
 
 
