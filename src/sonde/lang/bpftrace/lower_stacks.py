@@ -117,7 +117,8 @@ def _hash(b: Builder, pointer: Value, offset: int, size: Value) -> Value:
     at, before = loop.params
     after = b.binary("mul", b.binary("xor", before, b.load(I64, b.ptradd(pointer, at), offset)), _FACTOR)
     following = b.binary("add", at, 8)
-    b.branch(b.binary("ult", following, size), loop, done, [following, after], [after])
+    # The counter, which the verifier knows exactly, stands on the right: before Linux 6.7 only then it sees the end.
+    b.branch(b.binary("ugt", size, following), loop, done, [following, after], [after])
     b.at(done)
     return b.binary("lshr", done.params[0], 1)
 
