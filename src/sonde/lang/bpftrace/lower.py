@@ -146,17 +146,19 @@ def _check_iterated(f: Frame) -> None:
     args = f.probe.context.args
     if args is None:
         return
-    used = sorted({info.field.offset for info in f.fields.values() if info.struct is args and info.field is not None})
+    used = {
+        info.field.offset: info.field for info in f.fields.values() if info.struct is args and info.field is not None
+    }
     from ...debuginfo.ctype import Pointer, strip
 
     b = f.b
-    for member in args.members:
-        if member.offset not in used or member.name == "meta" or not isinstance(strip(member.ctype), Pointer):
+    for offset, field in sorted(used.items()):  # fields may lie in anonymous unions: members of `args` say nothing
+        if field.member.name == "meta" or not isinstance(strip(field.member.ctype), Pointer):
             continue
-        pointer = b.load(BTF, f.ctx, member.offset)
+        pointer = b.load(BTF, f.ctx, offset)
         there, leave = b.new_block("there"), b.new_block("end")
         b.branch(b.binary("ne", pointer, 0), there, leave)
         b.at(leave)
         b.ret(0)
         b.at(there)
-        f.remember(("iterated", member.offset), pointer)
+        f.remember(("iterated", offset), pointer)

@@ -7,7 +7,7 @@ at this point of the program: keys that lie on the stack, entries that were foun
 from __future__ import annotations
 
 from ...compiler.ir import BTF, CTX, I1, I8, I32, I64, INT_OF_BYTES, WIDTH, Const, bytes_of, is_pointer
-from ...debuginfo.ctype import Array, Enum, Int, Pointer, sizeof, strip
+from ...debuginfo.ctype import Array, Enum, Int, Pointer, Struct, sizeof, strip
 from .lower_values import DIRECT, Memory, Scalar, Text, ir_type, is_scalar
 from .stype import Buffer, Str, Tuple, is_bool, is_signed
 
@@ -181,7 +181,7 @@ class Frame:
         """Copy foreign memory to `dst`; zeros when it cannot be read."""
         reader = _READERS.get(memory.space)
         if reader is not None:
-            self.b.call(reader, [dst, size, self.raw_address(memory)])
+            self.checked(reader, self.b.call(reader, [dst, size, self.raw_address(memory)]))
         else:
             self.read_anywhere("probe_read_user", "probe_read_kernel", dst, size, self.raw_address(memory))
 
@@ -191,10 +191,9 @@ class Frame:
         in_kernel, in_user = b.new_block("kernel"), b.new_block("user")
         done = b.new_block("read", [I64])
         b.branch(b.binary("slt", address, 0), in_kernel, in_user)
-        b.at(in_kernel)
-        b.jump(done, b.call(kernel, [dst, size, address]))
-        b.at(in_user)
-        b.jump(done, b.call(user, [dst, size, address]))
+        for block, helper in ((in_kernel, kernel), (in_user, user)):
+            b.at(block)
+            b.jump(done, self.checked(helper, b.call(helper, [dst, size, address])))
         b.at(done)
         return done.params[0]
 
@@ -203,8 +202,16 @@ class Frame:
         space = "kernel" if space in DIRECT else space
         reader = _READERS.get(space)
         if reader is not None:
-            return self.b.call(reader + "_str", [dst, size, address])
+            return self.checked(reader + "_str", self.b.call(reader + "_str", [dst, size, address]))
         return self.read_anywhere("probe_read_user_str", "probe_read_kernel_str", dst, size, address)
+
+    def checked(self, helper: str, code: Value) -> Value:
+        """The result of a helper call, whose failure is reported where the user wants to see each."""
+        if self.unit.options.helper_errors and self.b.span is not None:
+            from .lower_events import emit_helper_error
+
+            emit_helper_error(self, helper, code, self.b.span)
+        return code
 
     def clear_at_entry(self, place: Memory) -> None:
         """Fill a variable with zeros before anything else happens."""
@@ -231,7 +238,8 @@ class Frame:
         """Copy `size` bytes to own memory."""
         if size <= 0:
             return
-        direct = src.space == "" or (src.space in DIRECT and src.offset % 8 == 0 and size % 8 == 0)
+        whole = src.space == "btf" and isinstance(strip(src.ctype), Struct)  # the verifier allows only single members
+        direct = src.space == "" or (src.space in DIRECT and src.offset % 8 == 0 and size % 8 == 0 and not whole)
         if direct and size <= COPY_LIMIT:
             align = min(_align_at(dst.offset), _align_at(src.offset))
             self.b.memcpy(dst.pointer, src.pointer, size, offset=dst.offset, src_offset=src.offset, align=align)

@@ -68,6 +68,8 @@ def _print_value(typer: Typer, node: ast.Call, info: CallInfo) -> Type | None:
         )
         return None
     printable = isinstance(ctype, (Int, Enum, Pointer, Array, Struct, SType)) and not isinstance(ctype, NoneT)
+    if ctype is typer.probe.context.args:
+        printable = False
     if not printable or is_void(ctype) or isinstance(ctype, Forward):
         typer.error(node, f"{type_name(ctype)} type passed to print() is not printable", CHECKS)
         return None
