@@ -152,6 +152,7 @@ class EventSpec(Record):
     helper_error helper, message, excerpt (the line of `span`)   one: the return code
     runtime_error  message, excerpt                        (none): something that the program mended itself (a division by 0)
     skboutput    path                                     len, data
+    unwatch      (none)                                   one: the address of a watchpoint to be taken away
     """
 
     ident: int

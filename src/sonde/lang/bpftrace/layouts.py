@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...debuginfo.ctype import Array, CType, Enum, Float, Int, Member, Pointer, Struct, sizeof, strip
 from ...spec.layout import Layout, LayoutField
 from .stype import (
+    Aggregate,
     Avg,
     Buffer,
     CgroupPath,
@@ -96,10 +97,13 @@ def _aggregate(ctype: CType, size: int) -> Layout:
         params = (("max", ctype.high), ("min", ctype.low), ("step", ctype.step))
         return Layout("lhist", ctype.size, count=ctype.buckets, params=params)
     if isinstance(ctype, TSeries):
-        params = (("agg", ctype.aggregation), ("buckets", ctype.buckets), ("interval_ns", ctype.interval_ns))
-        return Layout("tseries", ctype.size, ctype.signed, params=params)
-    kind = {Sum: "sum", Min: "min", Max: "max", Avg: "avg", Stats: "stats"}[type(ctype)]
-    return Layout(kind, size, ctype.signed)  # type: ignore[attr-defined]
+        series = (("agg", ctype.aggregation), ("buckets", ctype.buckets), ("interval_ns", ctype.interval_ns))
+        return Layout("tseries", ctype.size, ctype.signed, params=series)
+    assert isinstance(ctype, Aggregate)
+    return Layout(_AGGREGATES[type(ctype)], size, ctype.signed)
+
+
+_AGGREGATES: dict[type, str] = {Sum: "sum", Min: "min", Max: "max", Avg: "avg", Stats: "stats"}
 
 
 def _integer(layouts: Layouts, ctype: Int) -> Layout:

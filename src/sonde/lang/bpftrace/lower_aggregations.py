@@ -32,21 +32,21 @@ def aggregate(f: Frame, place: MapPlace, target: ast.Map | ast.MapAccess, node: 
     assert isinstance(call, ast.Call)
     info = f.calls[call]
     value = place.value
-    numbers = (wide(f, info.args[0]),) if info.args else ()
+    numbers: Numbers = (wide(f, info.args[0]),) if info.args else ()
     if isinstance(value, (Hist, LHist)):
         bucket = BUCKETS[type(value)](f, value, numbers[0])
         if isinstance(target, ast.Map):
             increment(f, Memory(f.b.ptradd(_home(f, place), f.b.binary("shl", bucket, 3)), 0, value))
         else:
             key = bucket_key(f, place, target.key, bucket)
-            _into_entry(f, place, key, None, _add_one, _one, (), node)
+            _into_entry(f, place, key, None, _add_one, _one, (), call)
         return
     add, initial = _RULES[type(value)]
     if isinstance(target, ast.Map):
         add(f, _home(f, place), numbers, place)
     else:
         memory, identity = key_memory(f, place, target.key)
-        _into_entry(f, place, memory, identity, add, initial, numbers, node)
+        _into_entry(f, place, memory, identity, add, initial, numbers, call)
 
 
 def _home(f: Frame, place: MapPlace) -> Value:
@@ -61,7 +61,7 @@ def _into_entry(
     add: Callable[[Frame, Value, Numbers, MapPlace], None],
     initial: Callable[[Frame, Value, Numbers, MapPlace], None],
     numbers: Numbers,
-    node: ast.Assign,
+    node: ast.Call,
 ) -> None:
     """Add to an entry, or make it."""
     entry = known_entry(f, place, identity)

@@ -53,7 +53,12 @@ def send(f: Frame, kind: str, fields: Sequence[Field] = (), span: Span | None = 
             field.write(record, where.offset)
         b.call("ringbuf_submit", [record, 0])
 
-    f.diamond(b.binary("ne", record, 0), fill, lambda: b.atomic("add", b.map_value(LOST), Const(1)))
+    f.diamond(b.binary("ne", record, 0), fill, lambda: count_lost(f))
+
+
+def count_lost(f: Frame) -> None:
+    """Count an event that found no room."""
+    f.b.atomic("add", f.b.map_value(LOST), Const(1))
 
 
 # Fields -----------------------------------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ NOTHING = Scalar(Const(0), INT64)
 def _print(f: Frame, node: ast.Call, info: Any) -> Operand:
     name = info.params.get("map")
     if name is not None:
-        params = {}
+        params: dict[str, Any] = {}
         for which in ("top", "div"):
             arg = info.params.get(which)
             value = f.constants.get(arg) if arg is not None else None
@@ -244,7 +249,6 @@ def emit_failure(f: Frame, helper: str, code: Value, span: Span) -> None:
 # What a failure of these helpers means; for others the text of the errno will do.
 MESSAGES = {
     "map_lookup_elem": "Can't lookup map element because it does not exist.",
-    "map_delete_elem": "Can't delete map element because it does not exist.",
     "map_update_elem": "Map full; can't update element. Try increasing max_map_keys config or manually setting the max "
     "entries in a map declaration e.g. `let @a = hash(5000)`",
 }

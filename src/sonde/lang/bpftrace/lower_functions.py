@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...compiler.ir import I8, I32, I64, Const
-from ...debuginfo.ctype import INT64, Pointer, sizeof
+from ...debuginfo.ctype import INT64, UINT64, Pointer, sizeof
 from ...errors import FeatureError
 from . import ast
-from .lower_events import NOTHING
+from .lower_events import NOTHING, number_field, send
 from .lower_expr import evaluate, in_memory, wide
 from .lower_values import Memory, Scalar, ir_type, is_scalar
 from .stype import Str
@@ -207,7 +207,11 @@ def _write_user(f: Frame, node: ast.Call, info: Any) -> Operand:
 
 
 def _unwatch(f: Frame, node: ast.Call, info: Any) -> Operand:
-    raise FeatureError("unwatch() is not supported yet")
+    """Asks the session to take a watchpoint away; without any there is nothing to ask for."""
+    address = wide(f, info.args[0])
+    if any(probe.type == "watchpoint" for each in f.unit.analysis.probes for probe in each.probes):
+        send(f, "unwatch", [number_field("address", f, address, UINT64)])
+    return NOTHING
 
 
 def _debugf(f: Frame, node: ast.Call, info: Any) -> Operand:

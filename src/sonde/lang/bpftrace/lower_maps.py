@@ -416,10 +416,6 @@ def delete(f: Frame, node: ast.Call, info: Any) -> Operand:
             memory, _ = key_memory(f, place, key)
             code = f.b.call("map_delete_elem", [f.b.map(place.kernel_map), f.address(memory)])
             f.forget_map(name)
-            if f.unit.options.helper_errors:
-                from .lower_events import emit_helper_error
-
-                emit_helper_error(f, "map_delete_elem", code, node.span)
             result = Scalar(f.b.binary("eq", code, 0), BOOL)
     return result
 
@@ -448,9 +444,9 @@ def _delete_buckets(f: Frame, place: MapPlace, key: ast.Node) -> Scalar:
     number, gone = loop.params
     b.store(memory.pointer, b.convert("trunc", number, I32), place.bucket_offset)
     code = b.call("map_delete_elem", [b.map(place.kernel_map), memory.pointer])
-    gone = b.binary("or", gone, b.convert("zext", b.binary("eq", code, 0), I64))
+    any_gone = b.binary("or", gone, b.convert("zext", b.binary("eq", code, 0), I64))
     following = b.binary("add", number, 1)
-    b.branch(b.binary("ult", following, count), loop, done, [following, gone], [gone])
+    b.branch(b.binary("ult", following, count), loop, done, [following, any_gone], [any_gone])
     b.at(done)
     return Scalar(b.binary("ne", done.params[0], 0), BOOL)
 

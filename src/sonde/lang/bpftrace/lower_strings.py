@@ -141,7 +141,7 @@ def _write_buf(f: Frame, node: ast.Call, info: Any, place: Memory, pad: bool) ->
     target = f.b.ptradd(place.pointer, place.offset + 4)
     helper = {"user": "probe_read_user", "any": ""}.get(space, "probe_read_kernel")
     if helper:
-        f.b.call(helper, [target, length, address])
+        f.checked(helper, f.b.call(helper, [target, length, address]))
     else:
         f.read_anywhere("probe_read_user", "probe_read_kernel", target, length, address)
 
