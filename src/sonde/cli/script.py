@@ -34,6 +34,9 @@ SCRIPT_OPTIONS = (
     Option("traceable", ("--traceable-functions",), "read the kernel's traceable functions from FILE", "FILE"),
 )
 
+# What --no-feature takes.
+OPTIONAL_FEATURES = ("kprobe_multi", "kprobe_session", "uprobe_multi")
+
 
 def run_script(arguments: Arguments) -> int:
     """Run (or explain) the script that a command line names; returns the exit status."""
@@ -56,6 +59,8 @@ def find_source(arguments: Arguments) -> tuple[Source, tuple[str, ...]]:
 
     words = arguments.positionals
     if "program" in arguments.options:
+        if not arguments.options["program"].strip():
+            raise UsageError("the program is empty", hint="-e 'begin { printf(\"hello\\n\"); }' is a small one")
         return Source("stdin", arguments.options["program"]), words
     if not words:
         raise UsageError("no program: give -e 'PROGRAM', a file, or - for standard input")
@@ -94,11 +99,19 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         warnings=0 if arguments.have("no_warnings") else 1 + arguments.have("warnings"),
         dry_run=bool(arguments.have("dry_run")),
         probe_filter=arguments.get("probe_filter"),
-        without=tuple(filter(None, arguments.get("without").split(","))),
+        without=_features(arguments.get("without")),
         include=tuple(filter(None, (arguments.get("include_dir"),))),
         traceable_functions=arguments.get("traceable"),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )
+
+
+def _features(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, text.split(",")))
+    for name in names:
+        if name not in OPTIONAL_FEATURES:
+            raise UsageError(f"--no-feature takes {', '.join(OPTIONAL_FEATURES)}, not {name!r}")
+    return names
 
 
 def _pid(text: str) -> int:

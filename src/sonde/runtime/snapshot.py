@@ -21,7 +21,7 @@ _FIRST = (0).to_bytes(4, "little")
 class View:
     """A ViewSpec over its live map. Decoders are made on first use and kept."""
 
-    __slots__ = ("_around", "_key", "_map", "_value", "spec")
+    __slots__ = ("_around", "_key", "_map", "_value", "_zeroed", "spec")
 
     def __init__(self, spec: ViewSpec, live: Map, around: Surroundings) -> None:
         self.spec = spec
@@ -29,13 +29,14 @@ class View:
         self._around = around
         self._key: Callable[[bytes], Any] | None = None
         self._value: Callable[[Sequence[bytes]], Any] | None = None
+        self._zeroed = False  # a scalar that zero() has set shows its zero until it is cleared
 
     def snapshot(self, top: int = 0, div: int = 0, *, unset: bool = False) -> Snapshot:
         """Read all entries. A scalar that was never set has none; with `unset` it shows its zero value instead."""
         spec = self.spec
         if spec.key is None:
             entries = self._scalar()
-            if unset and not entries and spec.value.kind not in ("hist", "lhist", "tseries"):
+            if (unset or self._zeroed) and not entries and spec.value.kind not in ("hist", "lhist", "tseries"):
                 entries = (Entry(None, self._nothing),)
         elif spec.whole:
             entries = self._keyed(self._map.items())
@@ -56,6 +57,7 @@ class View:
 
     def clear(self) -> None:
         """Remove all entries; a scalar becomes unset."""
+        self._zeroed = False
         if self.spec.key is None:
             self._zero_scalar(unset=True)
         else:
@@ -64,6 +66,7 @@ class View:
 
     def zero(self) -> None:
         """Set all values to 0 and keep the keys."""
+        self._zeroed = True
         if self.spec.key is None:
             self._zero_scalar(unset=False)
             return

@@ -404,13 +404,6 @@ def test_wrong_statements(text: str, message: str) -> None:
     assert errors_of(f"begin {{ {text} }}")[0] == f"syntax: {message}"
 
 
-def test_while_is_deprecated() -> None:
-    (warning,) = program_of("begin { while (1) { break; } }").warnings
-    assert warning.severity == "WARNING"
-    assert warning.message == "While loops are deprecated and may be removed in the future."
-    assert warning.span == Span("t.bt", 1, 9, 1, 29)
-
-
 # probes -----------------------------------------------------------------------------------------------------------
 
 
@@ -650,6 +643,10 @@ def parses(text: str) -> None:
         assert error.render()
         return
     assert dump(program)
+
+
+def test_backslash_at_the_end_of_a_string_without_end() -> None:
+    assert errors_of('begin { " \\')[0] == "syntax: unterminated string"
 
 
 @settings(max_examples=400, deadline=None)

@@ -132,7 +132,7 @@ class Lexer:
         try:
             value, end = scan_integer(self.text, at) if kind == "int" else scan_string(self.text, at)
         except Fault as fault:
-            return _bad(fault, at)
+            return Token("bad", fault, at, min(fault.end, len(self.text) - 1))
         return Token(kind, value, at, end)
 
     def _scan_sigil(self, c: str, at: int) -> Token:

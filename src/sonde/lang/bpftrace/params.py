@@ -125,6 +125,13 @@ def _read_getopt(call: ast.Call) -> NamedParam:
     return NamedParam(name.value, default, description)
 
 
+class _HelpWanted(UsageError):
+    """`--help` behind `--`: the message is the whole answer."""
+
+    def render(self) -> str:
+        return self.message
+
+
 def _literal(node: ast.Node) -> int | str | bool | None:
     if isinstance(node, (ast.Integer, ast.String, ast.Boolean)):
         return node.value
@@ -145,6 +152,8 @@ def _evaluate(params: tuple[NamedParam, ...], named: Mapping[str, str | None]) -
     """Return the value of each parameter of the script. Raises UsageError."""
     known = {p.name for p in params}
     unknown = [f"--{name}" for name in named if name not in known]
+    if unknown == ["--help"]:
+        raise _HelpWanted(render_help(params))
     if unknown:
         options = ": ".join(f"--{p.name}" for p in params)
         hint = f"expected program options: {options}" if params else "no custom program options defined."

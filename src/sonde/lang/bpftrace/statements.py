@@ -152,7 +152,6 @@ class StatementParser(ExpressionParser):
         start = self.take().start
         condition = self._parse_condition()
         body = self.parse_block(False)
-        self.warn(start, "While loops are deprecated and may be removed in the future.", _WHILE_HINT)
         return ast.While(self.span(start), condition, body)
 
     def _parse_unroll(self) -> ast.Statement:
@@ -233,7 +232,6 @@ _STATEMENTS = {
     "import": StatementParser._parse_import,
 }
 _IMMUTABLE = "Tuples and records are immutable once created. Consider creating a new value and assigning it instead."
-_WHILE_HINT = "a range loop does the same and the kernel's verifier can see its end: `for ($i : 0..100) { … }`, with `break` to leave."
 
 
 def drop_value(expr: ast.Expr) -> ast.Expr:

@@ -6,7 +6,7 @@ asks of its context is the same: its arguments, its name, the file that it lies 
 
 from __future__ import annotations
 
-from ...errors import CompileError, MissingProbeError, ProbeError
+from ...errors import CompileError, MissingProbeError, ProbeError, UsageError
 from ...record import replace
 from ..source import diagnose
 from . import ast
@@ -40,7 +40,27 @@ def expand_probes(
         groups += _group(node, probes, target, errors)
     if errors:
         raise CompileError(errors)
-    return groups
+    _check_number(sum(len(group.probe.probes) for group in groups), config.max_probes)
+    return _without_tests(groups)
+
+
+def _check_number(count: int, limit: int) -> None:
+    if count > limit:
+        hint = "raise max_probes in the config block or BPFTRACE_MAX_PROBES; many probes make a system slow"
+        message = f"Can't attach to {count} probes because it exceeds the current limit of {limit} probes."
+        raise UsageError(message, hint=hint)
+
+
+def _without_tests(groups: list[Group]) -> list[Group]:
+    """Leave out test and bench probes: they only run when somebody asks for tests. Raises UsageError if none is left."""
+    left = [group for group in groups if group.probe.probes[0].type not in _TESTS]
+    if groups and not left:
+        kind = groups[0].probe.probes[0].type
+        raise UsageError(f"No probes attached; use --{kind} to run {_TESTS[kind]} probes.")
+    return left
+
+
+_TESTS = {"test": "test", "bench": "benchmark"}
 
 
 class _Failed(Exception):

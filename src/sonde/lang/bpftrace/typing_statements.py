@@ -176,6 +176,7 @@ def _enter_loop(typer: Typer, node: ast.ForRange | ast.ForMap, found: Type | Non
         typer.unresolved.append(node.variable)
     _visit_body(typer, "for", node.body)
     pop_scope(typer)
+    typer.gone.discard(name)  # nobody may read a loop's variable behind the loop
 
 
 def _visit_for_range(typer: Typer, node: ast.ForRange) -> None:
