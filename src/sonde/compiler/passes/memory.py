@@ -24,7 +24,8 @@ _READ = frozenset(["key", "value", "mem", "fixed", "const_str", "record", "dynpt
 _WRITTEN = frozenset(["mem_out", "fixed_out", "value_out"])
 _HARMLESS = frozenset(["ctx", "map", "size", "size0", "alloc_size", "percpu", "sock", "sock_release"])
 _SIZED = frozenset(["mem", "mem_out", "mem_rw"])
-_WHOLE = frozenset(["get_current_comm", "probe_read", "probe_read_kernel", "probe_read_user"])  # write all bytes, always
+# These write all bytes, always; get_current_comm does not in Linux 6.1.
+_WHOLE = frozenset(["probe_read", "probe_read_kernel", "probe_read_user"])
 _CHANGE_MAPS = frozenset(["map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "kptr_xchg", "spin_lock"])
 _KEEP_CONTEXT = frozenset(["perf_event_output", "get_stackid", "get_stack", "get_func_ip", "get_attach_cookie",
                            "get_func_arg", "get_func_ret", "get_func_arg_cnt", "override_return"])  # fmt: skip

@@ -115,11 +115,11 @@ def _has_cpid(f: Frame, node: ast.Node, info: Any) -> Operand:
 
 
 def _write_comm(f: Frame, node: ast.Node, info: Any, place: Memory, pad: bool) -> None:
-    """The helper fills all 16 bytes, so nothing needs to be cleared."""
+    """Linux 6.1 (not 5.10, not 6.12) leaves what is behind the end of the name as it was."""
     size = place.ctype.size
+    if pad:
+        f.clear(place.pointer, size, place.offset)
     f.b.call("get_current_comm", [f.address(place), min(size, 16)])
-    if pad and size > 16:
-        f.clear(place.pointer, size - 16, place.offset + 16)
 
 
 def _curtask(f: Frame, node: ast.Node, info: Any) -> Operand:
