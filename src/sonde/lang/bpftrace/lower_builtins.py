@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...compiler.ir import BTF, I8, I32, I64, INT_OF_BYTES, Const
-from ...debuginfo.ctype import INT64, UINT64, Struct, strip
+from ...debuginfo.ctype import INT64, UINT64, Struct, sizeof, strip
 from .lower_values import Memory, Scalar, ir_type
 
 TYPE_CHECKING = False
@@ -114,12 +114,34 @@ def _has_cpid(f: Frame, node: ast.Node, info: Any) -> Operand:
     return Scalar(Const(int(f.unit.options.child_pid != 0), I8), f.ctype(node))
 
 
+COMM_BYTES = 16
+
+
 def _write_comm(f: Frame, node: ast.Node, info: Any, place: Memory, pad: bool) -> None:
-    """Linux 6.1 (not 5.10, not 6.12) leaves what is behind the end of the name as it was."""
+    """The name of the task. The helper leaves what is behind its end as it was on some kernels (Linux 6.1; not 5.10, 6.12)."""
     size = place.ctype.size
+    offset = _comm_offset(f) if pad and size >= COMM_BYTES and place.offset % 8 == 0 else -1
+    if offset >= 0:
+        task = f.b.call("get_current_task_btf", (), BTF)
+        for at in range(0, COMM_BYTES, 8):
+            f.b.store(place.pointer, f.b.load(I64, task, offset + at), place.offset + at)
+        f.clear(place.pointer, size - COMM_BYTES, place.offset + COMM_BYTES)
+        return
     if pad:
         f.clear(place.pointer, size, place.offset)
-    f.b.call("get_current_comm", [f.address(place), min(size, 16)])
+    f.b.call("get_current_comm", [f.address(place), min(size, COMM_BYTES)])
+
+
+def _comm_offset(f: Frame) -> int:
+    """Where a task has its name, -1 if programs do better to call the helper. Two loads are faster than that, but only kernels
+    that came with the helper bpf_loop, or after it, keep zeros behind the end of the name.
+    """
+    unit = f.unit
+    if unit.relocatable or not (unit.have_helper("get_current_task_btf") and unit.have_helper("loop")):
+        return -1
+    task = unit.target.btf().get_type("struct task_struct")
+    field = task.get_member("comm") if isinstance(task, Struct) else None
+    return field.offset if field is not None and sizeof(field.member.ctype) == COMM_BYTES else -1
 
 
 def _curtask(f: Frame, node: ast.Node, info: Any) -> Operand:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ...compiler.ir import Value
+    from ...compiler.ir import Block, Value
     from . import ast
     from .lower_frame import Frame
     from .lower_unit import Unit
@@ -99,13 +99,13 @@ def _function(f: Frame, limit: int, mode: str) -> Function:
     frame_bytes = _FRAME_BYTES.get(mode, 8)
     buffer = b.alloca(8 + limit * frame_bytes, 8, "stack")
     taken = b.call("get_stack", [ctx, b.ptradd(buffer, 8), limit * frame_bytes, flags])
-    some, none = b.new_block("some"), b.new_block("none")
-    b.branch(b.binary("sgt", taken, 0), some, none)
-    b.at(none)
-    b.ret(taken)
+    some, leave = b.new_block("some"), b.new_block("leave", [I64])
+    b.branch(b.binary("sgt", taken, 0), some, leave, [], [taken])
     b.at(some)
     b.store(buffer, b.binary("lshr", taken, frame_bytes.bit_length() - 1))
-    _keep(f, b, map_name, buffer, _hash(b, buffer, 8, taken))
+    _keep(f, b, map_name, buffer, _hash(b, buffer, 8, taken), leave)
+    b.at(leave)
+    b.ret(leave.params[0])
     return function
 
 
@@ -123,21 +123,18 @@ def _hash(b: Builder, pointer: Value, offset: int, size: Value) -> Value:
     return b.binary("lshr", done.params[0], 1)
 
 
-def _keep(f: Frame, b: Builder, map_name: str, buffer: Value, ident: Value) -> None:
-    """Put the stack into the map unless it is there, and return its id."""
+def _keep(f: Frame, b: Builder, map_name: str, buffer: Value, ident: Value, leave: Block) -> None:
+    """Put the stack into the map unless it is there, and leave with its id."""
     key = b.alloca(8, 8, "id")
     b.store(key, ident)
-    known, new = b.new_block("known"), b.new_block("new")
-    b.branch(b.binary("ne", b.call("map_lookup_elem", [b.map(map_name), key], MAP), 0), known, new)
-    b.at(known)
-    b.ret(ident)
+    new, failed = b.new_block("new"), b.new_block("full")
+    b.branch(b.binary("ne", b.call("map_lookup_elem", [b.map(map_name), key], MAP), 0), leave, new, [ident])
     b.at(new)
-    failed = b.new_block("full")
     code = b.call("map_update_elem", [b.map(map_name), key, buffer, 0])
-    b.branch(b.binary("eq", code, 0), known, failed)
+    b.branch(b.binary("eq", code, 0), leave, failed, [ident])
     b.at(failed)
     b.atomic("add", b.map_value(LOST), code, offset=f.unit.failure("map_update_elem", map_name, b.span))
-    b.ret(code)
+    b.jump(leave, code)
 
 
 CALLS: dict[str, Callable[..., Any]] = {"kstack": _kstack, "len": _len}

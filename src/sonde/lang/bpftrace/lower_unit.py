@@ -30,7 +30,9 @@ GLOBALS, PERCPU, EVENTS, LOST = "globals", "percpu", "events", "lost"
 HEADER_BYTES = 8  # of an event: its id and a reserved word
 PERCPU_LIMIT = 32768  # the kernel's limit for one per-CPU value
 RINGBUF_BYTES_PER_CPU = 256 << 10
-RINGBUF_BYTES_MIN = 4 << 20  # 0.1 s of a tracepoint that hits a million times a second; mapped twice, it costs 8 MiB of RSS
+RINGBUF_BYTES_MIN = (
+    4 << 20
+)  # 0.1 s of a tracepoint that hits a million times a second; mapped twice, it costs 8 MiB of RSS
 RINGBUF_BYTES_MAX = 16 << 20
 KERNEL_MAP_TYPES = {"": "hash", "hash": "hash", "lruhash": "lru_hash", "percpuhash": "percpu_hash",
                     "percpulruhash": "lru_percpu_hash"}  # fmt: skip
