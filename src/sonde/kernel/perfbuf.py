@@ -24,7 +24,7 @@ from .ringbuf import make_barrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from mmap import mmap
     from select import epoll
 
@@ -68,8 +68,12 @@ class PerfReader:
         """Return a descriptor that is readable once records have come (perhaps read since); -1 once closed."""
         return self._epoll.fileno() if self._epoll else -1
 
-    def drain(self, handle: Callable[[memoryview, int, int], object]) -> int:
-        """Call handle(buffer, start, size) for each waiting record; return their number. Never blocks."""
+    def drain(
+        self,
+        handle: Callable[[memoryview, int, int], object],
+        runs: Mapping[int, Callable[[memoryview, int], bool]] | None = None,
+    ) -> int:
+        """Call handle(buffer, start, size) for each waiting record; return their number. Never blocks. No runs here."""
         count = 0
         for ring in self._rings:
             try:

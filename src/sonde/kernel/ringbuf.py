@@ -16,13 +16,14 @@ from __future__ import annotations
 import os
 from errno import EINVAL
 
+from ..spec.engine import RUN, run_stride
 from .descriptor import warn_forgotten
 from .maps import entries_of
 from .refusal import refusal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from mmap import mmap
 
     from .maps import KernelMap
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _LENGTH = _DISCARDED - 1
 _HEADER_BYTES = 8
+NO_RUNS: Mapping[int, Callable[[memoryview, int], bool]] = {}
 
 
 class RingReader:
@@ -70,8 +72,14 @@ class RingReader:
         """How many bytes the producers have filled or reserved that are not read yet."""
         return self._producer[0] - self._consumer[0] if self._mappings else 0
 
-    def drain(self, handle: Callable[[memoryview, int, int], object]) -> int:
+    def drain(
+        self,
+        handle: Callable[[memoryview, int, int], object],
+        runs: Mapping[int, Callable[[memoryview, int], bool]] = NO_RUNS,
+    ) -> int:
         """Call handle(buffer, start, size) for each waiting record; return their number. Never blocks.
+
+        RUN finished records of one size in a row go to runs[size](buffer, start), and to `handle` when that returns False.
 
         Room goes back to the producers each time that an eighth of the buffer has been read, and at the end. What
         `handle` raises goes through, and the record that it was called for counts as read. The bytes are
@@ -84,6 +92,7 @@ class RingReader:
         if self._barrier is not None:
             limit = self._find_committed(position, limit)
         count = 0
+        retry_at = 0  # the end of the records that were no run
         while position < limit:
             stop = min(limit, position + self._share)
             try:
@@ -96,6 +105,12 @@ class RingReader:
                             break
                         position += ((length & _LENGTH) + _HEADER_BYTES + 7) & -8
                         continue
+                    if length in runs and position >= retry_at:
+                        retry_at = position + RUN * run_stride(length)
+                        if retry_at <= limit and self._is_run(at, length) and runs[length](data, at + _HEADER_BYTES):
+                            position = retry_at
+                            count += RUN
+                            continue
                     position += (length + _HEADER_BYTES + 7) & -8
                     count += 1
                     handle(data, at + _HEADER_BYTES, length)
@@ -104,6 +119,12 @@ class RingReader:
                     self._barrier()
                 self._consumer[0] = position
         return count
+
+    def _is_run(self, at: int, length: int) -> bool:
+        """Whether RUN finished records of `length` bytes begin at `at`."""
+        step = run_stride(length) >> 2
+        first = at >> 2
+        return self._headers[first : first + RUN * step : step].tolist() == [length] * RUN
 
     def _find_committed(self, position: int, limit: int) -> int:
         """Return the end of the finished records, ordered before all reads of what is in them."""

@@ -64,7 +64,11 @@ class FakeReader:
     def fileno(self) -> int:
         return self._wake
 
-    def drain(self, handle: Callable[[memoryview, int, int], object]) -> int:
+    def drain(
+        self,
+        handle: Callable[[memoryview, int, int], object],
+        runs: Mapping[int, Callable[[memoryview, int], bool]] | None = None,
+    ) -> int:
         if not self._records:
             return 0
         records, self._records = self._records, []

@@ -14,7 +14,7 @@ from ..record import Record
 from ..spec.engine import Row, Snapshot
 from ..spec.object import EventSpec
 from .clocks import Clocks
-from .decode import Surroundings, event_decoder, line_writer
+from .decode import Surroundings, event_decoder, line_writer, run_writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Session:
         self._old_handlers: list[tuple[int, Any]] = []
         self._pidfd = -1
         self._handlers: list[Handler] = []
+        self._runs: dict[int, Callable[[memoryview, int], bool]] = {}  # size of records -> handler of many at once
         self._set_aside: list[Handler] = []  # the handlers while exit() drops the rest of a batch
 
     # The course of a session ------------------------------------------------------------------------------------
@@ -352,6 +353,9 @@ class Session:
             line_format = getattr(self.printer, "line_format", None)
             line = line_format(event) if line_format is not None else None
             if line is not None:
+                run = run_writer(event, line)
+                if run is not None:
+                    self._runs.setdefault(event.size, run)
                 return line_writer(event, line)
         decode = event_decoder(event, self._around)
         if control is not None:
@@ -374,7 +378,7 @@ class Session:
         """Handle all waiting records, then let the output see them."""
         if self._reader is None:
             return
-        if self._reader.drain(self._dispatch):
+        if self._reader.drain(self._dispatch, self._runs):
             self.printer.flush()
             if not self._loss_check_at:
                 self._loss_check_at = time.monotonic() + LOSS_CHECK_S
@@ -408,6 +412,7 @@ class Session:
         if not self._set_aside:
             self._set_aside = self._handlers[:]
             self._handlers[:] = [self._ignore] * len(self._handlers)
+            self._runs.clear()
 
     def clear(self, view: str) -> None:
         """Remove all entries of a view."""

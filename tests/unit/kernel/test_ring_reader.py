@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sonde.errors import KernelError
 from sonde.kernel import ringbuf
 from sonde.kernel.ringbuf import RingReader
+from sonde.spec.engine import RUN, run_stride
 from sonde.spec.object import MapSpec
 
 PAGE = mmap.PAGESIZE
@@ -207,3 +208,69 @@ def test_garbage_never_hangs(junk: bytes, head: int) -> None:
     drain(reader)
     reader.close()
     ring.close()
+
+
+@pytest.mark.parametrize("taken", [True, False])
+@given(
+    groups=st.lists(
+        st.tuples(
+            st.integers(RUN - 2, 2 * RUN + 2), st.sampled_from([4, 12, 16]), st.sampled_from([0, 0, 0, DISCARDED])
+        ),
+        max_size=6,
+    ),
+    skipped=st.integers(0, 200),
+)
+@settings(max_examples=40, deadline=None)
+def test_runs_of_one_size_come_at_once_and_in_order(
+    taken: bool, groups: list[tuple[int, int, int]], skipped: int
+) -> None:
+    ring = Ring(8 * PAGE)
+    reader = open_reader(ring)
+    for _ in range(skipped):  # so that runs lie across the end of the buffer too
+        ring.put(bytes(56))
+        ring.put(bytes(56))
+        drain(reader)
+    expected, number = [], 0
+    for count, size, flags in groups:
+        for index in range(count):
+            payload = number.to_bytes(4, "little").ljust(size, b".")
+            number += 1
+            flag = flags if index == count // 2 else 0
+            if ring.put(payload, flag) and not flag:
+                expected.append(payload)
+    found: list[bytes] = []
+    runs = 0
+
+    def take(data: memoryview, start: int, size: int) -> bool:
+        nonlocal runs
+        if taken:
+            runs += 1
+            found.extend(
+                bytes(data[at : at + size]) for at in range(start, start + RUN * run_stride(size), run_stride(size))
+            )
+        return taken
+
+    count = reader.drain(
+        lambda data, start, size: found.append(bytes(data[start : start + size])),
+        {size: lambda data, start, size=size: take(data, start, size) for size in (4, 12)},  # type: ignore[misc]
+    )
+    assert found == expected
+    assert count == len(expected)
+    assert ring.tail == ring.head
+    if taken and groups and groups[0][:1] >= (RUN,) and groups[0][1] != 16 and not groups[0][2]:
+        assert runs
+    reader.close()
+    ring.close()
+
+
+def test_a_run_ends_before_a_record_that_is_not_finished(ring: Ring) -> None:
+    reader = open_reader(ring)
+    for index in range(RUN):
+        ring.put(index.to_bytes(4, "little"), BUSY if index == RUN - 1 else 0)
+    runs: list[int] = []
+    seen: list[int] = []
+    count = reader.drain(
+        lambda data, start, size: seen.append(data[start]), {4: lambda data, start: bool(runs.append(1))}
+    )
+    assert (count, runs, seen) == (RUN - 1, [], list(range(RUN - 1)))
+    reader.close()

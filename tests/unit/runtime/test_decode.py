@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sonde.errors import FormatError
 from sonde.runtime.clocks import Clocks
-from sonde.runtime.decode import Surroundings, event_decoder, fields_decoder, layout_decoder, line_writer
-from sonde.spec.engine import LineFormat
+from sonde.runtime.decode import Surroundings, event_decoder, fields_decoder, layout_decoder, line_writer, run_writer
+from sonde.spec.engine import RUN, LineFormat, run_stride
 from sonde.spec.layout import (
     Average,
     EnumValue,
@@ -193,6 +193,39 @@ def test_line_writer_refuses_short_records() -> None:
     event = EventSpec(1, "printf", 16, (LayoutField("0", 8, U64),))
     with pytest.raises(FormatError):
         write_lines(event, (b"%d", ("Q",)), bytes(15))
+
+
+def test_run_writer_prints_what_the_line_writer_prints() -> None:
+    event = EventSpec(3, "printf", 24, (LayoutField("0", 8, S32), LayoutField("1", 16, U64)))
+    line = (b"%d %x 100%%\n", ("i", "I"))
+    bodies = [struct.pack("<Qi4xQ", 3, -index, 2**40 + index) for index in range(RUN)]
+    out: list[bytes] = []
+    write = run_writer(event, LineFormat(*line, out.append))
+    assert write is not None
+    stride = run_stride(24)
+    data = memoryview(b"\xaa" * 8 + b"".join(body.ljust(stride, b"\xaa") for body in bodies))
+    assert write(data, 8)
+    assert b"".join(out) == b"".join(write_lines(event, line, *bodies))
+    other = bytearray(data)
+    other[8 + 5 * stride] = 4  # another event of the same size in between
+    assert not write(memoryview(other), 8)
+    assert len(out) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "takes"),
+    [
+        ((LayoutField("0", 8, U64), LayoutField("1", 16, COMM)), ("Q", "s")),
+        ((LayoutField("0", 16, U64), LayoutField("1", 8, U64)), ("Q", "Q")),
+        ((LayoutField("0", 8, U64), LayoutField("1", 8, U64)), ("Q", "Q")),
+    ],
+    ids=["string", "other order", "same bytes twice"],
+)
+def test_run_writer_leaves_hard_formats_to_the_line_writer(
+    fields: tuple[LayoutField, ...], takes: tuple[str, ...]
+) -> None:
+    event = EventSpec(1, "printf", 32, fields)
+    assert run_writer(event, LineFormat(b"%d %d", takes, lambda text: None)) is None
 
 
 LEAVES = st.sampled_from(
