@@ -55,7 +55,7 @@ def body(text: str) -> str:
         ("let $a:uint8=0x1F;let $b;", "let $a : uint8 = 0x1F;\nlet $b;"),
         ("$a<<=1_000;@m[1]++;--$a;_=f();", "$a <<= 1_000;\n@m[1]++;\n--$a;\n_ = f();"),
         ('printf ( "\\x41\\n" ,1s );', 'printf("\\x41\\n", 1s);'),
-        ("if($a){f()}", "if $a {\n  f()\n}"),
+        ("if($a){f()}", "if $a {\n  f();\n}"),
         ("if($a==1){f();}else if(!$b){g();}else{}", "if ($a == 1) {\n  f();\n} else if (!$b) {\n  g();\n} else {}"),
         ("$a=if(1){2}else{3};", "$a = if 1 { 2 } else { 3 };"),
         ("$a=if(1){2}else if(4){5}else{3};", "$a = if 1 {\n  2\n} else if 4 {\n  5\n} else {\n  3\n};"),

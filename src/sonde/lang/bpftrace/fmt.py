@@ -14,6 +14,7 @@ from . import ast
 from .fmt_expressions import WIDTH, ExpressionWriter
 from .fmt_lines import has_block, range_of, source_text
 from .parser import Parser
+from .statements import drop_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class _Formatter(ExpressionWriter):
             text = self.expr(node.predicate, 1)
             self.write(f"/ {text}/" if text.startswith("*") else f"/{text}/")  # `/*` would be a comment
             self.finish(self.text.index("/", range_of(node.predicate)[1]) + 1)
-        self._write_body(node.body)
+        self._write_body(_valueless(node.body))
 
     def _write_body(self, body: ast.BlockExpr) -> None:
         """A block whose brace stands on its own line."""
@@ -335,6 +336,15 @@ _WRITERS: dict[type, Any] = {
     ast.Subprogram: _Formatter._write_subprogram,
     ast.Probe: _Formatter._write_probe,
 }
+
+
+def _valueless(body: ast.BlockExpr) -> ast.BlockExpr:
+    """The body of a probe has no value: neither have the branches of an `if` at its end."""
+    last = body.statements[-1] if body.statements else None
+    if body.value is not None or not isinstance(last, ast.ExprStatement) or not isinstance(last.expr, ast.IfExpr):
+        return body
+    last = ast.ExprStatement(last.span, drop_value(last.expr))
+    return ast.BlockExpr(body.span, (*body.statements[:-1], last), None)
 
 
 def _import_text(node: ast.Node) -> str:
