@@ -37,6 +37,7 @@ RUN_BY_HAND = ("begin", "end", "self")
 ENDS_BY_ITSELF = ("begin", "end", "iter")  # a program with no other probes has nothing to wait for
 LOSS_CHECK_S = 0.1  # after records came
 FAILURE_CHECK_S = 1.0
+NAP_S = 0.001  # after records were printed: while we are behind, the kernel need not wake us for each
 FIRST = bytes(4)  # the key of the only entry of an array
 
 
@@ -205,6 +206,8 @@ class Session:
             for fd, _ in poll(self._timeout_s()):
                 if fd == reader:
                     self._drain()
+                    if not self._stopping:
+                        time.sleep(NAP_S)
                 elif self._wakeup is not None and fd == self._wakeup[0]:
                     self._handle_signals()
                 else:  # the child or the traced process has ended
