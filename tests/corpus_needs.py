@@ -27,7 +27,9 @@ def _have(need: str) -> bool:
     if kind == "file":
         return Path(rest).exists()
     if kind == "tracepoint":
-        return any((Path(root) / "events" / rest).exists() for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing"))
+        return any(
+            (Path(root) / "events" / rest).exists() for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+        )
     if need == "kprobe":
         return Path("/sys/bus/event_source/devices/kprobe").exists()
     if need == "uprobe":
