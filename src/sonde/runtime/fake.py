@@ -143,6 +143,11 @@ class FakeObject:
     def reader(self) -> FakeReader:
         return self.ring
 
+    def detach(self) -> None:
+        """Stop all programs: here that is all there is to a link's end."""
+        for link in self.links:
+            link.close()
+
     def close(self) -> None:
         self.journal.append(("close",))
         self.ring.close()

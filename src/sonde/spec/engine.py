@@ -92,6 +92,10 @@ if TYPE_CHECKING:
             """Run the iterator that `link` attached, once over; yield what its program wrote, piece by piece."""
             ...
 
+        def detach(self) -> None:
+            """Stop all attached programs at once; the links stay to be closed."""
+            ...
+
         def close(self) -> None: ...
 
     class Engine(Protocol):
