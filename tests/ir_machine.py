@@ -30,6 +30,7 @@ from sonde.spec.object import MapSpec
 
 INPUTS = 6
 IO_BYTES = 512
+AREA_BYTES = 24
 STEP_LIMIT = 20_000
 TYPES = (I8, I16, I32, I64)
 OPS = sorted(BINARY)
@@ -38,24 +39,32 @@ INTERESTING = (0, 1, 2, 3, 7, 8, 31, 32, 63, 64, 127, 128, 255, 256, 0x7FFF, 0x8
                0xFFFFFFFF, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)  # fmt: skip
 
 
-def run(function: Function, io: bytearray) -> int:
-    """Interpret `function` with `io` as the map's memory (changed in place); return its result."""
-    values: dict[Value, object] = {}
+def run(function: Function, io: bytearray, module: Module | None = None, arguments: tuple[int, ...] = ()) -> int:
+    """Interpret `function` with `io` as the map's memory (changed in place); return its result.
+
+    Pointers are pairs of memory and offset. `module` has the functions that are called.
+    """
+    values: dict[Value, object] = dict(zip(function.params, arguments))
     slots: dict[Inst, bytearray] = {}
-    block, arguments = function.blocks[0], []
+    block, passed = function.blocks[0], []
     for _ in range(STEP_LIMIT):
-        values.update(zip(block.params, arguments))
+        values.update(zip(block.params, passed))
         for inst in block.insts:
-            values[inst] = _step(inst, values, slots, io)
+            if inst.op == "callsub":
+                assert module is not None
+                called = module.functions[inst.symbol]
+                values[inst] = run(called, io, module, tuple(_get(a, values) for a in inst.args))
+            else:
+                values[inst] = _step(inst, values, slots, io)
         end = block.end
         assert end is not None
         if end.op == "ret":
             return _get(end.args[0], values) & (1 << 64) - 1
         if end.op == "jump":
-            target, passed = end.targets[0]
+            target, given = end.targets[0]
         else:
-            target, passed = end.targets[0 if _get(end.args[0], values) else 1]
-        block, arguments = target, [_get(a, values) for a in passed]
+            target, given = end.targets[0 if _get(end.args[0], values) else 1]
+        block, passed = target, [_get(a, values) for a in given]
     raise RuntimeError("too many steps")
 
 
@@ -67,12 +76,14 @@ def _get(v: Value, values: dict[Value, object]):  # type: ignore[no-untyped-def]
 
 def _step(inst: Inst, values: dict[Value, object], slots: dict[Inst, bytearray], io: bytearray):  # type: ignore[no-untyped-def]
     op = inst.op
-    a = [_get(v, values) for v in inst.args if not (op in ("load", "store") and v is inst.args[0])]
+    a = [_get(v, values) for v in inst.args]
     if op in BINARY or op in COMPARE:
         return evaluate(op, a[0], a[1], WIDTH[inst.args[0].type])
     mask = (1 << WIDTH[inst.type]) - 1 if inst.type in WIDTH else 0
     if op in ("zext", "trunc", "opaque"):
         return a[0] & mask
+    if op == "cast":
+        return a[0]
     if op == "sext":
         return _signed(a[0], WIDTH[inst.args[0].type]) & mask
     if op == "neg":
@@ -82,25 +93,39 @@ def _step(inst: Inst, values: dict[Value, object], slots: dict[Inst, bytearray],
     if op == "bound":
         return a[0] & inst.imm if inst.imm & inst.imm + 1 == 0 and not inst.low else max(min(a[0], inst.imm), inst.low)
     if op == "alloca":
-        return slots.setdefault(inst, bytearray(inst.size))
+        return slots.setdefault(inst, bytearray(inst.size)), 0
     if op == "map_value":
-        return 0
+        return io, inst.imm
     if op == "ptradd":
-        return a[0] + a[1]
-    if op in ("load", "store"):
-        memory, start = io, inst.offset
-        base = inst.args[0]
-        assert isinstance(base, Inst)
-        if base.op == "alloca":
-            memory = slots[base]
-        else:
-            start += _get(base, values)
-        if op == "load":
-            return int.from_bytes(memory[start : start + bytes_of(inst.type)], "little")
+        return a[0][0], a[0][1] + _signed(a[1], 64)
+    return _access(inst, a)
+
+
+def _access(inst: Inst, a: list):  # type: ignore[no-untyped-def, type-arg]
+    """What instructions do to memory."""
+    op = inst.op
+    if op == "call" and inst.symbol == "get_prandom_u32":
+        return 0xDEAD  # programs must not depend on it
+    if op == "call" and inst.symbol == "probe_read_kernel":
+        (memory, at), size, (source, start) = a
+        memory[at : at + size] = source[start : start + size]
+        return 0
+    memory, at = a[0]
+    at += inst.offset
+    if op == "load":
+        return int.from_bytes(memory[at : at + bytes_of(inst.type)], "little") & (1 << WIDTH[inst.type]) - 1
+    if op == "store":
         size = bytes_of(inst.args[1].type)
-        memory[start : start + size] = (a[0] & (1 << 8 * size) - 1).to_bytes(size, "little")
-        return None
-    raise NotImplementedError(op)
+        memory[at : at + size] = (a[1] & (1 << WIDTH[inst.args[1].type]) - 1).to_bytes(size, "little")
+    elif op == "memset":
+        memory[at : at + inst.size] = bytes([inst.imm & 255]) * inst.size
+    elif op == "memcpy":
+        source, start = a[1]
+        start += inst.src_offset
+        memory[at : at + inst.size] = source[start : start + inst.size]
+    else:
+        raise NotImplementedError(op)
+    return None
 
 
 def _signed(n: int, width: int) -> int:
@@ -138,6 +163,7 @@ class Generator:
         self.b = Builder(self.module, self.function)
         self.pools: dict[str, list[Value]] = {t: [] for t in TYPES}
         self.slots = [(self.b.alloca(8), I64), (self.b.alloca(4, 4), I32), (self.b.alloca(1, 1), I8)]
+        self.areas = [self.b.alloca(AREA_BYTES), self.b.alloca(AREA_BYTES), self.b.alloca(AREA_BYTES)]
 
     def make(self) -> Module:
         b = self.b
@@ -149,6 +175,8 @@ class Generator:
                     self.pools[t].append(b.load(t, b.map_value("io", 8 * i)))
         for slot, t in self.slots:
             b.store(slot, self.pick(t))
+        for area in self.areas:
+            b.memset(area, AREA_BYTES, self.random.choice((0, 0xA5)), align=8)
         self.body(self.size, 0)
         self.results()
         b.ret(self.pick(I64))
@@ -161,6 +189,9 @@ class Generator:
             for value in self.random.sample(self.pools[t], min(8, len(self.pools[t]))):
                 self.b.store(self.b.map_value("io", at), value)
                 at += 8
+        for area in self.areas:
+            self.b.memcpy(self.b.map_value("io", at), area, AREA_BYTES, align=8)
+            at += AREA_BYTES
 
     def pick(self, t: str) -> Value:
         if not self.pools[t] or self.random.random() < 0.15:
@@ -174,9 +205,15 @@ class Generator:
             if kind < 0.62 or depth > 2:
                 self.arithmetic()
                 budget -= 1
-            elif kind < 0.75:
+            elif kind < 0.7:
                 self.variable()
                 budget -= 1
+            elif kind < 0.78:
+                self.memory()
+                budget -= 1
+            elif kind < 0.8:
+                self.call()
+                budget -= 2
             elif kind < 0.92:
                 self.diamond(depth)
                 budget -= 6
@@ -225,6 +262,61 @@ class Generator:
             self.pools[t].append(self.b.load(t, slot))
         else:
             self.b.store(slot, self.pick(t))
+
+    def memory(self) -> None:
+        """Something with the areas: parts of them, copies, clearing, computed places, a helper that copies."""
+        b, chance = self.b, self.random
+        area, other = chance.sample(self.areas, 2)
+        t = chance.choice(TYPES)
+        size = bytes_of(t)
+        offset = chance.randrange(AREA_BYTES // size) * size
+        kind = chance.randrange(8)
+        if kind < 2:
+            self.pools[t].append(b.load(t, b.ptradd(area, offset)))
+        elif kind < 4:
+            b.store(area, self.pick(t), offset)
+        elif kind == 4:
+            b.memset(area, size * chance.choice((1, 2)), chance.choice((0, 0x11)), offset=min(offset, AREA_BYTES - 16), align=size)
+        elif kind == 5:
+            length = chance.randint(1, AREA_BYTES - 8)
+            b.memcpy(area, other, length, offset=8 * chance.randrange(2) * (length <= 16), align=8)
+        elif kind == 6:
+            place = b.ptradd(area, b.bound(self.value(I64), AREA_BYTES - 1))
+            if chance.random() < 0.5:
+                self.pools[I8].append(b.load(I8, place))
+            else:
+                b.store(place, self.pick(I8))
+        else:
+            length = chance.randint(1, AREA_BYTES - offset)
+            source = b.convert("cast", b.ptradd(other, chance.randrange(AREA_BYTES - length + 1)), I64)
+            b.call("probe_read_kernel", [b.ptradd(area, offset), length, source])
+
+    def call(self) -> None:
+        """A helper that destroys registers, or a function of our own."""
+        b = self.b
+        if self.random.random() < 0.6:
+            self.pools[I64].append(b.binary("and", b.call("get_prandom_u32"), 0))
+            return
+        if len(self.module.functions) < 3:
+            self.function_of_our_own()
+        name = self.random.choice([n for n in self.module.functions if n != "fuzz"])
+        function = self.module.functions[name]
+        self.pools[I64].append(b.callsub(function, [self.pick(I64) for _ in function.params]))
+
+    def function_of_our_own(self) -> None:
+        """Add a small function with a branch in it."""
+        params = [Param(I64, f"a{i}") for i in range(self.random.randint(1, 4))]
+        function = Function(f"sub{len(self.module.functions)}", list(params))
+        b = Builder(self.module, function)
+        values: list[Value] = list(params)
+        for _ in range(self.random.randint(1, 5)):
+            values.append(b.binary(self.random.choice(OPS[:3]), self.random.choice(values), self.random.choice(values)))
+        yes, no = b.new_block("yes"), b.new_block("no")
+        b.branch(b.binary(self.random.choice(COMPARISONS), values[-1], values[0]), yes, no)
+        b.at(yes)
+        b.ret(b.binary("xor", values[-1], 0x1234))
+        b.at(no)
+        b.ret(b.load(I64, b.map_value("io", 8)))
 
     def diamond(self, depth: int) -> None:
         b = self.b

@@ -39,6 +39,6 @@ def test_kernel_agrees_with_interpreter(optimised: bool) -> None:
                 loaded.maps["io"].update(KEY, bytes(io))
                 loaded.run("fuzz")
                 expected = bytearray(io)
-                run(module.functions["fuzz"], expected)
+                run(module.functions["fuzz"], expected, module)
                 assert loaded.maps["io"].lookup(KEY) == [bytes(expected)], f"seed {seed}, inputs {inputs}"
     assert refused < COUNT / 5

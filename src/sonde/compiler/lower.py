@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import lower_memory, lower_values
 from .lowering import Lowering
+from .share import share_addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,4 +20,6 @@ _SELECT: Select = {**lower_values.SELECT, **lower_memory.SELECT}
 def lower(function: Function, frame: Frame, target: Target) -> tuple[list[MBlock], set[int]]:
     """Return the machine blocks of a function, and the registers that must not be kept on the stack."""
     lowering = Lowering(function, frame, target, _SELECT)
-    return lowering.run(), lowering.keep
+    blocks = lowering.run()
+    share_addresses(blocks, lowering.free_register)
+    return blocks, lowering.keep

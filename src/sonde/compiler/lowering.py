@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..bpf import isa
 from ..bpf.helpers import HELPERS
 from . import machine as m
-from .ir import COMPARE, WIDTH, Const, Inst
+from .ir import COMPARE, WIDTH, Const, Inst, is_pointer
 from .passes.graph import dominators, loop_depths, reachable_blocks
 
 TYPE_CHECKING = False
@@ -76,6 +76,11 @@ class Lowering:
         self._scratch_base = -1
         self._leave_block: m.MBlock | None = None  # leaves the function with 0
         self._passed: dict[Value, list[int]] = {}  # block parameter -> bits of the arguments passed so far
+
+    @property
+    def free_register(self) -> int:
+        """The first virtual register that is not in use."""
+        return self._next + 1
 
     def run(self) -> list[m.MBlock]:
         """Return the machine blocks, entry first."""
@@ -254,6 +259,9 @@ class Lowering:
 
     def address_into(self, register: int, base: int, offset: int) -> None:
         """register = base + offset."""
+        if base == m.FP:
+            self.emit(m.Op("frame", dst=register, imm=offset))
+            return
         self.emit(m.mov(register, base))
         if offset and fits(offset):
             self.emit(m.alu(isa.BPF_ADD, register, imm=offset))
@@ -313,7 +321,7 @@ class Lowering:
         self.call_helper("map_lookup_elem", 2)
         result = self.new()
         self.emit(m.mov(result, m.R0))
-        self.emit(m.jump(isa.BPF_JEQ, result, self.leave(), imm=0))
+        self.emit(m.jump(isa.BPF_JEQ, result, self.leave(), imm=0)).kind = "null"
         self.fall_into(self.split("found"))
         return result
 
@@ -369,7 +377,7 @@ class Lowering:
     def _edge(self, block: Block, arguments: list[Value]) -> m.MBlock:
         """Return the block to jump to: a block of its own for copies, where there are any."""
         entry = self._entry_of[block]
-        return m.MBlock("edge", min(self.here.depth, entry.depth)) if arguments else entry
+        return m.MBlock("edge", min(self.here.depth, entry.depth), edge=True) if arguments else entry
 
     def _copies(self, block: Block, arguments: list[Value]) -> None:
         """Assign block parameters all at once: each copy waits until nobody reads its target any more."""
@@ -432,7 +440,9 @@ class Lowering:
                 self.emit(m.jump(isa.BPF_JSET, self.register(tested), yes, imm=mask, wide=width == 64))
                 self.here.next = no
                 return
-        self.emit(self._compare_jump(op, a, b, width, yes))
+        jump = self.emit(self._compare_jump(op, a, b, width, yes))
+        if is_pointer(a.type):
+            jump.kind = "null"
         self.here.next = no
 
     def _mask_of(self, a: Value, width: int) -> int:

@@ -41,6 +41,7 @@ ACCESS = {
     "alu": READS_DST | READS_SRC | WRITES_DST,
     "unary": READS_DST | WRITES_DST,
     "wide": WRITES_DST,
+    "frame": WRITES_DST,
     "store": READS_DST | READS_SRC,
     "jump": READS_DST | READS_SRC,
     "atomic": READS_DST | READS_SRC,
@@ -48,7 +49,7 @@ ACCESS = {
     "call": 0,
     "exit": 0,
 }
-PURE = frozenset(["mov", "movsx", "load", "alu", "unary", "wide"])  # without effect but for the register written
+PURE = frozenset(["mov", "movsx", "load", "alu", "unary", "wide", "frame"])  # without effect but for the register written
 _CLOBBERED = (R0, R1, R2, R3, R4, R5)
 
 
@@ -59,6 +60,7 @@ class Op:
     unary   dst = op dst                    wide   dst = 64-bit immediate or symbol
     load    dst = *(src + off)              store  *(dst + off) = src or imm            atomic *(dst + off), src
     jump    if dst op (src or imm) goto     goto   call (`reads` argument registers)    exit
+    frame   dst = frame pointer + imm; two instructions in the end
     """
 
     __slots__ = ("core", "dst", "form", "imm", "kind", "off", "opcode", "reads", "span", "src", "symbol", "target",
@@ -86,7 +88,7 @@ class Op:
         self.imm = imm
         self.target = target
         self.symbol = symbol  # of a relocation
-        self.kind = kind  # of the relocation: map, map_value, subprogram, kfunc; of an atomic: cmpxchg
+        self.kind = kind  # of the relocation: map, map_value, subprogram, kfunc; of an atomic: cmpxchg; of a jump: null
         self.reads = reads  # of a call: the number of argument registers
         self.volatile = False
         self.core: CoreAccess | None = None
@@ -116,6 +118,11 @@ class Op:
             return (R0,) if self.kind == "cmpxchg" else (self.src,)
         return ()
 
+    @property
+    def remakable(self) -> bool:
+        """True when the result is as cheap to make again as to keep: a constant, an address."""
+        return self.form in ("wide", "frame") or (self.form == "mov" and self.src < 0)
+
     def same(self, other: Op) -> bool:
         """Tell whether two operations do the same."""
         return (
@@ -139,13 +146,14 @@ class Op:
 class MBlock:
     """A straight run of operations; jumps stand at its end only, `next` is where it falls through to."""
 
-    __slots__ = ("depth", "name", "next", "ops")
+    __slots__ = ("depth", "edge", "name", "next", "ops")
 
-    def __init__(self, name: str, depth: int = 0) -> None:
+    def __init__(self, name: str, depth: int = 0, *, edge: bool = False) -> None:
         self.name = name
         self.ops: list[Op] = []
         self.next: MBlock | None = None
         self.depth = depth  # of loops around it
+        self.edge = edge  # holds the copies for one way out of a branch, nothing else
 
     def successors(self) -> list[MBlock]:
         """Return the blocks that may come after this one."""

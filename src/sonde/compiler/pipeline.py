@@ -9,6 +9,7 @@ from .frame import CALLEE_BUDGET, STACK_BUDGET, Frame
 from .lower import lower
 from .lowering import SCRATCH_MAP
 from .passes import optimise
+from .peephole import drop_known
 from .regalloc import allocate
 from .tidy import tidy
 
@@ -79,6 +80,7 @@ def _compile_program(
         frame = Frame(each, STACK_BUDGET if len(functions) == 1 else STACK_BUDGET - CALLEE_BUDGET, scratch_bytes)
         blocks, keep = lower(each, frame, target)
         allocate(blocks, frame, keep)
+        drop_known(blocks, frame.spills)
         code.add_function(each.name, tidy(blocks))
         stack = max(stack, frame.size)
         scratch_bytes = frame.scratch_bytes

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FREE_ORDER = (m.R0, m.R5, m.R4, m.R3, m.R2, m.R1, m.R6, m.R7, m.R8, m.R9)
 _NEVER = 1e9  # weight of a range that must not be spilled
 _LOOP_FACTOR = 8
+_ROUNDS = 100
 
 
 def allocate(blocks: Sequence[m.MBlock], frame: Frame, keep: set[int]) -> None:
@@ -28,11 +29,11 @@ def allocate(blocks: Sequence[m.MBlock], frame: Frame, keep: set[int]) -> None:
 
     `keep` are registers that should not be kept on the stack.
     """
-    tiny: set[int] = set()  # made by spilling: as short as can be
+    tiny: dict[int, int] = {}  # made by spilling: 1, used in one stretch of code; 2, used once
     apart: set[int] = set()  # were part of a range that found no register: not coalesced again
-    while True:
+    for _ in range(_ROUNDS):
         ranges = Ranges(blocks)
-        groups = ranges.coalesce(apart | tiny)
+        groups = ranges.coalesce(apart)
         assigned, homeless = _colour(ranges, groups, keep, tiny)
         if not homeless:
             break
@@ -41,7 +42,10 @@ def allocate(blocks: Sequence[m.MBlock], frame: Frame, keep: set[int]) -> None:
             for v in together:
                 apart.update(groups[v])
         else:
-            tiny |= spill(blocks, homeless, ranges.masks, frame, tiny)
+            tiny.update(spill(blocks, homeless, ranges.masks, frame, tiny))
+            apart.update(tiny)
+    else:
+        raise AssertionError("register allocation does not come to an end")
     _apply(blocks, assigned)
 
 
@@ -71,16 +75,16 @@ class Ranges:
             if op.form in m.PURE and op.dst not in until and not op.volatile:
                 continue  # nobody reads it
             kept.append(op)
-            remade = op.form == "wide" or (op.form == "mov" and op.src < 0)
+            cost = -weight if op.remakable else weight
             for register in op.defs():
                 end = until.pop(register, position + 2)
                 masks[register] = masks.get(register, 0) | (1 << end) - (1 << position + 1)
-                costs[register] = costs.get(register, 0) + (0 if remade else weight)
+                costs[register] = costs.get(register, 0) + cost
             for register in op.uses():
                 until.setdefault(register, position + 1)
                 costs[register] = costs.get(register, 0) + weight
             if op.opcode == m.COPY and op.form == "mov":
-                self._copy(op.dst, op.src, weight)
+                self._copy(op.dst, op.src, 2 * weight + block.edge)
         for register, end in until.items():
             masks[register] = masks.get(register, 0) | (1 << end) - (1 << start)
         if len(kept) < len(block.ops):
@@ -108,7 +112,7 @@ class Ranges:
             if a == b or masks[a] & masks[b]:
                 continue
             masks[a] |= masks[b]
-            self.costs[a] = self.costs.get(a, 0) + self.costs.get(b, 0) - 2 * weight
+            self.costs[a] = self.costs.get(a, 0) + self.costs.get(b, 0) - weight
             hints = self.hints.get(b)
             if hints:
                 mine = self.hints.setdefault(a, {})
@@ -161,7 +165,7 @@ def _members(bits: int) -> list[int]:
 
 
 def _colour(
-    ranges: Ranges, groups: dict[int, list[int]], keep: set[int], tiny: set[int]
+    ranges: Ranges, groups: dict[int, list[int]], keep: set[int], tiny: dict[int, int]
 ) -> tuple[dict[int, int], list[int]]:
     """Give each range a register: returns virtual -> machine register, and the leaders that found none."""
     masks = ranges.masks
@@ -171,7 +175,9 @@ def _colour(
     for v, members in groups.items():
         length = masks[v].bit_count() or 1
         weights[v] = ranges.costs.get(v, 0) / length
-        if v in tiny or not keep.isdisjoint(members):
+        if v in tiny:
+            weights[v] += 2 * _NEVER * tiny[v]
+        elif not keep.isdisjoint(members):
             weights[v] += _NEVER
     calls = masks[m.R0] & masks[m.R1] & masks[m.R2] & masks[m.R3] & masks[m.R4] & masks[m.R5]
     # What lives across calls has the fewest registers to choose from; then what has a favourite.

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def spill(
-    blocks: Sequence[m.MBlock], registers: list[int], masks: dict[int, int], frame: Frame, tiny: set[int]
-) -> set[int]:
+    blocks: Sequence[m.MBlock], registers: list[int], masks: dict[int, int], frame: Frame, tiny: dict[int, int]
+) -> dict[int, int]:
     """Rewrite the code so that `registers` live on the stack. Returns the short-lived registers that this makes.
 
-    `tiny` are those made before: they are cut down to single uses.
+    `tiny` are those made before, and how short they are: when they are spilled, they are cut down to single uses.
     """
     sources = _remakable(blocks, set(registers))
     slots = _slots([r for r in registers if r not in sources], masks, frame)
     number = max(masks)
-    made: set[int] = set()
+    made: dict[int, int] = {}
     for block in blocks:
         ops: list[m.Op] = []
         here: dict[int, int] = {}  # spilled register -> the one that holds it in this stretch
@@ -37,7 +37,7 @@ def spill(
                     continue
                 if register not in here:
                     number += 1
-                    made.add(number)
+                    made[number] = tiny.get(register, 0) + 1
                     here[register] = number
                     ops.append(_restore(number, register, slots, sources, op))
                 changes[register] = here[register]
@@ -49,7 +49,7 @@ def spill(
                 elif register in slots:
                     if register not in here:
                         number += 1
-                        made.add(number)
+                        made[number] = tiny.get(register, 0) + 1
                         here[register] = number
                     changes[register] = here[register]
                     keep = m.store(8, m.FP, slots[register], here[register])
@@ -93,7 +93,7 @@ def _remakable(blocks: Sequence[m.MBlock], registers: set[int]) -> dict[int, m.O
             for register in op.defs():
                 if register not in registers:
                     continue
-                if register in found or register in several or not (op.form == "wide" or (op.form == "mov" and op.src < 0)):
+                if register in found or register in several or not op.remakable:
                     several.add(register)
                     found.pop(register, None)
                 else:

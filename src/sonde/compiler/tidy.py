@@ -7,7 +7,8 @@ which most of them simply follow their predecessor.
 from __future__ import annotations
 
 from ..bpf import isa
-from .machine import MBlock, Op
+from .machine import FP, MBlock, Op, alu, mov
+from .peephole import hoist_edges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,12 +24,28 @@ _INVERSE = {
 def tidy(blocks: Sequence[MBlock]) -> list[MBlock]:
     """Return the blocks that are left, in layout order, with every jump made explicit."""
     kept = _thread(blocks)
+    hoist_edges(kept)
+    kept = _thread(kept)
+    for block in kept:
+        _expand(block)
     while _share_ends(kept):
         kept = _thread(kept)
     order = _order(kept)
     for block, following in zip(order, [*order[1:], None]):
         _end(block, following)
     return order
+
+
+def _expand(block: MBlock) -> None:
+    """Make two operations of each stack address."""
+    ops: list[Op] = []
+    for op in block.ops:
+        if op.form == "frame":
+            ops += (mov(op.dst, FP), alu(isa.BPF_ADD, op.dst, imm=op.imm))
+            ops[-1].span = ops[-2].span = op.span
+        else:
+            ops.append(op)
+    block.ops = ops
 
 
 def _thread(blocks: Sequence[MBlock]) -> list[MBlock]:
@@ -76,7 +93,7 @@ def _share_ends(blocks: list[MBlock]) -> bool:
                 common = _common_end(first, other)
                 if common > length:
                     best, length = other, common
-            if best is None or length < (2 if following is None else 1):
+            if best is None or (length == 1 and following is None and not _falls_into_exit(first, best, blocks)):
                 continue
             if length == len(best.ops):
                 _cut(first, length, best)
@@ -92,6 +109,14 @@ def _share_ends(blocks: list[MBlock]) -> bool:
                 continue
             changed = True
     return changed
+
+
+def _falls_into_exit(a: MBlock, b: MBlock, blocks: list[MBlock]) -> bool:
+    """Tell whether one of two blocks that end with `exit` is nothing else, and waits for a block to stand before it."""
+    if len(a.ops) > 1 and len(b.ops) > 1:
+        return False
+    alone = a if len(a.ops) == 1 else b
+    return not any(block.next is alone for block in blocks)
 
 
 def _cut(block: MBlock, length: int, goes_to: MBlock) -> None:
@@ -141,4 +166,8 @@ def _end(block: MBlock, following: MBlock | None) -> None:
             last.opcode = last.opcode & 0x0F | operation
             last.target, block.next = block.next, following
             return
+    if len(block.next.ops) == 1 and block.next.ops[0].form == "exit":
+        block.ops.append(block.next.ops[0])
+        block.next = None
+        return
     block.ops.append(Op("goto", isa.JA, target=block.next))

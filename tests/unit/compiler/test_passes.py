@@ -36,7 +36,7 @@ def test_pass_keeps_meaning_and_form(name: str, seed: int, size: int) -> None:
     for rounds in range(2):
         for inputs in range(3):
             io = random_inputs(seed + inputs)
-            results.append((run(function, io), bytes(io)))
+            results.append((run(function, io, module), bytes(io)))
         if not rounds:
             PASSES[name](function)
             assert check_function(function) == []

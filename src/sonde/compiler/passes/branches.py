@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..ir import COMPARE, Const, Terminator
 from .fold import evaluate
-from .graph import predecessors, reachable_blocks, substitute
+from .graph import find_dominators, predecessors, reachable_blocks, substitute
 from .knownbits import width_of
 
 TYPE_CHECKING = False
@@ -25,22 +25,61 @@ def simplify_branches(function: Function) -> bool:
 
 def _lead_past(function: Function) -> bool:
     """Lead jumps past blocks that do nothing, or that decide by what the jump brings along."""
-    local = _only_used_at_home(function)
+    outside = _users_outside(function)
     changed = False
     for block in function.blocks:
         end = block.end
         assert end is not None
         for i, way in enumerate(end.targets):
             for _ in range(8):
-                further = _further(way, local)
+                further = _further(way)
                 if further is None or further[0] is block:
                     break
+                users = outside[way[0]]
+                if users:
+                    before = predecessors(function.blocks)
+                    idom = find_dominators(function.blocks, before)
+                    if not _spares(way[0], further[0], users, before, idom):
+                        break
                 way = end.targets[i] = further
                 changed = True
-        if end.op == "branch" and _same(*end.targets):
+                if users:
+                    return True  # what dominates what has changed
+        if end.op == "jump" and _only_returns(end.targets[0][0]):
+            target, arguments = end.targets[0]
+            assert target.end is not None
+            passed: dict[Value, Value] = dict(zip(target.params, arguments))
+            block.end = Terminator("ret", [passed.get(a, a) for a in target.end.args], [], target.end.span)
+            changed = True
+        elif end.op == "branch" and _same(*end.targets):
             block.end = Terminator("jump", [], [end.targets[0]], end.span)
             changed = True
     return changed
+
+
+def _only_returns(block: Block) -> bool:
+    return not block.insts and block.end is not None and block.end.op == "ret"
+
+
+def _spares(
+    block: Block, target: Block, users: set[Block], before: dict[Block, list[Block]], idom: dict[Block, Block]
+) -> bool:
+    """Tell whether a way past `block` to `target` avoids all `users` of its values.
+
+    They must lie behind the other way out of `block`, which nothing else leads into.
+    """
+    end = block.end
+    assert end is not None
+    others = [t for t, _ in end.targets if t is not target]
+    if len(others) != 1 or before[others[0]] != [block]:
+        return False
+    other = others[0]
+    for user in users:
+        while user is not other:
+            if idom[user] is user:
+                return False
+            user = idom[user]
+    return True
 
 
 def _same(a: Target, b: Target) -> bool:
@@ -50,13 +89,13 @@ def _same(a: Target, b: Target) -> bool:
     )
 
 
-def _only_used_at_home(function: Function) -> set[Block]:
-    """Return the blocks whose values are used in them alone: a jump past them loses nothing."""
+def _users_outside(function: Function) -> dict[Block, set[Block]]:
+    """Return, for each block, the other blocks that use its values: a jump past it must not lead there."""
     home: dict[Value, Block] = {}
     for block in function.blocks:
         for value in (*block.params, *block.insts):
             home[value] = block
-    local = set(function.blocks)
+    users: dict[Block, set[Block]] = {block: set() for block in function.blocks}
     for block in function.blocks:
         end = block.end
         assert end is not None
@@ -67,16 +106,16 @@ def _only_used_at_home(function: Function) -> set[Block]:
         for a in used:
             where = home.get(a)
             if where is not None and where is not block:
-                local.discard(where)
-    return local
+                users[where].add(block)
+    return users
 
 
-def _further(way: Target, local: set[Block]) -> Target | None:
+def _further(way: Target) -> Target | None:
     """Return where a jump to a block leads that does nothing but jump on, or None."""
     block, arguments = way
     end = block.end
     assert end is not None
-    if block not in local or end.op not in ("jump", "branch") or len(block.insts) > 1:
+    if end.op not in ("jump", "branch") or len(block.insts) > 1:
         return None
     passed: dict[Value, Value] = dict(zip(block.params, arguments))
     if end.op == "jump":

@@ -6,13 +6,18 @@ A branch tells the blocks behind it how its condition came out.
 from __future__ import annotations
 
 from ...bpf.helpers import HELPERS
-from ..ir import BINARY, COMPARE, Const, Inst, Terminator
+from ..ir import BINARY, COMPARE, I1, Const, Inst, Terminator
 from .fold import INVERSE
 from .graph import dominators, predecessors, reachable_blocks, substitute
+from .knownbits import width_of
+from .ranges import narrowed, outcome, range_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..ir import Block, Function, Value
+    from .ranges import Range
+
+    Table = dict[object, "Value | Range"]
 
 _PURE = BINARY | COMPARE | frozenset(["zext", "sext", "trunc", "cast", "neg", "bswap", "ptradd", "core", "bound"])
 _COMMUTATIVE = frozenset(["add", "mul", "and", "or", "xor", "eq", "ne"])
@@ -24,7 +29,7 @@ def eliminate_common(function: Function) -> bool:
     blocks = function.blocks = reachable_blocks(function)
     idom = dominators(blocks)
     before = predecessors(blocks)
-    tables: dict[Block, dict[object, Value]] = {}
+    tables: dict[Block, Table] = {}
     changes: dict[Value, Value] = {}
     mended = False
     for block in blocks:
@@ -37,6 +42,10 @@ def eliminate_common(function: Function) -> bool:
             if changes:
                 inst.args = [changes.get(a, a) for a in inst.args]
             key = _key(inst)
+            known = _known_comparison(inst, table)
+            if known is not None:
+                changes[inst] = known
+                continue
             if key is None:
                 kept.append(inst)
                 continue
@@ -47,7 +56,7 @@ def eliminate_common(function: Function) -> bool:
                 inst.op, inst.args, inst.imm = "ptradd", [found, Const(inst.imm - found.imm)], 0
                 inst.symbol = ""
                 mended = True
-            else:
+            elif not isinstance(found, tuple):
                 changes[inst] = found
                 continue
             kept.append(inst)
@@ -72,22 +81,40 @@ def _key(inst: Inst) -> object | None:
     return None
 
 
-def _learn(before: Block, block: Block, table: dict[object, Value]) -> None:
+def _learn(before: Block, block: Block, table: Table) -> None:
     """Note how the condition came out that leads to `block` alone."""
     end = before.end
     if end is None or end.op != "branch" or not isinstance(end.args[0], Inst):
         return
     condition = end.args[0]
     truth = end.targets[0][0] is block
-    table["branch", id(condition)] = Const(int(truth), "i1")
+    table["branch", id(condition)] = Const(int(truth), I1)
     if condition.op in COMPARE:
         key = _key(condition)
         assert isinstance(key, tuple)
-        table[key] = Const(int(truth), "i1")
-        table[(INVERSE[condition.op], *key[1:])] = Const(int(not truth), "i1")
+        a, b = condition.args
+        if isinstance(b, Const):
+            op = condition.op if truth else INVERSE[condition.op]
+            earlier = table.get(("range", id(a)))
+            range_ = earlier if isinstance(earlier, tuple) else range_of(a)
+            table["range", id(a)] = narrowed(range_, op, b.imm, width_of(a))
+        table[key] = Const(int(truth), I1)
+        table[(INVERSE[condition.op], *key[1:])] = Const(int(not truth), I1)
 
 
-def _decide(block: Block, table: dict[object, Value], changes: dict[Value, Value]) -> bool:
+def _known_comparison(inst: Inst, table: Table) -> Const | None:
+    """Return the result of a comparison that the ranges known here decide."""
+    if inst.op not in COMPARE:
+        return None
+    a, b = inst.args
+    if not isinstance(b, Const):
+        return None
+    range_ = table.get(("range", id(a)))
+    result = outcome(range_, inst.op, b.imm, width_of(a)) if isinstance(range_, tuple) else None
+    return None if result is None else Const(int(result), I1)
+
+
+def _decide(block: Block, table: Table, changes: dict[Value, Value]) -> bool:
     """Turn a branch on a condition that is known here into a jump."""
     end = block.end
     assert end is not None

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ..ir import Block, Function, Value
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import TypeVar
+
+    from ..ir import Block, Function, Value
+
+    Node = TypeVar("Node")
 
 
 def reachable_blocks(function: Function) -> list[Block]:
@@ -36,15 +43,19 @@ def predecessors(blocks: list[Block]) -> dict[Block, list[Block]]:
 
 
 def dominators(blocks: list[Block]) -> dict[Block, Block]:
-    """Return the immediate dominator of each block (of the first: itself). Cooper, Harvey, Kennedy 2001."""
+    """Return the immediate dominator of each block (of the first: itself); `blocks` in reverse post-order."""
+    return find_dominators(blocks, predecessors(blocks))
+
+
+def find_dominators(blocks: Sequence[Node], before: Mapping[Node, Sequence[Node]]) -> dict[Node, Node]:
+    """The same for any graph, given the predecessors of each node. Cooper, Harvey, Kennedy 2001."""
     index = {block: i for i, block in enumerate(blocks)}
-    before = predecessors(blocks)
-    idom: dict[Block, Block] = {blocks[0]: blocks[0]}
+    idom: dict[Node, Node] = {blocks[0]: blocks[0]}
     changed = True
     while changed:
         changed = False
         for block in blocks[1:]:
-            new: Block | None = None
+            new: Node | None = None
             for p in before[block]:
                 if p in idom:
                     new = p if new is None else _meet(p, new, idom, index)
@@ -54,7 +65,7 @@ def dominators(blocks: list[Block]) -> dict[Block, Block]:
     return idom
 
 
-def _meet(a: Block, b: Block, idom: dict[Block, Block], index: dict[Block, int]) -> Block:
+def _meet(a: Node, b: Node, idom: dict[Node, Node], index: dict[Node, int]) -> Node:
     while a is not b:
         while index[a] > index[b]:
             a = idom[a]
