@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import SondeError, UsageError
+from ..errors import AttachError, SondeError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ USAGE = "usage: sonde COMMAND [option...]\n\ncommands:\n" + "".join(f"  {n:<10} 
 
 def run(program: str, words: Sequence[str]) -> int:
     """Run one command line; returns the exit status."""
-    if program.rsplit("/", 1)[-1] == "bpftrace":
+    named_bpftrace = program.rsplit("/", 1)[-1] == "bpftrace"
+    if named_bpftrace or words[:1] == ["bpftrace"]:
         from .bpftrace import main as bpftrace
 
-        return guarded(bpftrace, words, usage_status=1)
+        return guarded(bpftrace, words if named_bpftrace else words[1:], usage_status=1, attach_status=255)
     return guarded(_dispatch, words, usage_status=2)
 
 
@@ -41,8 +42,6 @@ def _dispatch(words: Sequence[str]) -> int:
         from .list import main as command
     elif name == "features":
         from .features import main as command
-    elif name == "bpftrace":
-        from .bpftrace import main as command
     elif name == "--explain":
         from .trace import main as command
 
@@ -60,7 +59,9 @@ def _dispatch(words: Sequence[str]) -> int:
     return command(rest)
 
 
-def guarded(command: Callable[[Sequence[str]], int], words: Sequence[str], *, usage_status: int) -> int:
+def guarded(
+    command: Callable[[Sequence[str]], int], words: Sequence[str], *, usage_status: int, attach_status: int = 1
+) -> int:
     """Run `command`; turn errors into text on stderr and an exit status; a closed pipe and Ctrl-C are silent."""
     try:
         status = command(words)
@@ -71,7 +72,7 @@ def guarded(command: Callable[[Sequence[str]], int], words: Sequence[str], *, us
         return usage_status
     except SondeError as error:
         print(error.render(), file=sys.stderr)
-        return getattr(error, "exit_status", 1)
+        return attach_status if isinstance(error, AttachError) else getattr(error, "exit_status", 1)
     except BrokenPipeError:
         _drop_stdout()
         return 0
