@@ -26,7 +26,6 @@ for m in $(/bin/busybox cat /modules.order); do /bin/busybox insmod /modules/$m 
 /bin/busybox mkdir -p /over/up /over/work
 /bin/busybox mount -t overlay -o lowerdir=/host,upperdir=/over/up,workdir=/over/work over /new || echo "overlay failed"
 for d in proc sys dev; do /bin/busybox mount --move /$d /new/$d; done
-/bin/busybox mount -t tmpfs tmp /new/tmp
 /bin/busybox mount -t tmpfs run /new/run
 /bin/busybox mount -t tracefs trace /new/sys/kernel/tracing
 /bin/busybox mount -t debugfs debug /new/sys/kernel/debug
