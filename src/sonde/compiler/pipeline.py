@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..record import Record
 from ..spec.object import MapSpec, ProgramSpec
 from .emit import Code
-from .frame import CALLEE_BUDGET, STACK_BUDGET, Frame
+from .frame import STACK_BYTES, Frame
 from .lower import lower
 from .lowering import SCRATCH_MAP
 from .passes import optimise
+from .passes.inline import called, callees_first, inline
 from .peephole import drop_known
 from .regalloc import allocate
 from .tidy import tidy
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from ..spec.target import Target
     from .ir import Function, Module
+    from .machine import MBlock
+
+_ROOM_ABOVE = 96  # bytes of stack that each function leaves for every one above it
 
 
 class CompiledModule(Record, eq=False):
@@ -36,8 +40,9 @@ def compile_module(
     `trace(stage, text)` gets the IR after each pass that changed something, and the assembly of each program. Raises
     FeatureError when the target lacks what the module needs. Without `optimised` the IR is compiled as it stands.
     """
-    for function in module.functions.values():
-        if optimised:
+    if optimised:
+        for function in callees_first(module):
+            inline(function, module)
             optimise(function, module.maps, _tracer(function, trace))
     programs = []
     scratch_bytes = 0
@@ -73,17 +78,19 @@ def _compile_program(
     module: Module, function: Function, target: Target, scratch_bytes: int
 ) -> tuple[ProgramSpec, int]:
     """Compile one program and what it calls; its wide scratch lies behind `scratch_bytes`. Returns the end of that."""
-    code = Code()
     functions = _closure(module, function)
-    stack = 0
-    for each in functions:
-        frame = Frame(each, STACK_BUDGET if len(functions) == 1 else STACK_BUDGET - CALLEE_BUDGET, scratch_bytes)
-        blocks, keep = lower(each, frame, target)
-        allocate(blocks, frame, keep)
-        drop_known(blocks, frame.spills)
-        code.add_function(each.name, tidy(blocks))
-        stack = max(stack, frame.size)
+    calls = {f: [module.functions[name] for name in called(f)] for f in functions}
+    ready: dict[Function, list[MBlock]] = {}
+    below: dict[Function, int] = {}  # function -> stack of it and of the deepest chain of calls that it makes
+    for each in callees_first(module, function):
+        beneath = max((below[f] for f in calls[each]), default=0)
+        budget = STACK_BYTES - beneath - _ROOM_ABOVE * _height(each, function, calls)
+        frame, ready[each] = _compile_function(each, target, max(budget, _ROOM_ABOVE), scratch_bytes)
+        below[each] = beneath + (frame.size + 31 & ~31)
         scratch_bytes = frame.scratch_bytes
+    code = Code()
+    for each in functions:
+        code.add_function(each.name, ready[each])
     program = ProgramSpec(
         function.name,
         function.program,
@@ -95,19 +102,35 @@ def _compile_program(
         function.license,
         function.sleepable,
         tuple(sorted(code.helpers)),
-        stack,
+        below[function],
     )
     return program, scratch_bytes
+
+
+def _compile_function(
+    function: Function, target: Target, budget: int, scratch_start: int
+) -> tuple[Frame, list[MBlock]]:
+    """Return the code of a function in layout order. What spilling needs is found by trying."""
+    room = budget
+    while True:
+        frame = Frame(function, room, scratch_start)
+        blocks, keep = lower(function, frame, target)
+        allocate(blocks, frame, keep)
+        if frame.size <= budget or not frame.slots:
+            drop_known(blocks, frame.spills)
+            return frame, tidy(blocks)
+        room = max(room - (frame.size - budget), 0)
+
+
+def _height(function: Function, program: Function, calls: dict[Function, list[Function]]) -> int:
+    """Return how many functions may be active above `function`."""
+    above = [f for f, callees in calls.items() if function in callees]
+    return 0 if function is program else 1 + max(_height(f, program, calls) for f in above)
 
 
 def _closure(module: Module, function: Function) -> list[Function]:
     """Return `function` and all functions that it reaches, itself first."""
     found = [function]
     for each in found:
-        for block in each.blocks:
-            for inst in block.insts:
-                if inst.op in ("callsub", "funcaddr"):
-                    other = module.functions[inst.symbol]
-                    if other not in found:
-                        found.append(other)
+        found += [other for name in called(each) if (other := module.functions[name]) not in found]
     return found

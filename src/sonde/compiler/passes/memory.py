@@ -55,11 +55,12 @@ class Slots:
     def __init__(self, function: Function) -> None:
         allocas = [i for i in function.blocks[0].insts if i.op == "alloca"]
         self.private: set[Value] = set(allocas)
+        self.slot_of: dict[Value, Inst] = {a: a for a in allocas}  # address -> the slot it lies in
         if allocas:
-            self._find_escapes(function.blocks, {a: a for a in allocas})
+            self._find_escapes(function.blocks)
 
-    def _find_escapes(self, blocks: list[Block], slot_of: dict[Value, Inst]) -> None:
-        private = self.private
+    def _find_escapes(self, blocks: list[Block]) -> None:
+        private, slot_of = self.private, self.slot_of
         for block in blocks:
             for inst in block.insts:
                 op = inst.op
