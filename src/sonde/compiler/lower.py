@@ -8,11 +8,11 @@ from .share import share_addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..spec.target import Target
     from .frame import Frame
     from .ir import Function
     from .lowering import Select
     from .machine import MBlock
-    from ..spec.target import Target
 
 _SELECT: Select = {**lower_values.SELECT, **lower_memory.SELECT}
 

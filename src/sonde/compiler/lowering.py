@@ -389,18 +389,18 @@ class Lowering:
                 pending.append((target, argument, self._source(argument)))
         while pending:
             read = [source for _, _, source in pending]
-            for i, (target, argument, source) in enumerate(pending):
+            for i, (target, value, source) in enumerate(pending):
                 if read.count(target) == (source == target):
-                    if argument is None:
+                    if value is None:
                         self.emit(m.mov(target, source))
                     else:
-                        self.into(target, argument)
+                        self.into(target, value)
                     del pending[i]
                     break
             else:  # they go round in a circle
-                target, argument, source = pending[0]
-                assert argument is not None
-                pending[0] = (target, None, self.copy(argument))
+                target, value, _ = pending[0]
+                assert value is not None
+                pending[0] = (target, None, self.copy(value))
 
     def _source(self, value: Value) -> int:
         """Return the register that a value is in or would be made from; -1 for none."""

@@ -49,7 +49,9 @@ ACCESS = {
     "call": 0,
     "exit": 0,
 }
-PURE = frozenset(["mov", "movsx", "load", "alu", "unary", "wide", "frame"])  # without effect but for the register written
+PURE = frozenset(
+    ["mov", "movsx", "load", "alu", "unary", "wide", "frame"]
+)  # without effect but for the register written
 _CLOBBERED = (R0, R1, R2, R3, R4, R5)
 
 
@@ -140,7 +142,9 @@ class Op:
 
     def __repr__(self) -> str:
         target = f" -> {self.target.name}" if self.target is not None else ""
-        return f"{self.form} {self.opcode:#x} d{self.dst} s{self.src} off={self.off} imm={self.imm} {self.symbol}{target}"
+        return (
+            f"{self.form} {self.opcode:#x} d{self.dst} s{self.src} off={self.off} imm={self.imm} {self.symbol}{target}"
+        )
 
 
 class MBlock:

@@ -37,8 +37,8 @@ def compile_module(
 ) -> CompiledModule:
     """Compile every program of `module` for `target`. The module is used up: passes rewrite it in place.
 
-    `trace(stage, text)` gets the IR after each pass that changed something, and the assembly of each program. Raises
-    FeatureError when the target lacks what the module needs. Without `optimised` the IR is compiled as it stands.
+    `trace(stage, text)` gets the IR after each pass that changed something. Raises CompileError for what eBPF cannot do.
+    Without `optimised` the IR is compiled as it stands.
     """
     if optimised:
         for function in callees_first(module):
@@ -50,8 +50,6 @@ def compile_module(
         if function.program:
             program, scratch_bytes = _compile_program(module, function, target, scratch_bytes)
             programs.append(program)
-            if trace is not None:
-                _show(program, trace)
     maps = list(module.maps.values())
     if scratch_bytes:
         maps.append(MapSpec(SCRATCH_MAP, "percpu_array", 4, scratch_bytes, 1))
@@ -66,17 +64,7 @@ def _tracer(function: Function, trace: Callable[[str, str], None] | None) -> Cal
     return lambda name: trace(name, format_function(function))
 
 
-def _show(program: ProgramSpec, trace: Callable[[str, str], None]) -> None:
-    from ..bpf.disasm import disassemble
-    from ..bpf.isa import decode
-
-    notes = {r.pc: f"{r.kind} {r.symbol}" for r in program.relocs}
-    trace(f"assembly of {program.name}", disassemble(decode(program.insns), notes=notes))
-
-
-def _compile_program(
-    module: Module, function: Function, target: Target, scratch_bytes: int
-) -> tuple[ProgramSpec, int]:
+def _compile_program(module: Module, function: Function, target: Target, scratch_bytes: int) -> tuple[ProgramSpec, int]:
     """Compile one program and what it calls; its wide scratch lies behind `scratch_bytes`. Returns the end of that."""
     functions = _closure(module, function)
     calls = {f: [module.functions[name] for name in called(f)] for f in functions}

@@ -182,7 +182,9 @@ def _colour(
     calls = masks[m.R0] & masks[m.R1] & masks[m.R2] & masks[m.R3] & masks[m.R4] & masks[m.R5]
     # What lives across calls has the fewest registers to choose from; then what has a favourite.
     waiting = sorted(
-        groups, key=lambda v: (not masks[v] & calls, v not in ranges.hints, -weights[v], masks[v] & -masks[v]), reverse=True
+        groups,
+        key=lambda v: (not masks[v] & calls, v not in ranges.hints, -weights[v], masks[v] & -masks[v]),
+        reverse=True,
     )
     places: dict[int, int] = {}
     homeless: list[int] = []

@@ -172,5 +172,3 @@ def _merge(function: Function) -> bool:
     function.blocks = [block for block in function.blocks if block not in gone]
     substitute(function, changes)
     return True
-
-

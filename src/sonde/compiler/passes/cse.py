@@ -99,7 +99,8 @@ def _learn(before: Block, block: Block, table: Table) -> None:
             range_ = earlier if isinstance(earlier, tuple) else range_of(a)
             table["range", id(a)] = narrowed(range_, op, b.imm, width_of(a))
         table[key] = Const(int(truth), I1)
-        table[(INVERSE[condition.op], *key[1:])] = Const(int(not truth), I1)
+        opposite = (INVERSE[condition.op], *key[1:])
+        table[opposite] = Const(int(not truth), I1)
 
 
 def _known_comparison(inst: Inst, table: Table) -> Const | None:

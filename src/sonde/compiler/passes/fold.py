@@ -156,10 +156,10 @@ def _with_constant(inst: Inst, op: str, a: Value, b: Const) -> Value | None:
     return _reassociate(inst, op, a, imm, width)
 
 
-def _reassociate(inst: Inst, op: str, a: Value, imm: int, width: int) -> None:
+def _reassociate(inst: Inst, op: str, a: Value, imm: int, width: int) -> Value | None:
     """`(x op c) op d`: one operation."""
     if not isinstance(a, Inst) or not isinstance(a.args[1] if len(a.args) == 2 else None, Const):
-        return
+        return None
     x, c = a.args
     assert isinstance(c, Const)
     first, mask = c.imm & (1 << width) - 1, (1 << width) - 1
@@ -171,6 +171,7 @@ def _reassociate(inst: Inst, op: str, a: Value, imm: int, width: int) -> None:
         inst.op, inst.args = "and", [x, Const(mask >> imm, x.type)]
     elif op == "shl" and a.op == "lshr" and first == imm < width:
         inst.op, inst.args = "and", [x, Const(mask << imm & mask, x.type)]
+    return None
 
 
 def _simplify_compare(inst: Inst) -> Value | None:
@@ -199,18 +200,19 @@ def _simplify_compare(inst: Inst) -> Value | None:
     return _narrow_compare(inst, a, imm, width)
 
 
-def _opposite(inst: Inst, a: Value) -> None:
+def _opposite(inst: Inst, a: Value) -> Value | None:
     """`a == 0` of a comparison is the opposite comparison."""
     if isinstance(a, Inst) and a.op in COMPARE:
         inst.op, inst.args = INVERSE[a.op], list(a.args)
     else:
         inst.op, inst.args = "xor", [a, Const(1, I1)]
+    return None
 
 
-def _narrow_compare(inst: Inst, a: Value, imm: int, width: int) -> None:
+def _narrow_compare(inst: Inst, a: Value, imm: int, width: int) -> Value | None:
     """Compare before an extension rather than after it."""
     if not isinstance(a, Inst) or a.op not in ("zext", "sext"):
-        return
+        return None
     inner = a.args[0]
     narrow = width_of(inner)
     if a.op == "zext" and imm >> narrow == 0 and inst.op[0] != "s":
@@ -219,13 +221,19 @@ def _narrow_compare(inst: Inst, a: Value, imm: int, width: int) -> None:
         number = imm - (1 << width) if imm >> width - 1 else imm
         if -(1 << narrow - 1) <= number < 1 << narrow - 1:
             inst.args = [inner, Const(number, inner.type)]
+    return None
 
 
-def _narrow_both(inst: Inst, a: Value, b: Value) -> None:
+def _narrow_both(inst: Inst, a: Value, b: Value) -> Value | None:
     if not isinstance(a, Inst) or not isinstance(b, Inst) or a.op != b.op or a.op not in ("zext", "sext"):
-        return
-    if a.args[0].type == b.args[0].type and width_of(a.args[0]) >= 32 and inst.op[0] != ("s" if a.op == "zext" else "u"):
+        return None
+    if (
+        a.args[0].type == b.args[0].type
+        and width_of(a.args[0]) >= 32
+        and inst.op[0] != ("s" if a.op == "zext" else "u")
+    ):
         inst.args = [a.args[0], b.args[0]]
+    return None
 
 
 # Conversions and addresses ------------------------------------------------------------------------------------------
@@ -245,9 +253,7 @@ def _simplify_extension(inst: Inst) -> Value | None:
         inst.op = "zext"
     if value.op == inst.op or (value.op == "zext" and inst.op == "sext"):
         inst.op, inst.args = value.op, [value.args[0]]
-    elif value.op == "trunc" and inst.op == "zext" and known_width(value.args[0]) <= width:
-        return _resized(inst, value.args[0])
-    elif value.op == "trunc" and inst.op == "sext" and known_width(value.args[0]) < width:
+    elif value.op == "trunc" and known_width(value.args[0]) <= width - (inst.op == "sext"):
         return _resized(inst, value.args[0])
     return None
 

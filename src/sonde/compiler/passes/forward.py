@@ -78,7 +78,9 @@ def _forget(known: Known, inst: Inst, private: set[Value], maps: dict[str, MapSp
         _overwrite(known, (root, None if offset is None else offset + inst.offset, inst.size), private)
     elif op == "atomic":
         root, offset = place_of(inst.args[0])
-        _overwrite(known, (root, None if offset is None else offset + inst.offset, bytes_of(inst.args[1].type)), private)
+        _overwrite(
+            known, (root, None if offset is None else offset + inst.offset, bytes_of(inst.args[1].type)), private
+        )
     elif op in ("call", "callsub", "kfunc", "tailcall"):
         _called(known, inst, private, maps)
 

@@ -26,7 +26,9 @@ _HARMLESS = frozenset(["ctx", "map", "size", "size0", "alloc_size", "percpu", "s
 _SIZED = frozenset(["mem", "mem_out", "mem_rw"])
 # These write all bytes, always; get_current_comm does not in Linux 6.1.
 _WHOLE = frozenset(["probe_read", "probe_read_kernel", "probe_read_user"])
-_CHANGE_MAPS = frozenset(["map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "kptr_xchg", "spin_lock"])
+_CHANGE_MAPS = frozenset(
+    ["map_update_elem", "map_delete_elem", "map_push_elem", "map_pop_elem", "kptr_xchg", "spin_lock"]
+)
 _KEEP_CONTEXT = frozenset(["perf_event_output", "get_stackid", "get_stack", "get_func_ip", "get_attach_cookie",
                            "get_func_arg", "get_func_ret", "get_func_arg_cnt", "override_return"])  # fmt: skip
 
@@ -177,5 +179,3 @@ def _is_slot(root: Root) -> bool:
 
 def _is_record(root: Root) -> bool:
     return isinstance(root, Inst) and root.op == "call"
-
-

@@ -11,7 +11,7 @@ from .memory import place_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..ir import Function, Value
-    from .memory import Place
+    from .memory import Place, Root
 
 
 class Piece:
@@ -26,9 +26,9 @@ class Piece:
         self.type = type_
 
 
-def find_pieces(function: Function) -> dict[Value, list[Piece]]:
+def find_pieces(function: Function) -> dict[Root, list[Piece]]:
     """Return the pieces of each slot that has any, in order of their offsets."""
-    slots = {i for i in function.blocks[0].insts if i.op == "alloca"}
+    slots = [i for i in function.blocks[0].insts if i.op == "alloca"]
     if not slots:
         return {}
     found = _Accesses(slots)
@@ -39,13 +39,13 @@ def find_pieces(function: Function) -> dict[Value, list[Piece]]:
         if end is not None:
             for a in (*end.args, *(a for _, arguments in end.targets for a in arguments)):
                 found.drop(a)
-    return {slot: pieces for slot in found.ranges if (pieces := found.cut(slot))}
+    return {slot: pieces for slot in slots if slot in found.ranges and (pieces := found.cut(slot))}
 
 
 class _Accesses:
-    def __init__(self, slots: set[Inst]) -> None:
-        self.ranges: dict[Value, list[tuple[int, int, str]]] = {slot: [] for slot in slots}
-        self.of: dict[Value, Value] = {slot: slot for slot in slots}  # address -> slot
+    def __init__(self, slots: list[Inst]) -> None:
+        self.ranges: dict[Root, list[tuple[int, int, str]]] = {slot: [] for slot in slots}
+        self.of: dict[Value, Inst] = {slot: slot for slot in slots}  # address -> slot
 
     def drop(self, value: Value) -> None:
         """The slot that this address belongs to is used in another way: it stays memory."""
@@ -84,9 +84,9 @@ class _Accesses:
         if at is None:
             self.drop(p)
         elif slot in self.ranges and size:
-            self.ranges[slot].append((at + offset, size, type_))  # type: ignore[index]
+            self.ranges[slot].append((at + offset, size, type_))
 
-    def cut(self, slot: Value) -> list[Piece]:
+    def cut(self, slot: Inst) -> list[Piece]:
         """Return the pieces of a slot: ranges that overlap no different range."""
         pieces = []
         ranges = sorted(set(self.ranges[slot]))
@@ -111,7 +111,8 @@ def is_word_copy(inst: Inst) -> bool:
     if inst.size not in INT_OF_BYTES:
         return False
     return all(
-        _is_aligned(place_of(p), offset, inst) for p, offset in ((inst.args[0], inst.offset), (inst.args[1], inst.src_offset))
+        _is_aligned(place_of(p), offset, inst)
+        for p, offset in ((inst.args[0], inst.offset), (inst.args[1], inst.src_offset))
     )
 
 

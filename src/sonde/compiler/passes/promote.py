@@ -14,6 +14,7 @@ from .pieces import find_pieces, is_word_copy
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..ir import Block, Function, Value
+    from .memory import Root
     from .pieces import Piece
 
 
@@ -32,7 +33,7 @@ def promote(function: Function) -> bool:
 
 
 class _Promotion:
-    def __init__(self, function: Function, pieces: dict[Value, list[Piece]]) -> None:
+    def __init__(self, function: Function, pieces: dict[Root, list[Piece]]) -> None:
         self.pieces = pieces
         self.before = predecessors(function.blocks)
         self.at_end: dict[tuple[Piece, Block], Value] = {}
@@ -55,9 +56,9 @@ class _Promotion:
         """Return the piece that an access touches."""
         root, at = place_of(p)
         if at is not None:
-            for piece in self.pieces.get(root, ()):  # type: ignore[call-overload]
+            for piece in self.pieces.get(root, ()):
                 if piece.offset == at + offset and piece.size == size:
-                    return piece  # type: ignore[no-any-return]
+                    return piece
         return None
 
     def load(self, inst: Inst, block: Block) -> bool:
@@ -76,7 +77,7 @@ class _Promotion:
 
     def clear(self, inst: Inst, block: Block) -> bool:
         root, at = place_of(inst.args[0])
-        pieces = self.pieces.get(root)  # type: ignore[call-overload]
+        pieces = self.pieces.get(root)
         if not pieces or at is None:
             return False
         start, left = at + inst.offset, inst.size
@@ -97,7 +98,9 @@ class _Promotion:
         if source is not None:
             value = self.read(source, block)
         else:
-            value = Inst("load", INT_OF_BYTES[inst.size], [inst.args[1]], offset=inst.src_offset, span=inst.span, name="word")
+            value = Inst(
+                "load", INT_OF_BYTES[inst.size], [inst.args[1]], offset=inst.src_offset, span=inst.span, name="word"
+            )
             self.kept.append(value)
         if to is not None:
             self.at_end[to, block] = self.converted(value, to.type, inst)

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...spec.object import MapSpec
     from ..ir import Block, Function, Value
-    from .memory import Access, Root
+    from .memory import Access
 
     Live = dict[Inst, int]  # slot -> bytes that may be read later
 
