@@ -6,8 +6,6 @@ A parser makes one for each node, nearly all of which nobody ever looks at.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 from ..errors import Diagnostic, Span
 
 TYPE_CHECKING = False
@@ -42,6 +40,8 @@ class Source:
 
     def locate(self, offset: int) -> tuple[int, int]:
         """Return line and column, both from 1, of the character at `offset`."""
+        from bisect import bisect_right
+
         starts = self._line_starts()
         line = bisect_right(starts, offset)
         return line, offset - starts[line - 1] + 1

@@ -83,15 +83,20 @@ def compile_script(
 def front(source: Source, options: Options, environ: Mapping[str, str]) -> tuple[Program, Config]:
     """Parse a script and put in what is not its own: imports, macros, parameters; and read its configuration."""
     from .config import load_config
-    from .imports import resolve_imports
-    from .macros import expand_macros
     from .params import resolve_params
     from .parser import parse
+    from .stdlib import MACROS
 
     program = parse(source)
     config = load_config(program, environ)
-    program = resolve_imports(program, local_imports=config.unstable_import_statement == "enable")
-    program = expand_macros(program)
+    if program.imports or "import" in program.words:
+        from .imports import resolve_imports
+
+        program = resolve_imports(program, local_imports=config.unstable_import_statement == "enable")
+    if program.macros or program.words & MACROS.keys():
+        from .macros import expand_macros
+
+        program = expand_macros(program)
     program = resolve_params(program, options.params, dict(options.named))
     return program, config
 

@@ -173,10 +173,8 @@ _raw: set[str] = set()
 def _find_rule(name: str) -> tuple[bool, Rule]:
     """Return the rule for a function, and whether it visits the arguments itself. Files are read when they are needed."""
     if name not in _rules:
-        from importlib import import_module
-
         for file in ("typing_output", "typing_mapcalls", "typing_memory", "typing_meta"):
-            module = import_module("." + file, __package__)
+            module = __import__(f"{__package__}.{file}", fromlist=("RULES",))  # importlib costs 0.6 ms more
             _rules.update(module.RULES)
             _rules.update(module.RAW_RULES)
             _raw.update(module.RAW_RULES)
