@@ -131,7 +131,12 @@ SCRIPTS = (
         "iter task", 'iter:task { printf("%d %s\\n", ctx.task->pid, ctx.task->comm) }', (r"^1 python", r"^2 kthreadd$")
     ),
     Script("iter file", "iter:task_file { @[comm] = count() }", (r"^@\[\w+\]: [1-9]\d*$",)),
-    Script("watchpoint", 'watchpoint:ADDRESS:8:w /comm == "sdtprogram"/ { @ = count() }', (r"^@: 3$",), "PROGRAM www"),
+    Script(
+        "watchpoint",
+        "uprobe:PROGRAM:main { @on = 1 } watchpoint:ADDRESS:8:w /@on/ { @n = count() }",
+        (r"^@n: 3$",),
+        "PROGRAM www",
+    ),
     Script(
         "stacks",
         "kprobe:vfs_read /pid == cpid/ { @k[kstack(3)] = count() } uprobe:libc:malloc /pid == cpid/ { @u[ustack(2)] = count() }",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import FormatError, ProbeError
+from ..record import replace
 from ..spec.object import ProbeSpec
 from .binaries import distinct_files, find_binaries
 from .context import regs_context
@@ -70,6 +71,17 @@ def _parse_source(kind: str, args: tuple[str, ...]) -> Pattern:
 
 def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     """Look into each file that the pattern means. A plain name costs no decoding of whole symbol tables."""
+    found = _expand(pattern, scope)
+    if not found and pattern.path in _PARTS_OF_LIBC:
+        found = _expand(replace(pattern, path="libc"), scope)
+    return found
+
+
+# glibc 2.34 emptied these libraries: their functions are in libc, and scripts still name them.
+_PARTS_OF_LIBC = ("libpthread", "libdl", "librt", "libutil", "libanl")
+
+
+def _expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     paths = find_binaries(pattern.type, pattern.path, scope)
     if pattern.source:
         raise ProbeError(
