@@ -7,6 +7,7 @@ from .cse import eliminate_common
 from .eliminate import eliminate
 from .fold import fold
 from .forward import forward
+from .graph import order_blocks
 from .promote import promote
 from .propagate import propagate
 from .stores import drop_dead_stores
@@ -18,30 +19,33 @@ if TYPE_CHECKING:
     from ...spec.object import MapSpec
     from ..ir import Function
 
-_ROUNDS = 4
+_LIMIT = 40  # of passes that change something: a bound for what would go on for ever
 
 
 def optimise(function: Function, maps: dict[str, MapSpec], after: Callable[[str], None] | None = None) -> None:
-    """Rewrite `function` in place. `after(pass name)` is called behind each pass."""
-    passes: list[tuple[str, Callable[[], bool]]] = [
+    """Rewrite `function` in place. `after(pass name)` is called behind each pass that changed something.
+
+    The passes run in turn until each of them has seen the function as it is and had nothing to do.
+    """
+    passes: tuple[tuple[str, Callable[[], bool]], ...] = (
+        ("promote", lambda: promote(function)),
         ("propagate", lambda: propagate(function)),
         ("fold", lambda: fold(function)),
         ("common subexpressions", lambda: eliminate_common(function)),
         ("forward", lambda: forward(function, maps)),
-        ("dead stores", lambda: drop_dead_stores(function, maps)),
         ("dead code", lambda: eliminate(function)),
         ("branches", lambda: simplify_branches(function)),
-        ("promote", lambda: promote(function)),
-    ]
-    promote(function)
-    if after is not None:
-        after("promote")
-    for _ in range(_ROUNDS):
-        changed = False
-        for name, run in passes:
-            if run():
-                changed = True
-                if after is not None:
-                    after(name)
-        if not changed:
-            break
+        ("dead stores", lambda: drop_dead_stores(function, maps)),
+    )
+    order_blocks(function)
+    idle = changes = at = 0
+    while idle < len(passes) and changes < _LIMIT:
+        name, run = passes[at % len(passes)]
+        at += 1
+        if run():
+            idle = 0
+            changes += 1
+            if after is not None:
+                after(name)
+        else:
+            idle += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..ir import COMPARE, Const, Terminator
 from .fold import evaluate
-from .graph import find_dominators, predecessors, reachable_blocks, substitute
+from .graph import find_dominators, order_blocks, predecessors, substitute
 from .knownbits import width_of
 
 TYPE_CHECKING = False
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 def simplify_branches(function: Function) -> bool:
     """Rewrite `function` in place; tell whether anything changed."""
-    function.blocks = reachable_blocks(function)
     changed = _lead_past(function)
     if changed:
-        function.blocks = reachable_blocks(function)
+        order_blocks(function)
     return _merge(function) or changed
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...bpf.helpers import HELPERS
 from ..ir import BINARY, COMPARE, I1, Const, Inst, Terminator
 from .fold import INVERSE
-from .graph import dominators, predecessors, reachable_blocks, substitute
+from .graph import find_dominators, order_blocks, predecessors, substitute
 from .knownbits import width_of
 from .ranges import narrowed, outcome, range_of
 
@@ -26,12 +26,12 @@ _DATA = frozenset(["map_value", "percpu_value"])
 
 def eliminate_common(function: Function) -> bool:
     """Rewrite `function` in place; tell whether anything changed."""
-    blocks = function.blocks = reachable_blocks(function)
-    idom = dominators(blocks)
+    blocks = function.blocks
     before = predecessors(blocks)
+    idom = find_dominators(blocks, before)
     tables: dict[Block, Table] = {}
     changes: dict[Value, Value] = {}
-    mended = False
+    mended = decided = False
     for block in blocks:
         table = dict(tables[idom[block]]) if block is not blocks[0] else {}
         tables[block] = table
@@ -61,9 +61,11 @@ def eliminate_common(function: Function) -> bool:
                 continue
             kept.append(inst)
         block.insts = kept
-        mended |= _decide(block, table, changes)
+        decided |= _decide(block, table, changes)
     substitute(function, changes)
-    return bool(changes) or mended
+    if decided:
+        order_blocks(function)
+    return bool(changes) or mended or decided
 
 
 def _key(inst: Inst) -> object | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ir import BINARY, COMPARE, I1, Const, Inst, Terminator
-from .graph import substitute
+from .graph import order_blocks, substitute
 from .knownbits import known_width, never_negative, width_of
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ _TRUE_OF_EQUAL = frozenset(["eq", "ule", "uge", "sle", "sge"])
 
 def fold(function: Function) -> bool:
     """Rewrite `function` in place; tell whether anything changed."""
-    changed = False
+    changed = redirected = False
     for _ in range(_LIMIT):
         changes: dict[Value, Value] = {}
         mended = False
@@ -42,11 +42,13 @@ def fold(function: Function) -> bool:
             block.insts = kept
         substitute(function, changes)
         for block in function.blocks:
-            mended |= _fold_end(block)
+            redirected |= _fold_end(block)
         if not changes and not mended:
             break
         changed = True
-    return changed
+    if redirected:
+        order_blocks(function)
+    return changed or redirected
 
 
 def _fold_end(block: Block) -> bool:

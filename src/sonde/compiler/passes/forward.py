@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..ir import CTX, MAP, Inst, bytes_of, is_pointer
-from .graph import predecessors, reachable_blocks, substitute
+from .graph import predecessors, substitute
 from .memory import Slots, effects_of, may_overlap, place_of
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def forward(function: Function, maps: dict[str, MapSpec]) -> bool:
     """Rewrite `function` in place; tell whether anything changed."""
-    blocks = function.blocks = reachable_blocks(function)
+    blocks = function.blocks
     before = predecessors(blocks)
     private = Slots(function).private
     at_end: dict[Block, Known] = {}

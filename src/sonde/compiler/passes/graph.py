@@ -1,4 +1,4 @@
-"""The control-flow graph of a function: reachable blocks in order, predecessors, dominators; replacing values."""
+"""The control-flow graph of a function: blocks in order, predecessors, dominators, loops; replacing values."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def reachable_blocks(function: Function) -> list[Block]:
             order.append(block)
     order.reverse()
     return order
+
+
+def order_blocks(function: Function) -> None:
+    """Drop unreachable blocks and put the others in reverse post-order, in which all passes expect them."""
+    function.blocks = reachable_blocks(function)
 
 
 def predecessors(blocks: list[Block]) -> dict[Block, list[Block]]:

@@ -7,7 +7,7 @@ A load of a piece that was never stored reads 0.
 from __future__ import annotations
 
 from ..ir import I1, INT_OF_BYTES, NONE, Const, Inst, Param, bytes_of, is_pointer
-from .graph import predecessors, reachable_blocks, substitute
+from .graph import predecessors, substitute
 from .memory import place_of
 from .pieces import find_pieces, is_word_copy
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 def promote(function: Function) -> bool:
-    """Rewrite `function` in place; tell whether anything changed. Unreachable blocks are dropped."""
-    function.blocks = reachable_blocks(function)
+    """Rewrite `function` in place; tell whether anything changed."""
     pieces = find_pieces(function)
     if not pieces:
         return False

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from ..ir import Const, Function, Value
-from .graph import predecessors, reachable_blocks, substitute
+from .graph import predecessors, substitute
 
 
 def propagate(function: Function) -> bool:
     """Rewrite `function` in place; tell whether anything changed."""
-    function.blocks = reachable_blocks(function)
     changed = False
     again = True
     while again:

@@ -6,7 +6,6 @@ Liveness of bytes, backwards: for each private slot a set of bytes, as the bits 
 from __future__ import annotations
 
 from ..ir import Inst, bytes_of
-from .graph import reachable_blocks
 from .memory import Slots, effects_of, place_of
 
 TYPE_CHECKING = False
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 def drop_dead_stores(function: Function, maps: dict[str, MapSpec]) -> bool:
     """Rewrite `function` in place; tell whether anything changed."""
-    blocks = function.blocks = reachable_blocks(function)
+    blocks = function.blocks
     slots = Slots(function).private
     if not slots:
         return False
