@@ -154,9 +154,10 @@ def evaluate(op: str, a: int, b: int, width: int) -> int:
 class Generator:
     """Makes one random function: arithmetic of all widths, branches, loops with a bound, variables in slots."""
 
-    def __init__(self, seed: int, size: int = 30) -> None:
+    def __init__(self, seed: int, size: int = 30, *, variable_stack_places: bool = True) -> None:
         self.random = random.Random(seed)
         self.size = size
+        self.variable_stack_places = variable_stack_places  # old kernels refuse them
         self.module = Module()
         self.module.add_map(MapSpec("io", "array", 4, IO_BYTES, 1))
         self.function = Function("fuzz", [Param("ptr.ctx", "ctx")], program="raw_tracepoint")
@@ -276,11 +277,17 @@ class Generator:
         elif kind < 4:
             b.store(area, self.pick(t), offset)
         elif kind == 4:
-            b.memset(area, size * chance.choice((1, 2)), chance.choice((0, 0x11)), offset=min(offset, AREA_BYTES - 16), align=size)
+            b.memset(
+                area,
+                size * chance.choice((1, 2)),
+                chance.choice((0, 0x11)),
+                offset=min(offset, AREA_BYTES - 16),
+                align=size,
+            )
         elif kind == 5:
             length = chance.randint(1, AREA_BYTES - 8)
             b.memcpy(area, other, length, offset=8 * chance.randrange(2) * (length <= 16), align=8)
-        elif kind == 6:
+        elif kind == 6 and self.variable_stack_places:
             place = b.ptradd(area, b.bound(self.value(I64), AREA_BYTES - 1))
             if chance.random() < 0.5:
                 self.pools[I8].append(b.load(I8, place))
