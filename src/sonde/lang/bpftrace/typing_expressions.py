@@ -45,13 +45,14 @@ def _visit_literal(typer: Typer, node: ast.Integer | ast.String | ast.Boolean) -
 def _visit_identifier(typer: Typer, node: ast.Identifier) -> Type | None:
     if builtins.is_builtin(node.name):
         return visit_builtin(typer, node, node.name)
+    scope = typer.c_scope
+    if scope is not None and node.name in scope.constants:  # the preprocessor comes before all enumerations
+        return put_constant(typer, node, scope.constants[node.name])
     found = find_enumerator(typer, node.name)
     if found is not None:
         value, enum = found
         typer.constant(node, value)
         return Type(enum)
-    if typer.c_scope is not None and node.name in typer.c_scope.constants:
-        return put_constant(typer, node, typer.c_scope.constants[node.name])
     typer.error(node, f"Unknown identifier: '{node.name}'", CHECKS, hint=_close(node.name))
     return None
 
