@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..spec.engine import Reader
     from ..spec.object import ObjectSpec, ProbeSpec, ProgramSpec
     from .links import KernelLink
+    from .mappings import MappingRecorder
 
 _UPROBES = frozenset(["uprobe", "uretprobe", "usdt"])
 _KPROBES = frozenset(["kprobe", "kretprobe"])
@@ -37,6 +38,12 @@ class KernelEngine:
         Raises VerifierError, PrivilegeError, FeatureError, FormatError or KernelError; then nothing is left behind.
         """
         return KernelObject(spec, self.without)
+
+    def record_mappings(self) -> MappingRecorder:
+        """Have the kernel tell what processes map from now on. The caller closes the result. Raises SondeError."""
+        from .mappings import MappingRecorder
+
+        return MappingRecorder()
 
 
 class KernelObject:

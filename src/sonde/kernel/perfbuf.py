@@ -49,11 +49,11 @@ class PerfReader:
 
         self.table = table
         self.lost = 0
-        self._rings: list[_Ring] = []
+        self._rings: list[Ring] = []
         self._epoll: epoll | None = select.epoll()
         try:
             for cpu in online_cpus():
-                ring = _Ring(cpu, ring_bytes)
+                ring = Ring(cpu, ring_bytes)
                 self._rings.append(ring)
                 table.update(cpu.to_bytes(4, "little"), ring.fd.to_bytes(4, "little"))
                 self._epoll.register(ring.fd, select.EPOLLIN)
@@ -98,13 +98,13 @@ class PerfReader:
             self.close()
 
 
-class _Ring:
-    """One CPU's ring: the perf event, its memory."""
+class Ring:
+    """One CPU's ring: the perf event (of programs' output, unless `attr` says which), its memory."""
 
-    def __init__(self, cpu: int, size: int) -> None:
+    def __init__(self, cpu: int, size: int, attr: bytearray | None = None) -> None:
         from mmap import PAGESIZE
 
-        attr = abi.perf_event_attr(
+        attr = attr or abi.perf_event_attr(
             abi.PERF_TYPE_SOFTWARE,
             abi.PERF_COUNT_SW_BPF_OUTPUT,
             period=1,
@@ -129,8 +129,15 @@ class _Ring:
         self._mask = size - 1
         self._barrier = None if os.uname().machine == "x86_64" else make_barrier()
 
-    def drain(self, handle: Callable[[memoryview, int, int], object]) -> int:
-        """Hand on all records up to the head, then move the tail there."""
+    def drain(
+        self,
+        handle: Callable[[memoryview, int, int], object],
+        other: Callable[[int, int, memoryview, int, int], object] | None = None,
+    ) -> int:
+        """Hand on all records up to the head, then move the tail there; samples to `handle`.
+
+        Other records go to other(type, misc, buffer, start, size), header included.
+        """
         tail, head = self._positions[_TAIL_INDEX], self._positions[_HEAD_INDEX]
         if tail == head:
             return 0
@@ -141,7 +148,7 @@ class _Ring:
             while tail < head:
                 at = tail & mask
                 # Records are 8-byte aligned and so is the ring: a header is never cut.
-                kind, _, size = _HEADER.unpack_from(data, at)
+                kind, misc, size = _HEADER.unpack_from(data, at)
                 if size < _HEADER.size:
                     raise SondeError(f"the perf buffer is corrupt: a record of {size} bytes")
                 tail += size
@@ -155,6 +162,8 @@ class _Ring:
                     handle(record, start + _SAMPLE_BYTES, min(length, size - _SAMPLE_BYTES))
                 elif kind == _RECORD_LOST:
                     self.lost += _LOST.unpack_from(record, start + _HEADER.size)[1]
+                elif other is not None:
+                    other(kind, misc, record, start, size)
         finally:
             if self._barrier is not None:
                 self._barrier()

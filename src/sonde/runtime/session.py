@@ -75,6 +75,7 @@ class Session:
         self._child = child
         self._symbolizer = symbolizer
         self._watch: ProcessWatch | None = None
+        self._recorder: Any = None  # of mappings; see Engine.record_mappings
         self._views: dict[str, View] = {}
         self._stopping = False
         self._lost_seen = 0
@@ -145,12 +146,29 @@ class Session:
         from .stacks import StackSource
         from .symbols import LiveSymbolizer, ProcessWatch
 
-        symbolizer = self._symbolizer or LiveSymbolizer(demangle=self.spec.settings.cpp_demangle)
+        user = kinds & {"ustack", "usym"}
+        if user and not self.options.pid:
+            self._record_mappings()
+        recorded = self._recorder.find if self._recorder is not None else None
+        symbolizer = self._symbolizer or LiveSymbolizer(demangle=self.spec.settings.cpp_demangle, recorded=recorded)
         self._around.symbolizer = symbolizer
         self._around.stacks = StackSource(self._loaded.maps, symbolizer)
         remember = getattr(symbolizer, "remember", None)
-        if kinds & {"ustack", "usym"} and remember is not None:
+        if user and remember is not None:
             self._watch = ProcessWatch(remember)
+
+    def _record_mappings(self) -> None:
+        """Have the engine tell what processes map: most that are traced end before their addresses are printed."""
+        record = getattr(self._engine, "record_mappings", None)
+        if record is None:
+            return
+        try:
+            self._recorder = record()
+        except SondeError as failure:  # then processes that have ended have no names
+            if self.options.verbose:
+                self.printer.message("INFO", f"mappings are not recorded: {failure.message}")
+            return
+        self._poll.register(self._recorder.fileno(), select.EPOLLIN)
 
     def _set_start_time(self) -> None:
         """Write the time at which the session starts to where programs look for it (`elapsed`)."""
@@ -210,6 +228,8 @@ class Session:
                         time.sleep(NAP_S)
                 elif self._wakeup is not None and fd == self._wakeup[0]:
                     self._handle_signals()
+                elif self._recorder is not None and fd == self._recorder.fileno():
+                    self._recorder.drain()
                 else:  # the child or the traced process has ended
                     self._stopping = True
             if self._loss_check_at and time.monotonic() >= self._loss_check_at:
@@ -257,6 +277,8 @@ class Session:
         steps: list[Callable[[], None]] = [self._detach]
         if self._reader is not None:
             steps.append(self._reader.close)
+        if self._recorder is not None:
+            steps.append(self._recorder.close)
         steps.append(self._loaded.close)
         if self._child is not None:
             steps.append(self._child.close)

@@ -2,7 +2,7 @@
 
 What a process maps is read when it is first asked about, and again when an address is in none of its mappings (it has
 loaded a library since). Of a process that has ended nothing can be read any more: `remember` takes the mappings while
-it runs. Files are found through the process (/proc/PID/map_files, /proc/PID/root), so containers and deleted files work
+it runs, and `recorded` knows what the kernel has told. Files are found through the process (/proc/PID/map_files, /proc/PID/root), so containers and deleted files work
 like any other, and each file is indexed once however many processes map it.
 """
 
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from ..debuginfo.kallsyms import Kallsyms
     from ..debuginfo.procmaps import Mapping
 
+    Recorded = Callable[[int], list[Mapping]]  # what a process is known to have mapped
+
 REREAD_S = 0.1  # how soon an unknown address makes the mappings be read again
 
 
 class LiveSymbolizer:
     """Names addresses of this machine. Nothing is read before the first question."""
 
-    def __init__(self, *, demangle: bool = True) -> None:
+    def __init__(self, *, demangle: bool = True, recorded: Recorded | None = None) -> None:
         self._demangle = demangle
+        self._recorded = recorded
         self._kernel: Kallsyms | None = None
         self._processes: dict[int, Process] = {}
         self._files = FileSymbols()
@@ -58,7 +61,7 @@ class LiveSymbolizer:
     def _process(self, pid: int) -> Process:
         process = self._processes.get(pid)
         if process is None:
-            process = self._processes[pid] = Process(pid)
+            process = self._processes[pid] = Process(pid, self._recorded)
         return process
 
     def _resolve_kernel(self, addr: int) -> Frame:
@@ -121,10 +124,11 @@ class ProcessWatch:
 class Process:
     """The mappings of one process, and the functions that its JIT compiler has told about."""
 
-    __slots__ = ("_jitted", "_maps", "_read_at", "pid")
+    __slots__ = ("_jitted", "_maps", "_read_at", "_recorded", "pid")
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, recorded: Recorded | None = None) -> None:
         self.pid = pid
+        self._recorded = recorded
         self._maps: list[Mapping] = []
         self._read_at = 0.0
         self._jitted: list[tuple[int, int, str]] | None = None
@@ -150,6 +154,8 @@ class Process:
         if mapping is None and time.monotonic() - self._read_at >= REREAD_S:
             self.reread()
             mapping = find_mapping(self._maps, addr)
+        if mapping is None and self._recorded is not None:
+            mapping = find_mapping(self._recorded(self.pid), addr)
         return mapping
 
     def paths(self, mapping: Mapping) -> list[str]:
