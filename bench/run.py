@@ -89,13 +89,14 @@ def size_table(sonde: Contender) -> str:
 def main() -> None:
     """Run everything and write the page."""
     quick = "--quick" in sys.argv
+    before = os.getloadavg()[0]
     group = contenders()
     with tempfile.TemporaryDirectory() as folder:
         load = build_load(folder)
         parts = [
-            startup_table(group, 5 if quick else 15),
+            startup_table(group, 5 if quick else 11),
             instruction_table(group),
-            hit_table(group, load, 1 if quick else 5),
+            hit_table(group, load, 1 if quick else 3),
             rate_table(group, load, 1 if quick else 3),
             size_table(group[0]),
         ]
@@ -103,7 +104,8 @@ def main() -> None:
         "# Benchmarks\n\nMade by `python bench/run.py` (peers: `python bench/peers.py --fetch`), all contenders in one run, taking "
         "turns. In brackets: sonde's figure divided by the peer's.\n\n"
         f"Machine: {platform.machine()}, {os.cpu_count()} CPUs, Linux {os.uname().release}, "
-        f"Python {platform.python_version()}; {time.strftime('%d %B %Y')}.\n"
+        f"Python {platform.python_version()}; {time.strftime('%d %B %Y')}. Load average while measuring: {before:.1f} to "
+        f"{os.getloadavg()[0]:.1f} (what the contenders and their loads make is about 2).\n"
     )
     text = head + "\n" + "\n".join(parts)
     (ROOT / "docs" / "benchmarks.md").write_text(text)
