@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import AttachError, SondeError, UsageError
+from ..errors import AttachError, SondeError, UsageError, VerifierError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def guarded(
         return usage_status
     except SondeError as error:
         print(error.render(), file=sys.stderr)
-        return attach_status if isinstance(error, AttachError) else getattr(error, "exit_status", 1)
+        return attach_status if isinstance(error, (AttachError, VerifierError)) else getattr(error, "exit_status", 1)
     except BrokenPipeError:
         _drop_stdout()
         return 0

@@ -137,8 +137,8 @@ def _give_defaults(typer: Typer) -> bool:
 
 
 def _check_unresolved(typer: Typer) -> None:
-    """Variables that are read and never assigned have no type."""
-    if typer.errors:
+    """Variables that are read and never assigned have no type; one that runs over an unknown map is not to blame."""
+    if typer.errors or _undefined_maps(typer):
         return
     for node in typer.unresolved:
         if isinstance(node, ast.Variable):
@@ -173,13 +173,17 @@ def _check_assignment(typer: Typer, assignment: Assignment) -> None:
 
 
 def _check_maps(typer: Typer, program: ast.Program) -> None:
-    for node, group in typer.whole_maps:
-        state = typer.maps[node.name]
-        if state.value is None and node.name not in typer.absent_maps:
-            typer.group = group
-            typer.error(node, f"Undefined map: {node.name}", CHECKS)
+    for node, group in _undefined_maps(typer):
+        typer.group = group
+        typer.error(node, f"Undefined map: {node.name}", CHECKS)
     for declaration in program.map_decls:
         _check_declaration(typer, declaration)
+
+
+def _undefined_maps(typer: Typer) -> list[tuple[ast.Map, Group]]:
+    """Return the mentions of whole maps that no probe gives a value."""
+    maps, absent = typer.maps, typer.absent_maps
+    return [(m, group) for m, group in typer.whole_maps if maps[m.name].value is None and m.name not in absent]
 
 
 _MAP_TYPES = ("percpulruhash", "percpuhash", "lruhash", "hash")
