@@ -69,6 +69,10 @@ def _store(l: Lowering, inst: Inst) -> None:
             base, offset = l.near(p, inst.offset)
             l.emit(m.store(size, base, offset, imm=imm))
             return
+        base, offset = l.near(p, inst.offset)  # two halves take less than a register with 64 bits
+        l.emit(m.store(4, base, offset, imm=signed(imm, 32)))
+        l.emit(m.store(4, base, offset + 4, imm=imm >> 32))
+        return
     source = l.clean(value, sign=False) if value.type == I1 else l.register(value)
     base, offset = l.near(p, inst.offset)
     l.emit(m.store(size, base, offset, source))

@@ -30,9 +30,12 @@ def spill(
         ops: list[m.Op] = []
         here: dict[int, int] = {}  # spilled register -> the one that holds it in this stretch
         for op in block.ops:
-            uses, defs = op.uses(), op.defs()
+            if op.form == "mov" and op.opcode == m.COPY and _one_side(op, slots, sources, here):
+                ops.append(_copy_of_spilled(op, slots))  # straight to or from the stack
+                here.pop(op.dst, None)
+                continue
             changes: dict[int, int] = {}
-            for register in uses:
+            for register in op.uses():
                 if register not in slots and register not in sources:
                     continue
                 if register not in here:
@@ -43,7 +46,7 @@ def spill(
                 changes[register] = here[register]
             stores = []
             drop = False
-            for register in defs:
+            for register in op.defs():
                 if register in sources:
                     drop = True  # the original, which is made again at each use
                 elif register in slots:
@@ -68,6 +71,20 @@ def spill(
                 for register in [r for r in here if r in tiny]:
                     del here[register]
         block.ops = ops
+    return made
+
+
+def _one_side(op: m.Op, slots: dict[int, int], sources: dict[int, m.Op], here: dict[int, int]) -> bool:
+    """Tell whether one side of a copy is on the stack, and only there, and the other in a register."""
+    if op.src in sources or op.src in here:
+        return False
+    return (op.src in slots) != (op.dst in slots)
+
+
+def _copy_of_spilled(op: m.Op, slots: dict[int, int]) -> m.Op:
+    """Return the load or store that a copy with one side on the stack comes to."""
+    made = m.load(8, op.dst, m.FP, slots[op.src]) if op.src in slots else m.store(8, m.FP, slots[op.dst], op.src)
+    made.span = op.span
     return made
 
 

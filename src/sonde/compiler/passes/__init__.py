@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .branches import simplify_branches
+from .context import load_context_early
 from .cse import eliminate_common
 from .eliminate import eliminate
 from .fold import fold
 from .forward import forward
 from .graph import order_blocks
+from .merge import merge_stores
 from .promote import promote
 from .propagate import propagate
 from .stores import drop_dead_stores
@@ -49,3 +51,7 @@ def optimise(function: Function, maps: dict[str, MapSpec], after: Callable[[str]
                 after(name)
         else:
             idle += 1
+    load_context_early(function)
+    merge_stores(function)
+    if after is not None:
+        after("merge")
