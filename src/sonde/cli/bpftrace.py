@@ -51,6 +51,8 @@ NOT_HERE = {
     "dwarf_pid": "DWARF stack unwinding",
 }
 
+MODES = ("codegen", "format")
+
 STAGES = {"ast": "syntax tree", "types": "types", "codegen": "IR", "codegen-opt": "optimised IR", "dis": "bytecode"}
 
 
@@ -77,6 +79,8 @@ def main(words: Sequence[str]) -> int:
         return _format(arguments)
     if arguments.get("debug"):
         return _debug(arguments)
+    if arguments.get("mode"):
+        return _compile_only(arguments)
     return run_script(arguments)
 
 
@@ -113,6 +117,17 @@ def _format(arguments: Arguments) -> int:
         write_atomically(arguments.get("output"), text)
     else:
         sys.stdout.write(text)
+    return 0
+
+
+def _compile_only(arguments: Arguments) -> int:
+    """`--mode codegen`: compile, say what is wrong, load nothing."""
+    from ..api.trace import explain
+
+    if arguments.get("mode") not in MODES:
+        raise UsageError(f"--mode takes {', '.join(MODES)}, not {arguments.get('mode')!r}")
+    source, parameters = find_source(arguments)
+    explain(source, trace_options(arguments, parameters))
     return 0
 
 

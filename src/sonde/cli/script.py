@@ -101,7 +101,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         probe_filter=arguments.get("probe_filter"),
         without=_features(arguments.get("without")),
         include=tuple(filter(None, (arguments.get("include_dir"),))),
-        traceable_functions=arguments.get("traceable"),
+        traceable_functions=_readable(arguments.get("traceable")),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )
 
@@ -112,6 +112,12 @@ def _features(text: str) -> tuple[str, ...]:
         if name not in OPTIONAL_FEATURES:
             raise UsageError(f"--no-feature takes {', '.join(OPTIONAL_FEATURES)}, not {name!r}")
     return names
+
+
+def _readable(path: str) -> str:
+    if path and not os.access(path, os.R_OK):
+        raise UsageError(f"cannot read the traceable functions from {path}")
+    return path
 
 
 def _pid(text: str) -> int:

@@ -195,10 +195,10 @@ class Session:
                 self._tell_how(group, links)
             if group[0].type == "iter":
                 iterators += [link for link, probe in zip(links, group) if not probe.pin]
-        # A USDT probe that stands at several places in a file is one probe for the user.
-        self.printer.attached(len({(probe.name, probe.program) for probe in probes}))
         if self.options.dry_run:
             return
+        # A USDT probe that stands at several places in a file is one probe for the user.
+        self.printer.attached(len({(probe.name, probe.program) for probe in probes}))
         if self._child is not None:
             self._child.release()
             if self._watch is not None:

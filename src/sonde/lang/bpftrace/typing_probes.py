@@ -60,6 +60,7 @@ def _without_tests(groups: list[Group]) -> list[Group]:
     return left
 
 
+_UNFILTERED = ("begin", "end", "self")
 _TESTS = {"test": "test", "bench": "benchmark"}
 
 
@@ -116,12 +117,16 @@ def _skipped(fault: Diagnostic) -> Diagnostic:
 
 
 def _filter(probes: list[Probe], options: Options) -> list[Probe]:
+    """Keep what the user's filter matches, and what sonde itself runs: without begin and end a script is another one."""
     if not options.filter_probes:
         return probes
     import re
 
-    wanted = re.compile(options.filter_probes)
-    return [p for p in probes if wanted.search(p.name)]
+    try:
+        wanted = re.compile(options.filter_probes)
+    except re.error as error:
+        raise UsageError(f"--probe-filter {options.filter_probes!r} is no regular expression: {error}") from None
+    return [p for p in probes if wanted.search(p.name) or p.type in _UNFILTERED]
 
 
 def _group(node: ast.Probe, probes: Sequence[Probe], target: Target, errors: list[Diagnostic]) -> list[Group]:
