@@ -348,6 +348,8 @@ def branch_on(f: Frame, node: ast.Node, yes: Block, no: Block, sole: bool = Fals
             branch_on(f, node.left, yes, middle)
         f.branch_to(middle)
         branch_on(f, node.right, yes, no, sole and node.op == "&&")
+        if sole and node.op == "&&":
+            f.expect_all(yes)
         f.leave_branch()
     elif isinstance(node, ast.Unary) and node.op == "!":
         branch_on(f, node.operand, no, yes)

@@ -110,6 +110,10 @@ class Frame:
         """Note a fact that holds once the program has come to `block`."""
         self.expected.setdefault(block, {})[key] = value
 
+    def expect_all(self, block: Block) -> None:
+        """Note that what was found out since the last branch holds in `block`, to which only the current code leads."""
+        self.expected[block] = {**self.known[-1], **self.expected.get(block, {})}
+
     def branch_to(self, block: Block) -> None:
         """Continue in a block that only the current code leads to; `leave_branch` ends it."""
         self.b.at(block)
