@@ -24,6 +24,7 @@ SONDE = [sys.executable, "-m", "sonde", "bpftrace"]
 
 # What these need is not in any kernel or library that the tests can have; they are compiled and attached as far as it goes.
 NOWHERE = {
+    "inlined": "functions that Debian's kernels have inlined",
     "kprobe-md": "the md module",
     "xfs": "the xfs module",
     "openssl-1": "functions of OpenSSL 1.x",
