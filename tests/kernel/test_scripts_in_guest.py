@@ -46,7 +46,7 @@ SCRIPTS = (
     Script(
         "kretprobe",
         "kretprobe:vfs_open /pid == cpid/ { @[retval] = count() } kprobe:vfs_open /pid == cpid/ { @n = count() }",
-        (r"^@\[0\]: [3-9]$", r"^@n: [3-9]$"),
+        (r"^@\[0\]: [1-9]\d*$", r"^@n: [1-9]\d*$"),
         CAT,
     ),
     Script(
