@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...compiler.ir import I64, Const
-from ...debuginfo.ctype import Pointer
+from ...debuginfo.ctype import Pointer, sizeof
 from . import ast
 from .lower_expr import arithmetic, evaluate, pointer_arithmetic, run, store, variable_place, wide
 from .lower_values import ir_type, is_scalar
@@ -32,14 +32,9 @@ def _let(f: Frame, node: ast.Let) -> None:
     if node.value is not None:
         store(f, node.value, variable_place(f, node.variable, assigned=True))
         return
-    info = f.probe.variables[node.variable]
-    if info.type is not None:
-        new = info not in f.variables
-        place = variable_place(f, node.variable)
-        if not new:
-            from ...debuginfo.ctype import sizeof
-
-            f.clear(place.pointer, sizeof(place.ctype), place.offset)
+    if f.probe.variables[node.variable].type is not None:
+        place = variable_place(f, node.variable, assigned=True)
+        f.clear(place.pointer, sizeof(place.ctype), place.offset)
 
 
 def _assign(f: Frame, node: ast.Assign) -> None:
