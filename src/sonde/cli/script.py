@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..api.trace import TraceOptions
-from ..errors import UsageError
+from ..errors import FeatureError, UsageError
 from .options import Option
 
 TYPE_CHECKING = False
@@ -40,6 +40,8 @@ OPTIONAL_FEATURES = ("kprobe_multi", "kprobe_session", "uprobe_multi")
 
 def run_script(arguments: Arguments) -> int:
     """Run (or explain) the script that a command line names; returns the exit status."""
+    if arguments.get("include"):
+        raise FeatureError("--include: not supported yet", hint='an import "FILE"; line in the script does it')
     source, parameters = find_source(arguments)
     options = trace_options(arguments, parameters)
     if arguments.have("explain"):
