@@ -80,22 +80,22 @@ class Layouts:
 
 def scalar_aggregate(ctype: CType) -> Layout:
     """Return the layout of an aggregation that is not in an entry of its own: it says itself whether it was set."""
-    return _aggregate(ctype, 16)
+    return _aggregate(ctype, 16, ctype.size)
 
 
 def keyed_aggregate(ctype: CType) -> Layout:
-    """Return the layout of an aggregation under a key: a sum that is there was set."""
-    return _aggregate(ctype, 8 if isinstance(ctype, Sum) else 16)
+    """Return the layout of an aggregation under a key: a sum that is there was set, a histogram has one count an entry."""
+    return _aggregate(ctype, 8 if isinstance(ctype, Sum) else 16, 8)
 
 
-def _aggregate(ctype: CType, size: int) -> Layout:
+def _aggregate(ctype: CType, size: int, buckets_size: int) -> Layout:
     if isinstance(ctype, Count):
         return Layout("count", 8)
     if isinstance(ctype, Hist):
-        return Layout("hist", ctype.size, count=ctype.buckets, params=(("bits", ctype.bits),))
+        return Layout("hist", buckets_size, count=ctype.buckets, params=(("bits", ctype.bits),))
     if isinstance(ctype, LHist):
         params = (("max", ctype.high), ("min", ctype.low), ("step", ctype.step))
-        return Layout("lhist", ctype.size, count=ctype.buckets, params=params)
+        return Layout("lhist", buckets_size, count=ctype.buckets, params=params)
     if isinstance(ctype, TSeries):
         series = (("agg", ctype.aggregation), ("buckets", ctype.buckets), ("interval_ns", ctype.interval_ns))
         return Layout("tseries", ctype.size, ctype.signed, params=series)
