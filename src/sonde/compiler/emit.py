@@ -31,7 +31,7 @@ class Code:
         pc = self._pc
         for block in blocks:
             starts[block] = pc
-            pc += sum(2 if op.form == "wide" else 1 for op in block.ops)
+            pc += sum(op.slots for op in block.ops)
         for block in blocks:
             for op in block.ops:
                 self._add(op, starts)
@@ -40,7 +40,11 @@ class Code:
         src = max(op.src, 0)
         insn = Insn(op.opcode, max(op.dst, 0), src, op.off, op.imm)
         if op.target is not None:
-            insn.off = starts[op.target] - self._pc - 1
+            distance = starts[op.target] - self._pc - 1
+            if op.opcode == isa.GOTOL:
+                insn.imm = distance
+            else:
+                insn.off = distance
         if op.core is not None:
             self.relocs.append(Reloc(self._pc, "core", core=op.core))
         if op.form == "wide":

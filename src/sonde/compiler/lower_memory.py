@@ -20,7 +20,7 @@ _ATOMIC = {"add": isa.BPF_ADD, "or": isa.BPF_OR, "and": isa.BPF_AND, "xor": isa.
 
 def _ptradd(l: Lowering, inst: Inst) -> None:
     base, offset = inst.args
-    if isinstance(offset, Const):
+    if isinstance(offset, Const) or inst in l.fields:
         return  # folded where it is used
     register = l.copy(base)
     if isinstance(offset, Inst) and offset.op == "core" and offset.core is not None:
@@ -53,10 +53,16 @@ def _percpu_value(l: Lowering, inst: Inst) -> None:
 
 
 def _load(l: Lowering, inst: Inst) -> None:
-    base, offset = l.near(inst.args[0], inst.offset)
+    place = inst.args[0]
     register = l.new()
     size = bytes_of(inst.type)
-    l.emit(m.load(size, register, base, offset)).volatile = inst.volatile
+    if isinstance(place, Inst) and place in l.fields:
+        access = place.args[1].core  # type: ignore[attr-defined]
+        op = l.emit(m.load(size, register, l.register(place.args[0]), access.value))
+        op.core = access
+    else:
+        op = l.emit(m.load(size, register, *l.near(place, inst.offset)))
+    op.volatile = inst.volatile
     l.set(inst, register, 8 * size)
 
 

@@ -186,9 +186,12 @@ def _bound(l: Lowering, inst: Inst) -> None:
 
 def _clamp(l: Lowering, register: int, operation: int, limit: int) -> None:
     on, clamp = l.split("bounded"), l.split("clamp")
-    l.emit(m.jump(operation, register, on, imm=limit))
+    if fits(limit):
+        l.emit(m.jump(operation, register, on, imm=limit))
+    else:
+        l.emit(m.jump(operation, register, on, l.register(Const(limit))))
     l.fall_into(clamp)
-    l.emit(m.mov_imm(register, limit))
+    l.constant(register, Const(limit))
     l.fall_into(on)
 
 

@@ -68,6 +68,7 @@ class Lowering:
         self.span: Span | None = None
         self.here = m.MBlock("entry")
         self.block: Block = function.blocks[0]
+        self.fields: set[Inst] = set()  # places by CO-RE offset that only loads use: the offset goes into these
         self.zero_keys: set[Block] = set()  # blocks that leave the key 0 of per-CPU arrays in its slot
         self._select = select
         self._next = m.FIRST_VIRTUAL
@@ -116,10 +117,13 @@ class Lowering:
         uses = self.uses
         arrivals = dict.fromkeys(order, 0)
         conditions: dict[Value, int] = {}
+        relocated = False
         for block in order:
             for inst in block.insts:
                 for a in inst.args:
                     uses[a] = uses.get(a, 0) + 1
+                if inst.op == "core":
+                    relocated = True
             end = block.end
             assert end is not None
             for a in end.args:
@@ -136,7 +140,22 @@ class Lowering:
                 masked = a.args[0]
                 if count == 1 and self._is_mask_test(a) and uses[masked] == 1 and isinstance(masked, Inst):
                     self.fused.add(masked)
+        if relocated:
+            self._find_fields(order)
         return arrivals
+
+    def _find_fields(self, order: list[Block]) -> None:
+        """Find the places `pointer + CO-RE offset` that are only loaded from."""
+        loads: dict[Value, int] = {}
+        for block in order:
+            for inst in block.insts:
+                if inst.op == "load" and not inst.offset:
+                    loads[inst.args[0]] = loads.get(inst.args[0], 0) + 1
+        for place, count in loads.items():
+            if isinstance(place, Inst) and place.op == "ptradd" and count == self.uses[place]:
+                offset = place.args[1]
+                if isinstance(offset, Inst) and offset.core is not None and 0 <= offset.core.value < 0x8000:
+                    self.fields.add(place)
 
     def _is_mask_test(self, compare: Inst) -> bool:
         """Tell whether this is `x & constant == 0` or `!= 0`."""

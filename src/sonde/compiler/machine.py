@@ -121,6 +121,11 @@ class Op:
         return ()
 
     @property
+    def slots(self) -> int:
+        """Instruction slots that this takes in the end."""
+        return 2 if self.form in ("wide", "frame") else 1
+
+    @property
     def remakable(self) -> bool:
         """True when the result is as cheap to make again as to keep: a constant, an address."""
         return self.form in ("wide", "frame") or (self.form == "mov" and self.src < 0)

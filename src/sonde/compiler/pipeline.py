@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..record import Record
 from ..spec.object import MapSpec, ProgramSpec
 from .emit import Code
+from .far import reach_far
 from .frame import STACK_BYTES, Frame
 from .lower import lower
 from .lowering import SCRATCH_MAP
@@ -106,7 +107,7 @@ def _compile_function(
         allocate(blocks, frame, keep)
         if frame.size <= budget or not frame.slots:
             drop_known(blocks, frame.spills)
-            return frame, tidy(blocks)
+            return frame, reach_far(tidy(blocks), target)
         room = max(room - (frame.size - budget), 0)
 
 

@@ -44,10 +44,12 @@ def format_module(module: Module) -> str:
 
 
 def _format_map(spec: MapSpec) -> str:
-    return (
-        f"map @{spec.name} {spec.type} key={spec.key_size} value={spec.value_size} "
-        f"max_entries={spec.max_entries} flags={spec.flags}"
-    )
+    text = f"map @{spec.name} {spec.type} key={spec.key_size} value={spec.value_size} max_entries={spec.max_entries}"
+    if spec.flags:
+        text += f" flags={spec.flags}"
+    if spec.initial:
+        text += f" initial={spec.initial.hex()}"
+    return text + (" frozen=1" if spec.frozen else "")
 
 
 def format_function(function: Function) -> str:
@@ -61,31 +63,40 @@ class _Printer:
     def __init__(self, function: Function) -> None:
         self.function = function
         self.names: dict[Value, str] = {}
+        self.labels: dict[Block, str] = {}
         self.taken: set[str] = set()
 
     def name(self, value: Value) -> str:
         if isinstance(value, Const):
             return str(value.imm) if value.type == I64 else f"{value.imm}:{value.type}"
         if value not in self.names:
-            base = value.name or "v"
-            name, n = base, 0
-            while name in self.taken:
-                n += 1
-                name = f"{base}_{n}"
-            self.taken.add(name)
-            self.names[value] = name
-        return "%" + self.names[value]
+            self.names[value] = self.free("%" + (value.name or "v"))
+        return self.names[value]
+
+    def label(self, block: Block) -> str:
+        if block not in self.labels:
+            self.labels[block] = self.free(block.name)
+        return self.labels[block]
+
+    def free(self, base: str) -> str:
+        name, n = base, 0
+        while name in self.taken:
+            n += 1
+            name = f"{base}_{n}"
+        self.taken.add(name)
+        return name
 
     def text(self) -> str:
         f = self.function
         params = ", ".join(f"{self.name(p)}: {p.type}" for p in f.params)
         attributes = [f"program={f.program}"] if f.program else []
         attributes += [f"{k}={getattr(f, k)}" for k in ("attach_type", "attach_btf") if getattr(f, k)]
+        attributes += [f"license={f.license.replace(' ', '~')}"] if f.license != "GPL" else []
         attributes += [k for k in ("callback", "sleepable") if getattr(f, k)]
         lines = [" ".join([f"func @{f.name}({params}) -> {f.result}", *attributes, "{"])]
         for i, block in enumerate(f.blocks):
             params = ", ".join(f"{self.name(p)}: {p.type}" for p in block.params)
-            lines.append(f"{block.name}:" if not i else f"{block.name}({params}):")
+            lines.append(f"{self.label(block)}:" if not i else f"{self.label(block)}({params}):")
             lines += ["  " + self.inst(inst) for inst in block.insts]
             if block.end is not None:
                 lines.append("  " + self.end(block.end))
@@ -107,7 +118,7 @@ class _Printer:
 
     def end(self, end: Terminator) -> str:
         words = [self.name(a) for a in end.args]
-        words += [f"{block.name}({', '.join(map(self.name, arguments))})" for block, arguments in end.targets]
+        words += [f"{self.label(block)}({', '.join(map(self.name, arguments))})" for block, arguments in end.targets]
         return f"{end.op} {', '.join(words)}".rstrip()
 
 
@@ -155,7 +166,16 @@ class _Parser:
         options = dict(w.split("=", 1) for w in words[3:] if "=" in w)
         try:
             key, value, entries = (int(options.pop(k)) for k in ("key", "value", "max_entries"))
-            return MapSpec(words[1][1:], words[2], key, value, entries, int(options.get("flags", 0)))
+            return MapSpec(
+                words[1][1:],
+                words[2],
+                key,
+                value,
+                entries,
+                int(options.get("flags", 0)),
+                bytes.fromhex(options.get("initial", "")),
+                options.get("frozen", "0") == "1",
+            )
         except (KeyError, ValueError):
             raise self.fail("a map needs key=, value= and max_entries= with numbers") from None
 
@@ -170,8 +190,8 @@ class _Parser:
         function = Function(line[6:open_], self.params(line[open_ + 1 : close]), rest[1])
         for word in rest[2:]:
             key, _, value = word.partition("=")
-            if key in ("program", "attach_type", "attach_btf"):
-                setattr(function, key, value)
+            if key in ("program", "attach_type", "attach_btf", "license"):
+                setattr(function, key, value.replace("~", " "))
             elif key in ("callback", "sleepable"):
                 setattr(function, key, True)
             else:
@@ -285,7 +305,7 @@ class _Parser:
             else:
                 raise self.fail(f"unknown attribute {key!r}", key)
         except ValueError:
-            raise self.fail(f"wrong value of {key}: {value!r}", value) from None
+            raise self.fail(f"wrong value of {key}: {value!r}", f"{key}={value}") from None
 
     def value(self, text: str) -> Value:
         text = text.strip()
@@ -301,34 +321,9 @@ class _Parser:
 
 
 _OTHERS = frozenset(
-    [
-        "zext",
-        "sext",
-        "trunc",
-        "cast",
-        "neg",
-        "bswap",
-        "ptradd",
-        "alloca",
-        "load",
-        "store",
-        "memcpy",
-        "memset",
-        "core",
-        "map",
-        "map_value",
-        "percpu_value",
-        "call",
-        "callsub",
-        "kfunc",
-        "funcaddr",
-        "atomic",
-        "tailcall",
-        "bound",
-        "opaque",
-        "const",
-    ]
-)
+    ["zext", "sext", "trunc", "cast", "neg", "bswap", "ptradd", "alloca", "load", "store", "memcpy", "memset", "core", "map",
+     "map_value", "percpu_value", "call", "callsub", "kfunc", "funcaddr", "atomic", "tailcall", "bound", "opaque", "const"]
+)  # fmt: skip
 
 
 def _split(text: str) -> list[str]:

@@ -116,7 +116,7 @@ def _falls_into_exit(a: MBlock, b: MBlock, blocks: list[MBlock]) -> bool:
     if len(a.ops) > 1 and len(b.ops) > 1:
         return False
     alone = a if len(a.ops) == 1 else b
-    return not any(block.next is alone for block in blocks)
+    return not any(b.next is alone and not (b.ops and b.ops[-1].form == "jump") for b in blocks)
 
 
 def _cut(block: MBlock, length: int, goes_to: MBlock) -> None:

@@ -33,7 +33,7 @@ def fold(function: Function) -> bool:
                 if changes:
                     inst.args = [changes.get(a, a) for a in inst.args]
                 before = inst.op, inst.args
-                value = _simplify(inst)
+                value = simplify(inst)
                 if value is None:
                     kept.append(inst)
                     mended |= (inst.op, inst.args) != before
@@ -86,7 +86,7 @@ def _is_one(v: Value) -> bool:
     return isinstance(v, Const) and v.imm & (1 << width_of(v)) - 1 == 1
 
 
-def _simplify(inst: Inst) -> Value | None:
+def simplify(inst: Inst) -> Value | None:
     """Return what `inst` can be replaced by, or None; may turn `inst` itself into something simpler."""
     op = inst.op
     if op in BINARY or op in COMPARE:
