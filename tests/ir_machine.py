@@ -12,6 +12,7 @@ from sonde.compiler.builder import Builder
 from sonde.compiler.ir import (
     BINARY,
     COMPARE,
+    I1,
     I8,
     I16,
     I32,
@@ -162,7 +163,7 @@ class Generator:
         self.module.add_map(MapSpec("io", "array", 4, IO_BYTES, 1))
         self.function = Function("fuzz", [Param("ptr.ctx", "ctx")], program="raw_tracepoint")
         self.b = Builder(self.module, self.function)
-        self.pools: dict[str, list[Value]] = {t: [] for t in TYPES}
+        self.pools: dict[str, list[Value]] = {t: [] for t in (*TYPES, I1)}
         self.slots = [(self.b.alloca(8), I64), (self.b.alloca(4, 4), I32), (self.b.alloca(1, 1), I8)]
         self.areas = [self.b.alloca(AREA_BYTES), self.b.alloca(AREA_BYTES), self.b.alloca(AREA_BYTES)]
 
@@ -186,7 +187,7 @@ class Generator:
     def results(self) -> None:
         """Write a sample of all live values where the caller can see them."""
         at = 8 * INPUTS
-        for t in TYPES:
+        for t in (*TYPES, I1):
             for value in self.random.sample(self.pools[t], min(8, len(self.pools[t]))):
                 self.b.store(self.b.map_value("io", at), value)
                 at += 8
@@ -236,7 +237,7 @@ class Generator:
                 c = self.b.binary("and", c, WIDTH[t] - 1)
             self.pools[t].append(self.b.binary(op, a, c))
         elif kind < 0.8:
-            self.pools[t].append(self.b.convert("zext", self.condition(), t))
+            self.pools[t].append(self.b.convert("zext", self.flag(), t))
         elif kind < 0.86:
             self.pools[t].append(self.b.unary("neg", self.value(t)))
         elif kind < 0.9 and t != I8:
@@ -253,9 +254,24 @@ class Generator:
         v = self.pick(t)
         return self.b.load(t, self.b.map_value("io", 8)) if isinstance(v, Const) else v
 
-    def condition(self) -> Inst:
+    def condition(self) -> Value:
+        """A comparison, one that was made before, or a flag; sometimes a number, of which any but 0 is true."""
+        kind = self.random.random()
+        if kind < 0.3 and self.pools[I1]:
+            return self.pick(I1)
         t = self.random.choice(TYPES)
-        return self.b.binary(self.random.choice(COMPARISONS), self.value(t), self.pick(t))
+        if kind > 0.9:
+            return self.value(t)
+        made = self.b.binary(self.random.choice(COMPARISONS), self.value(t), self.pick(t))
+        self.pools[I1].append(made)
+        return made
+
+    def flag(self) -> Value:
+        """A value of one bit that is not a constant."""
+        condition = self.condition()
+        if condition.type == I1 and not isinstance(condition, Const):
+            return condition
+        return self.b.binary("ne", self.value(I64), 0)
 
     def variable(self) -> None:
         slot, t = self.random.choice(self.slots)
@@ -327,7 +343,7 @@ class Generator:
 
     def diamond(self, depth: int) -> None:
         b = self.b
-        types = [self.random.choice(TYPES) for _ in range(self.random.randint(0, 3))]
+        types = [self.random.choice((*TYPES, I1)) for _ in range(self.random.randint(0, 3))]
         yes, no, join = b.new_block("yes"), b.new_block("no"), b.new_block("join", types)
         b.branch(self.condition(), yes, no)
         saved = {t: list(pool) for t, pool in self.pools.items()}

@@ -78,8 +78,8 @@ def _compile_program(module: Module, function: Function, target: Target, scratch
         below[each] = beneath + (frame.size + 31 & ~31)
         scratch_bytes = frame.scratch_bytes
     code = Code()
-    for each in functions:
-        code.add_function(each.name, ready[each])
+    for name in _still_called(function.name, {f.name: ready[f] for f in functions}):
+        code.add_function(name, ready[module.functions[name]])
     program = ProgramSpec(
         function.name,
         function.program,
@@ -109,6 +109,17 @@ def _compile_function(
             drop_known(blocks, frame.spills)
             return frame, reach_far(tidy(blocks), target)
         room = max(room - (frame.size - budget), 0)
+
+
+def _still_called(program: str, ready: dict[str, list[MBlock]]) -> list[str]:
+    """Return the functions that the finished code of a program reaches: verifiers refuse others."""
+    names = [program]
+    for name in names:
+        for block in ready[name]:
+            for op in block.ops:
+                if op.kind == "subprogram" and op.symbol not in names:
+                    names.append(op.symbol)
+    return names
 
 
 def _height(function: Function, program: Function, calls: dict[Function, list[Function]]) -> int:
