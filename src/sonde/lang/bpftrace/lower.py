@@ -62,7 +62,7 @@ def lower(analysis: Analysis, target: Target, config: Config, options: Options) 
     for number, probe in enumerate(part for whole in analysis.probes for part in _parts(whole)):
         name = _program_name(probe, number)
         _lower_probe(unit, probe, name)
-        probes += (replace(p.spec, program=name, span=probe.node.span) for p in probe.probes)
+        probes += _attach(probe, name)
     unit.finish()
     return Lowered(
         unit.module,
@@ -75,6 +75,14 @@ def lower(analysis: Analysis, target: Target, config: Config, options: Options) 
         LOST if unit.events or unit.failures else "",
         unit.start_offset,
     )
+
+
+def _attach(probe: AnalysedProbe, program: str) -> list[ProbeSpec]:
+    """The probes to attach a program to; with a number each, where the program asks which of them it was."""
+    specs = [replace(p.spec, program=program, span=probe.node.span) for p in probe.probes]
+    if len(specs) > 1 and any(info.name == "probe" for info in probe.calls.values()):
+        return [replace(spec, cookie=number) for number, spec in enumerate(specs)]
+    return specs
 
 
 def _parts(probe: AnalysedProbe) -> list[AnalysedProbe]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...compiler.ir import BTF, I8, I32, I64, INT_OF_BYTES, Const
 from ...debuginfo.ctype import INT64, UINT64, Struct, sizeof, strip
+from ...spec.object import MapSpec
 from .lower_values import Memory, Scalar, ir_type
 
 TYPE_CHECKING = False
@@ -252,6 +253,25 @@ def _function_address(f: Frame) -> Value:
     return address
 
 
+def _probe(f: Frame, node: ast.Node, info: Any) -> Operand:
+    """The name of the probe that fired, of several that share this program: from a table."""
+    size = sizeof(f.ctype(node))
+    stride = size + 7 & ~7
+    name = f"{f.b.function.name}_names"
+    names = [p.name.encode("utf-8", "surrogateescape").ljust(stride, b"\0") for p in f.probe.probes]
+    table = MapSpec(name, "array", 4, stride * len(names), 1, initial=b"".join(names), frozen=True)
+    f.unit.module.add_map(table)
+    place = f.b.ptradd(f.b.map_value(name), f.b.binary("mul", probe_number(f), stride))
+    return Memory(place, 0, f.ctype(node))
+
+
+def probe_number(f: Frame) -> Value:
+    """Which of the probes of this program fired: what it was attached with."""
+    from .lower_aggregations import keep_within
+
+    return keep_within(f, f.b.call("get_attach_cookie", [f.ctx]), len(f.probe.probes) - 1)
+
+
 CALLS: dict[str, Callable[..., Any]] = {
     "arg": _argument,
     "args": _args,
@@ -269,6 +289,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "nsecs": _nsecs,
     "numaid": _helper("get_numa_node_id"),
     "pid": _pid,
+    "probe": _probe,
     "rand": _helper("get_prandom_u32"),
     "retval": _retval,
     "sarg": _stack_argument,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .lower_values import Operand
 
 _FILES = {
-    "lower_builtins": "args cgroup comm cpid cpu ctx curtask elapsed func gid has_cpid jiffies ncpus nsecs numaid pid "
+    "lower_builtins": "args cgroup comm cpid cpu ctx curtask elapsed func gid has_cpid jiffies ncpus nsecs numaid pid probe "
     "rand retval tid uid usermode username arg sarg",
     "lower_events": "printf errorf warnf cat system print exit time clear zero join",
     "lower_maps": "delete has_key find",

@@ -75,6 +75,9 @@ def make_field(f: Frame, name: str, node: ast.Node, late: bool = True) -> Field:
     constant = f.constants.get(node)
     if isinstance(constant, str):
         return make_text(f, name, constant)
+    info = f.calls.get(node)
+    if info is not None and info.name == "probe":
+        return _probe_field(f, name)
     ctype = _plain(f.ctype(node))
     layout, size, align = shape(f, ctype)
     place_type: CType = Str(size) if isinstance(ctype, Str) else ctype
@@ -91,6 +94,15 @@ def make_text(f: Frame, name: str, text: str) -> Field:
     """The field for a constant string: its number in the object's table."""
     index = f.unit.intern(text)
     return Field(name, Layout("text", 4), 4, 4, lambda record, at: f.b.store(record, Const(index, I32), at))
+
+
+def _probe_field(f: Frame, name: str) -> Field:
+    """The field for the name of the probe that fired, of several: its number in the object's table."""
+    from .lower_builtins import probe_number
+
+    start = f.unit.intern_all([p.name for p in f.probe.probes])
+    number = f.b.binary("add", f.b.convert("trunc", probe_number(f), I32), start)
+    return Field(name, Layout("probe", 4), 4, 4, lambda record, at: f.b.store(record, number, at))
 
 
 def number_field(name: str, f: Frame, value: Value, ctype: CType) -> Field:

@@ -74,7 +74,8 @@ class Unit:
         self.maps: dict[str, MapPlace] = {}
         self.start_offset = -1
         self.relocatable = options.relocatable
-        self._strings: dict[str, int] = {}
+        self._strings: list[str] = []
+        self._string_numbers: dict[str, int] = {}
         self._event_idents: dict[tuple[Any, ...], EventSpec] = {}
         self._globals_bytes = 0
         self._zeros = (0, 0)  # offset, size
@@ -103,7 +104,17 @@ class Unit:
 
     def intern(self, text: str) -> int:
         """Return the index of a string in the object's table."""
-        return self._strings.setdefault(text, len(self._strings))
+        known = self._string_numbers.get(text)
+        if known is None:
+            known = self._string_numbers[text] = len(self._strings)
+            self._strings.append(text)
+        return known
+
+    def intern_all(self, texts: Sequence[str]) -> int:
+        """Put strings into the object's table one behind the other; return the index of the first."""
+        start = len(self._strings)
+        self._strings += texts
+        return start
 
     @property
     def strings(self) -> tuple[str, ...]:

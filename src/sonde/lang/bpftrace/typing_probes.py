@@ -133,6 +133,8 @@ def _group(node: ast.Probe, probes: Sequence[Probe], target: Target, errors: lis
     from ...probes.catalogue import context_of
 
     words = _words(node) if len(probes) > 1 else frozenset()
+    if "probe" in words and _by_cookie(probes, target):
+        words -= {"probe"}
     by_key: dict[object, list[Probe]] = {}
     for probe in probes:
         by_key.setdefault(_key(probe, words), []).append(probe)
@@ -152,6 +154,17 @@ def _words(node: ast.Probe) -> frozenset[str]:
     """The names of builtins and functions that the program of a probe uses."""
     parts = (node.body,) if node.predicate is None else (node.predicate, node.body)
     return frozenset(n.name for part in parts for n in iter_nodes(part) if isinstance(n, (ast.Identifier, ast.Call)))
+
+
+_COOKIE_TYPES = frozenset(["kprobe", "kretprobe", "uprobe", "uretprobe", "tracepoint"])
+_COOKIES_FROM = 8  # fewer probes than this have a program each, in which their name is a constant
+
+
+def _by_cookie(probes: Sequence[Probe], target: Target) -> bool:
+    """Tell whether one program can find out at run time which of the probes it was attached to has fired."""
+    if len(probes) < _COOKIES_FROM or not all(p.type in _COOKIE_TYPES for p in probes):
+        return False
+    return target.features.have("cookie:perf_event")
 
 
 def _key(probe: Probe, words: frozenset[str]) -> object:
