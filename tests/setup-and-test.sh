@@ -33,4 +33,10 @@ fi
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
-"$venv/bin/python" -m pytest "$@"
+"$venv/bin/python" -m pytest "$@" && exit 0
+
+# Tests of live tracing share the machine with whatever else runs on it. What failed gets one more run, by itself; a test that
+# fails again fails the whole, and one that does not is named here as disturbed.
+echo "== once more, what failed:"
+"$venv/bin/python" -m pytest --last-failed --last-failed-no-failures none -q "$@"
+echo "== the tests above failed in the first run and passed in the second"
