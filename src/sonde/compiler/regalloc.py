@@ -171,14 +171,14 @@ def _colour(
     masks = ranges.masks
     taken = [masks[r] for r in range(m.FP)]
     holders: list[list[int]] = [[] for _ in range(m.FP)]
-    weights: dict[int, float] = {}
+    costs: dict[int, float] = {}
     for v, members in groups.items():
-        length = masks[v].bit_count() or 1
-        weights[v] = ranges.costs.get(v, 0) / length
+        costs[v] = ranges.costs.get(v, 0)
         if v in tiny:
-            weights[v] += 2 * _NEVER * tiny[v]
+            costs[v] += 2 * _NEVER * tiny[v]
         elif not keep.isdisjoint(members):
-            weights[v] += _NEVER
+            costs[v] += _NEVER
+    weights = {v: cost / (masks[v].bit_count() or 1) for v, cost in costs.items()}
     calls = masks[m.R0] & masks[m.R1] & masks[m.R2] & masks[m.R3] & masks[m.R4] & masks[m.R5]
     # What lives across calls has the fewest registers to choose from; then what has a favourite.
     waiting = sorted(
@@ -193,7 +193,7 @@ def _colour(
         mask = masks[v]
         register = _choose(mask, taken, ranges.hints.get(v))
         if register < 0:
-            register, driven_out = _cheapest(v, masks, holders, weights)
+            register, driven_out = _cheapest(v, masks, holders, costs)
             if register < 0:
                 homeless.append(v)
                 continue
@@ -220,17 +220,17 @@ def _choose(mask: int, taken: list[int], hints: dict[int, int] | None) -> int:
 
 
 def _cheapest(
-    v: int, masks: dict[int, int], holders: list[list[int]], weights: dict[int, float]
+    v: int, masks: dict[int, int], holders: list[list[int]], costs: dict[int, float]
 ) -> tuple[int, list[int]]:
-    """Return the register whose holders in the way weigh least, less than `v` itself, and these holders; or -1."""
-    best, best_weight, driven_out = -1, weights[v], []
+    """Return the register whose holders in the way cost least to spill, less than `v` itself, and these holders; or -1."""
+    best, least, driven_out = -1, costs[v], []
     for register in _FREE_ORDER:
         if masks[register] & masks[v]:
             continue
         colliding = [h for h in holders[register] if masks[h] & masks[v]]
-        weight = sum(weights[h] for h in colliding)
-        if weight < best_weight:
-            best, best_weight, driven_out = register, weight, colliding
+        cost = sum(costs[h] for h in colliding)
+        if cost < least:
+            best, least, driven_out = register, cost, colliding
     return best, driven_out
 
 
