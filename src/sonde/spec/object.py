@@ -235,7 +235,9 @@ class Settings(Record):
     log_size: int = 1_000_000
     on_stack_limit: int = 32
     show_debug_info: bool = False
-    start_offset: int = -1  # of a u64 in the map `globals` that the session sets to CLOCK_BOOTTIME (ns) before it starts
+    start_offset: int = (
+        -1
+    )  # of a u64 in the map `globals` that the session sets to CLOCK_BOOTTIME (ns) before it starts
 
 
 class ObjectSpec(Record):
