@@ -75,6 +75,8 @@ def _spares(
     other = others[0]
     for user in users:
         while user is not other:
+            if user not in idom:
+                break  # no way leads there any more
             if idom[user] is user:
                 return False
             user = idom[user]
