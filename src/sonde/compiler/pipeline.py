@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..record import Record
 from ..spec.object import MapSpec, ProgramSpec
 from .emit import Code
-from .far import reach_far
 from .frame import STACK_BYTES, Frame
 from .lower import lower
 from .lowering import SCRATCH_MAP
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from .ir import Function, Module
     from .machine import MBlock
 
+_SHORT = 0x3F00  # operations, of two slots at most, in a function whose jumps reach everywhere
 _ROOM_ABOVE = 96  # bytes of stack that each function leaves for every one above it
 
 
@@ -107,8 +107,17 @@ def _compile_function(
         allocate(blocks, frame, keep)
         if frame.size <= budget or not frame.slots:
             drop_known(blocks, frame.spills)
-            return frame, reach_far(tidy(blocks), target)
+            return frame, _within_reach(tidy(blocks), target)
         room = max(room - (frame.size - budget), 0)
+
+
+def _within_reach(blocks: list[MBlock], target: Target) -> list[MBlock]:
+    """Mend jumps that are too far, which only a very long function has."""
+    if sum(len(block.ops) for block in blocks) < _SHORT:
+        return blocks
+    from .far import reach_far
+
+    return reach_far(blocks, target)
 
 
 def _still_called(program: str, ready: dict[str, list[MBlock]]) -> list[str]:
