@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...compiler.builder import Builder
 from ...compiler.ir import BTF, CTX, I64, Function, Param
 from ...record import Record, replace
-from .lower_expr import branch_on
+from .lower_branches import branch_on
 from .lower_frame import Frame
 from .lower_statements import run_statements
 from .lower_unit import EVENTS, LOST, Unit
@@ -127,7 +127,7 @@ def _lower_probe(unit: Unit, probe: AnalysedProbe, name: str) -> None:
         frame.branch_to(body)
     run_statements(frame, probe.body.statements)
     if probe.body.value is not None:
-        from .lower_expr import run
+        from .lower_branches import run
 
         run(frame, probe.body.value)
     builder.ret(0)
@@ -169,4 +169,4 @@ def _check_iterated(f: Frame) -> None:
         b.at(leave)
         b.ret(0)
         b.at(there)
-        f.remember(("iterated", offset), pointer)
+        f.facts.remember(("iterated", offset), pointer)

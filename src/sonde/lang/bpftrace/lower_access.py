@@ -165,7 +165,7 @@ def iterated(f: Frame, offset: int, ctype: CType) -> Scalar:
     """A pointer in the context of an iterator. The program has checked it at its start; the verifier knows that of the
     very register only.
     """
-    pointer = f.recall(("iterated", offset))
+    pointer = f.facts.recall(("iterated", offset))
     return Scalar(pointer if pointer is not None else f.b.load(BTF, f.ctx, offset), ctype, "btf")
 
 

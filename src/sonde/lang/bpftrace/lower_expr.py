@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...compiler.ir import I1, I64, WIDTH, Const
-from ...debuginfo.ctype import BOOL, INT64, Array, Enum, Int, Pointer, Struct, sizeof, strip
+from ...compiler.ir import Const
+from ...debuginfo.ctype import BOOL, INT64, Enum, Int, Pointer, sizeof, strip
 from . import ast
 from .lower_values import Memory, Scalar, Text, ir_type, is_scalar
 from .stype import Aggregate, RecordType, Str, Tuple, is_bool, is_signed
@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ...compiler.ir import Block, Value
+    from ...compiler.ir import Value
     from ...debuginfo.ctype import CType
     from .lower_frame import Frame
     from .lower_values import Operand
@@ -85,7 +85,7 @@ def in_memory(f: Frame, node: ast.Node, ctype: CType | None = None, pad: bool = 
 
 
 def _fits(have: CType, want: CType) -> bool:
-    from .lower_frame import same_bytes
+    from .lower_memory import same_bytes
 
     return sizeof(have) == sizeof(want) and same_bytes(have, want)
 
@@ -161,7 +161,7 @@ def _binary(f: Frame, node: ast.Binary) -> Operand:
     if node.op in ("&&", "||"):
         return _as_flag(f, node)
     if node.op in COMPARISONS:
-        if not _are_numbers(f, node):
+        if not are_numbers(f, node):
             from .lower_compare import compare
 
             return Scalar(compare(f, node.op, node.left, node.right), BOOL)
@@ -181,7 +181,7 @@ def evaluate_both(f: Frame, left: ast.Node, right: ast.Node) -> tuple[Scalar, Sc
     return first, f.scalar(evaluate(f, right))
 
 
-def _are_numbers(f: Frame, node: ast.Binary) -> bool:
+def are_numbers(f: Frame, node: ast.Binary) -> bool:
     return all(isinstance(f.ctype(side), (Int, Enum, Pointer, Aggregate)) for side in (node.left, node.right))
 
 
@@ -329,261 +329,6 @@ _UNARY: dict[str, Callable[[Frame, ast.Unary], Operand]] = {
 }
 
 
-# Conditions -------------------------------------------------------------------------------------------------------
-
-
-def branch_on(f: Frame, node: ast.Node, yes: Block, no: Block, sole: bool = False) -> None:
-    """End the current block: go to `yes` when the condition holds, else to `no`.
-
-    `sole`: nothing else leads to `yes`, so what the condition found out is known there.
-    """
-    constant = f.constants.get(node)
-    if constant is not None:
-        f.b.jump(yes if constant else no)
-    elif isinstance(node, ast.Binary) and node.op in ("&&", "||"):
-        middle = f.b.new_block("and" if node.op == "&&" else "or")
-        if node.op == "&&":
-            branch_on(f, node.left, middle, no, True)
-        else:
-            branch_on(f, node.left, yes, middle)
-        f.branch_to(middle)
-        branch_on(f, node.right, yes, no, sole and node.op == "&&")
-        if sole and node.op == "&&":
-            f.expect_all(yes)
-        f.leave_branch()
-    elif isinstance(node, ast.Unary) and node.op == "!":
-        branch_on(f, node.operand, no, yes)
-    elif isinstance(node, ast.MapAccess) and _branch_on_entry(f, node, yes, no, sole):
-        pass
-    elif isinstance(node, ast.Binary) and node.op in ("==", "!=") and not _are_numbers(f, node):
-        from .lower_compare import branch_if_equal
-
-        if node.op == "!=":
-            yes, no = no, yes
-        branch_if_equal(f, node.left, node.right, yes, no)
-    else:
-        f.b.branch(truth(f, node), yes, no)
-
-
-def _branch_on_entry(f: Frame, node: ast.MapAccess, yes: Block, no: Block, sole: bool) -> bool:
-    from .lower_maps import branch_on_entry
-
-    return branch_on_entry(f, node, yes, no, sole)
-
-
-def truth(f: Frame, node: ast.Node) -> Value:
-    """A condition as a value to branch on: anything but 0, or a string that is not empty."""
-    operand = evaluate(f, node)
-    if isinstance(operand, Text):
-        return Const(int(bool(operand.data)), I1)
-    if isinstance(operand, Memory) and not is_scalar(operand.ctype):
-        if isinstance(operand.ctype, Str):
-            from .lower_compare import first_byte
-
-            return first_byte(f, operand)
-        return Const(1, I1)
-    return f.scalar(operand).value
-
-
-def _as_flag(f: Frame, node: ast.Node) -> Scalar:
-    """`&&`, `||` and `!` as values."""
-    b = f.b
-    if isinstance(node, ast.Unary):
-        value = truth(f, node.operand)
-        return Scalar(b.binary("eq", value, 0), BOOL)
-    yes, no, done = b.new_block("true"), b.new_block("false"), b.new_block("flag", [I1])
-    branch_on(f, node, yes, no)
-    b.at(yes)
-    b.jump(done, Const(1, I1))
-    b.at(no)
-    b.jump(done, Const(0, I1))
-    b.at(done)
-    return Scalar(done.params[0], BOOL)
-
-
-# Choices and blocks -----------------------------------------------------------------------------------------------
-
-
-def _choice(f: Frame, node: ast.Ternary | ast.IfExpr) -> Operand:
-    """`c ? a : b` and `if` as values."""
-    ctype = strip(f.type(node).ctype) if node in f.type_of else None
-    if ctype is None or sizeof(ctype) == 0 or not _has_value(ctype):
-        _either(f, node, lambda chosen: run(f, chosen))
-        return Scalar(Const(0), INT64)
-    if is_scalar(ctype):
-        return _choose_number(f, node, ctype)
-    place = f.temp(ctype)
-    _write_choice(f, node, place, True)
-    return place
-
-
-def _has_value(ctype: CType) -> bool:
-    from .stype import NoneT, is_void
-
-    return not isinstance(ctype, NoneT) and not is_void(ctype)
-
-
-def _choose_number(f: Frame, node: ast.Ternary | ast.IfExpr, ctype: CType) -> Scalar:
-    done = f.b.new_block("chosen", [ir_type(ctype)])
-
-    def give(chosen: ast.Node) -> None:
-        operand = evaluate(f, chosen)
-        f.b.jump(done, f.number(operand, ctype))
-
-    _either(f, node, give, done)
-    return Scalar(done.params[0], ctype, f.type(node).space)
-
-
-def _write_choice(f: Frame, node: ast.Ternary | ast.IfExpr, place: Memory, pad: bool) -> bool:
-    _either(f, node, lambda chosen: store(f, chosen, place, pad))
-    return True
-
-
-def _either(
-    f: Frame, node: ast.Ternary | ast.IfExpr, use: Callable[[ast.Node], None], done: Block | None = None
-) -> None:
-    """Run `use` with each branch in its own block; go on in `done`, where `use` may have jumped by itself."""
-    otherwise = node.otherwise
-    if isinstance(node, ast.Ternary) and node.then is None:
-        _elvis(f, node, use, done)
-        return
-    then = node.then
-    assert then is not None
-    constant = f.constants.get(node.condition)
-    b = f.b
-    if constant is not None:
-        taken = then if constant else otherwise
-        if taken is not None:
-            use(taken)
-        if done is not None:
-            b.jump(done)
-            b.at(done)
-        return
-    yes, no = b.new_block("then"), b.new_block("else")
-    done = done or b.new_block("done")
-    branch_on(f, node.condition, yes, no, True)
-    for block, chosen in ((yes, then), (no, otherwise)):
-        f.branch_to(block)
-        if chosen is not None:
-            use(chosen)
-        if not b.closed:
-            b.jump(done)
-        f.leave_branch()
-    b.at(done)
-
-
-def _elvis(f: Frame, node: ast.Ternary, use: Callable[[ast.Node], None], done: Block | None) -> None:
-    """`c ?: b`: the condition is evaluated once."""
-    operand = evaluate(f, node.condition)
-    if isinstance(operand, Memory) and is_scalar(operand.ctype):
-        operand = f.load(operand)
-    f.overrides[node.condition] = operand
-    whole = ast.Ternary(node.span, node.condition, node.condition, node.otherwise)
-    try:
-        _either(f, whole, use, done)
-    finally:
-        del f.overrides[node.condition]
-
-
-def _block(f: Frame, node: ast.BlockExpr) -> Operand:
-    from .lower_statements import run_statements
-
-    run_statements(f, node.statements)
-    if node.value is None:
-        return Scalar(Const(0), INT64)
-    return evaluate(f, node.value)
-
-
-def _write_block(f: Frame, node: ast.BlockExpr, place: Memory, pad: bool) -> bool:
-    from .lower_statements import run_statements
-
-    run_statements(f, node.statements)
-    if node.value is not None:
-        store(f, node.value, place, pad)
-    return True
-
-
-def run(f: Frame, node: ast.Node) -> None:
-    """Lower an expression for its effect."""
-    if isinstance(node, ast.BlockExpr):
-        from .lower_statements import run_statements
-
-        run_statements(f, node.statements)
-        if node.value is not None:
-            run(f, node.value)
-    elif isinstance(node, (ast.IfExpr, ast.Ternary)):
-        _either(f, node, lambda chosen: run(f, chosen))
-    elif isinstance(node, ast.Unary) and node.op in ("++", "--") and not isinstance(node.operand, ast.Variable):
-        from .lower_maps import step_map
-
-        assert isinstance(node.operand, (ast.Map, ast.MapAccess))
-        step_map(f, node, node.operand, wanted=False)
-    else:
-        evaluate(f, node)
-
-
-# Casts ------------------------------------------------------------------------------------------------------------
-
-
-def _cast(f: Frame, node: ast.Cast) -> Operand:
-    found = f.type(node)
-    target = strip(found.ctype)
-    operand = evaluate(f, node.operand)
-    if isinstance(target, (Struct, Tuple)) or (isinstance(target, Str) and not isinstance(operand, Text)):
-        if isinstance(operand, Memory) and (isinstance(target, Struct) or sizeof(operand.ctype) == sizeof(target)):
-            return operand
-        place = f.temp(target)
-        f.put(operand, place)
-        return place
-    if isinstance(operand, Text):
-        if is_bool(target):
-            return Scalar(Const(int(bool(operand.data)), ir_type(target)), target)
-        return Text(operand.data, target)
-    if isinstance(target, Array):
-        return _cast_to_array(f, operand, target)
-    return _cast_to_number(f, node, operand, target)
-
-
-def _cast_to_array(f: Frame, operand: Operand, target: Array) -> Operand:
-    """A number becomes its bytes; an array or string of the same size stays what it is."""
-    if isinstance(operand, Memory) and not is_scalar(operand.ctype):
-        return Memory(operand.pointer, operand.offset, target, operand.space, leads=operand.leads)
-    place = f.temp(target)
-    scalar = f.scalar(operand)
-    size = sizeof(target)
-    value = scalar.value if size == sizeof(scalar.ctype) else f.wide(scalar)
-    if size in (1, 2, 4, 8):
-        from ...compiler.ir import INT_OF_BYTES
-
-        f.store(place, f.resize(value, scalar.ctype, INT_OF_BYTES[size]))
-    else:
-        slot = f.b.alloca(8)
-        f.b.store(slot, f.resize(value, scalar.ctype, I64))
-        f.copy(place, Memory(slot, 0, target), size)
-    return place
-
-
-def _cast_to_number(f: Frame, node: ast.Cast, operand: Operand, target: CType) -> Operand:
-    source = operand.ctype
-    if isinstance(operand, Memory) and not is_scalar(source):
-        if isinstance(target, Pointer):  # of an array: where it is
-            return Scalar(f.raw_address(operand), target, operand.space)
-        if is_bool(target):
-            return Scalar(truth(f, node.operand), target)
-        return f.load(Memory(operand.pointer, operand.offset, target, operand.space))
-    scalar = f.scalar(operand)
-    if is_bool(target):
-        value = scalar.value
-        return Scalar(value if value.type == I1 else f.b.binary("ne", value, 0), target)
-    space = scalar.space if scalar.space == "btf" else f.type(node).space
-    if isinstance(target, Pointer):
-        value = scalar.value if scalar.space == "btf" else f.wide(scalar)
-        return Scalar(value, target, space)
-    if WIDTH.get(scalar.value.type, 64) == WIDTH[ir_type(target)]:
-        return Scalar(scalar.value, target, space)
-    return Scalar(f.number(scalar, target), target, space)
-
-
 # Tuples -----------------------------------------------------------------------------------------------------------
 
 
@@ -618,6 +363,42 @@ def _access(f: Frame, node: ast.FieldAccess | ast.TupleAccess | ast.IndexAccess)
 
 def _comptime(f: Frame, node: ast.Comptime) -> Operand:
     return evaluate(f, node.operand)
+
+
+def _cast(f: Frame, node: ast.Cast) -> Operand:
+    from .lower_casts import cast
+
+    return cast(f, node)
+
+
+def _as_flag(f: Frame, node: ast.Node) -> Scalar:
+    from .lower_branches import as_flag
+
+    return as_flag(f, node)
+
+
+def _choice(f: Frame, node: ast.Ternary | ast.IfExpr) -> Operand:
+    from .lower_branches import choose
+
+    return choose(f, node)
+
+
+def _write_choice(f: Frame, node: ast.Ternary | ast.IfExpr, place: Memory, pad: bool) -> bool:
+    from .lower_branches import write_choice
+
+    return write_choice(f, node, place, pad)
+
+
+def _block(f: Frame, node: ast.BlockExpr) -> Operand:
+    from .lower_branches import run_block
+
+    return run_block(f, node)
+
+
+def _write_block(f: Frame, node: ast.BlockExpr, place: Memory, pad: bool) -> bool:
+    from .lower_branches import write_block
+
+    return write_block(f, node, place, pad)
 
 
 EVALUATORS: dict[type, Callable[..., Operand]] = {

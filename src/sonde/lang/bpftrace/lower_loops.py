@@ -10,7 +10,8 @@ from ...compiler.builder import Builder
 from ...compiler.ir import CTX, I64, MAP, MAPOBJ, STACK, Const, Function, Param
 from ...debuginfo.ctype import INT64, UINT64, strip
 from . import ast
-from .lower_expr import branch_on, evaluate, variable_place
+from .lower_branches import branch_on
+from .lower_expr import evaluate, variable_place
 from .lower_frame import Frame, Loop
 from .lower_statements import run_statements
 from .lower_values import Memory, Scalar, ir_type, is_scalar
@@ -54,7 +55,7 @@ def _while(f: Frame, node: ast.While) -> None:
 
 def _enter(f: Frame) -> None:
     """Entries that were found before a loop may be gone in its second round."""
-    f.forget_entries()
+    f.facts.forget_entries()
 
 
 def _body(f: Frame, body: ast.BlockExpr, leave: Block, next_: Block) -> None:
@@ -241,7 +242,7 @@ def _range_by_callback(f: Frame, node: ast.ForRange, start: Value, end: Value) -
     run_statements(inner, node.body.statements)
     inner.b.ret(0)
     b.call("loop", [_forgotten(f, b.binary("sub", end, start)), b.funcaddr(function), captured.memory, 0])
-    f.forget_entries()
+    f.facts.forget_entries()
     captured.restore()
     b.jump(done)
     f.leave_branch()
@@ -272,7 +273,7 @@ def _for_map(f: Frame, node: ast.ForMap) -> None:
     inner.b.ret(0)
     b = f.b
     b.call("for_each_map_elem", [b.map(place.kernel_map), b.funcaddr(function), captured.memory, 0])
-    f.forget_entries()
+    f.facts.forget_entries()
     captured.restore()
 
 

@@ -73,12 +73,12 @@ def key_memory(f: Frame, place: MapPlace, node: ast.Node) -> tuple[Memory, Any]:
     assert place.key is not None
     ctype = strip(place.key)
     identity = key_identity(f, node)
-    known = f.recall(_key_fact(ctype, identity)) if identity is not None else None
+    known = f.facts.recall(_key_fact(ctype, identity)) if identity is not None else None
     if known is not None:
         return known, identity
     memory = in_memory(f, node, ctype)
     if identity is not None:
-        f.remember(_key_fact(ctype, identity), memory)
+        f.facts.remember(_key_fact(ctype, identity), memory)
     return memory, identity
 
 
@@ -107,7 +107,7 @@ def lookup(f: Frame, place: MapPlace, key: Memory) -> Value:
 
 def known_entry(f: Frame, place: MapPlace, identity: Any) -> Value | None:
     """The address of an entry that was found before, if it is still there."""
-    return f.recall(("entry", place.name, identity)) if identity is not None else None
+    return f.facts.recall(("entry", place.name, identity)) if identity is not None else None
 
 
 def with_entry(
@@ -131,7 +131,7 @@ def update(f: Frame, place: MapPlace, key: Memory, value: Value, span: Any, *, r
     """
     b = f.b
     result = b.call("map_update_elem", [b.map(place.kernel_map), f.address(key), value, 0])
-    f.forget_map(place.name)
+    f.facts.forget_map(place.name)
     if place.lru:
         return
     if f.unit.options.helper_errors:
@@ -185,7 +185,7 @@ def _read_entry(f: Frame, node: ast.MapAccess, place: MapPlace, leads: str) -> O
     key, identity = key_memory(f, place, node.key)
     entry = known_entry(f, place, identity)
     if entry is not None:
-        value = f.recall(("value", place.name, identity))
+        value = f.facts.recall(("value", place.name, identity))
         if value is not None:
             return Scalar(value, ctype, leads)
         memory = Memory(entry, 0, ctype, leads=leads)
@@ -238,9 +238,9 @@ def branch_on_entry(f: Frame, node: ast.MapAccess, yes: Any, no: Any, sole: bool
     value = b.load(ir_type(ctype), entry)
     b.branch(value, yes, no)
     if sole and identity is not None:
-        f.expect(yes, ("entry", place.name, identity), entry)
-        f.expect(yes, ("value", place.name, identity), value)
-        f.expect(yes, _key_fact(strip(place.key), identity), key)
+        f.facts.expect(yes, ("entry", place.name, identity), entry)
+        f.facts.expect(yes, ("value", place.name, identity), value)
+        f.facts.expect(yes, _key_fact(strip(place.key), identity), key)
     return True
 
 
@@ -304,7 +304,7 @@ def _assign_entry(f: Frame, place: MapPlace, target: ast.MapAccess, node: ast.As
         entry = known_entry(f, place, identity)
         if entry is not None:
             f.store(Memory(entry, 0, ctype), value)
-            f.forget_values(place.name)
+            f.facts.forget_values(place.name)
             return
         slot = f.temp(ctype, "value")
         f.store(slot, value)
@@ -381,7 +381,7 @@ def _modify(
         amount = None
 
     def change(memory: Memory) -> None:
-        f.forget_values(place.name)
+        f.facts.forget_values(place.name)
         if amount is not None:
             f.b.atomic("add", memory.pointer, amount, offset=memory.offset)
         else:
@@ -415,7 +415,7 @@ def delete(f: Frame, node: ast.Call, info: Any) -> Operand:
         else:
             memory, _ = key_memory(f, place, key)
             code = f.b.call("map_delete_elem", [f.b.map(place.kernel_map), f.address(memory)])
-            f.forget_map(name)
+            f.facts.forget_map(name)
             result = Scalar(f.b.binary("eq", code, 0), BOOL)
     return result
 

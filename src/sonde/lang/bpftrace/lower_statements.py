@@ -5,7 +5,8 @@ from __future__ import annotations
 from ...compiler.ir import I64, Const
 from ...debuginfo.ctype import Pointer, sizeof
 from . import ast
-from .lower_expr import arithmetic, evaluate, pointer_arithmetic, run, store, variable_place, wide
+from .lower_branches import run
+from .lower_expr import arithmetic, evaluate, pointer_arithmetic, store, variable_place, wide
 from .lower_values import ir_type, is_scalar
 
 TYPE_CHECKING = False
