@@ -41,3 +41,25 @@ def main() -> int:
                 return 1
     print(f"{count - too_big} functions agree, {too_big} are too big for the verifier")
     return int(too_big > count // 4)
+
+
+def memory() -> int:
+    """The tests of memory and calls that other kernels can run."""
+    import pytest
+    from kernel import test_compiler_memory as tests
+
+    have = live_target().features.have
+    for size, offset in ((1, 0), (7, 1), (16, 4), (31, 1)):
+        tests.test_memcpy_and_memset(size, offset)
+    checks = [check for name, check in vars(tests).items() if name.startswith("test_")]
+    for check in checks:
+        if check.__code__.co_argcount:
+            if check is tests.test_atomics and have("isa:atomics"):
+                check("i32")
+                check("i64")
+            continue
+        try:
+            check()
+        except pytest.skip.Exception as skipped:
+            print(f"{check.__name__}: {skipped}")
+    return 0

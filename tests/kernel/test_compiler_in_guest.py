@@ -17,3 +17,12 @@ def test_random_functions(guest: Guest) -> None:
         timeout_s=300,
     )
     assert result.status == 0, f"{result.out}\n{result.err}"
+
+
+def test_memory_and_calls(guest: Guest) -> None:
+    result = guest.python(
+        "import sys; from kernel.compiled_in_guest import memory; sys.exit(memory())",
+        path=[str(ROOT / "src"), str(ROOT / "tests")],
+        timeout_s=300,
+    )
+    assert result.status == 0, f"{result.out}\n{result.err}"

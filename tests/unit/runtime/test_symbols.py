@@ -23,7 +23,8 @@ PID = os.getpid()
 
 
 def address_of(name: str) -> int:
-    address = ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
+    """Return where the C library has a function; in a program that is not PIE, the global scope answers with a PLT entry."""
+    address = ctypes.cast(getattr(ctypes.CDLL("libc.so.6"), name), ctypes.c_void_p).value
     assert address is not None
     return address
 

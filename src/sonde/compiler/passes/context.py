@@ -6,7 +6,7 @@ What lives across the call is then the field, not the context, which spares a co
 from __future__ import annotations
 
 from ..ir import CTX, Const, Inst
-from .memory import place_of
+from .memory import effects_of, place_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def load_context_early(function: Function) -> None:
     if not function.params or function.params[0].type != CTX or not function.program:
         return
     entry = function.blocks[0]
+    if any(inst.op in _CALLS and _changes_context(inst) for block in function.blocks for inst in block.insts):
+        return
     first_call = next((i for i, inst in enumerate(entry.insts) if inst.op in _CALLS), len(entry.insts))
     early = set(entry.insts[:first_call])
     loads = _late_uses(function, function.params[0], early)
@@ -32,6 +34,10 @@ def load_context_early(function: Function) -> None:
         if load in block.insts:
             block.insts.remove(load)
     entry.insts.insert(first_call, load)
+
+
+def _changes_context(inst: Inst) -> bool:
+    return inst.op != "percpu_value" and effects_of(inst, {}).context
 
 
 def _late_uses(function: Function, ctx: Value, early: set[Inst]) -> list[Inst] | None:

@@ -1,4 +1,7 @@
-"""How many low bits of a value can be other than zero: what spares extensions, masks and signed arithmetic."""
+"""How many low bits of a value can be other than zero: what spares extensions, masks and signed arithmetic.
+
+Only what the kernel's verifier can tell as well: a mask behind a division may be all that makes an access acceptable to it.
+"""
 
 from __future__ import annotations
 
@@ -55,16 +58,6 @@ def _lshr(inst: Inst, depth: int) -> int:
     return max(_of(inst, 0, depth) - (0 if by is None else by & (63 if inst.type == I64 else 31)), 0)
 
 
-def _udiv(inst: Inst, depth: int) -> int:
-    by = _constant(inst)
-    return max(_of(inst, 0, depth) - (by.bit_length() - 1 if by else 0), 0)
-
-
-def _umod(inst: Inst, depth: int) -> int:
-    by = _constant(inst)
-    return min(_of(inst, 0, depth), (by - 1).bit_length()) if by else 64
-
-
 def _either(inst: Inst, depth: int) -> int:
     return max(_of(inst, 0, depth), _of(inst, 1, depth))
 
@@ -80,7 +73,5 @@ _RULES: dict[str, Callable[[Inst, int], int]] = {
     "mul": lambda i, d: _of(i, 0, d) + _of(i, 1, d),
     "shl": _shl,
     "lshr": _lshr,
-    "udiv": _udiv,
-    "umod": _umod,
     "bound": lambda i, d: i.imm.bit_length(),
 }
