@@ -356,6 +356,14 @@ def _struct_align(struct: Struct, depth: int) -> int:
     return largest if struct.size % largest == 0 else 1
 
 
+def bit_field_place(offset_bits: int, width_bits: int, type_bytes: int, struct_bytes: int) -> tuple[int, int]:
+    """Return (byte offset, lowest bit) of a bit-field within `type_bytes` bytes that hold all of it, in a struct of `struct_bytes`."""
+    natural = (offset_bits // (8 * type_bytes)) * type_bytes
+    if offset_bits + width_bits > (natural + type_bytes) * 8 or natural + type_bytes > struct_bytes:
+        natural = max(min(offset_bits >> 3, struct_bytes - type_bytes), 0)
+    return natural, offset_bits - natural * 8
+
+
 def declare(ctype: CType, name: str = "") -> str:
     """Return a C declaration of `name` with this type ("struct foo *name[4]"); structs by name, not by body.
 

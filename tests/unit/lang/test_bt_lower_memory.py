@@ -223,7 +223,7 @@ def test_arguments_of_static_probes(operand: tuple, expected: str) -> None:  # t
     registers[96:104] = (4).to_bytes(8, "little")
 
     def argument(f, node, info):  # type: ignore[no-untyped-def]
-        return lower_builtins._as(f, node, lower_builtins.usdt_argument(f, arg))
+        return lower_builtins._as(f, node, lower_builtins.usdt_argument(f.b, f.ctx, arg))
 
     original = lower_builtins.CALLS["arg"]
     lower_builtins.CALLS["arg"] = argument

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import Array, CType, Enum, Float, Int, Member, Pointer, Struct, sizeof, strip
+from ...debuginfo.ctype import Array, CType, Enum, Float, Int, Member, Pointer, Struct, bit_field_place, sizeof, strip
 from ...spec.layout import Layout, LayoutField
 from .stype import (
     Aggregate,
@@ -138,14 +138,6 @@ def _member(layouts: Layouts, member: Member, size: int) -> LayoutField:
         return LayoutField(member.name, member.offset, layout)
     offset, bit = bit_field_place(member.offset_bits, member.width_bits, layout.size, size)
     return LayoutField(member.name, offset, layout, bit, member.width_bits)
-
-
-def bit_field_place(offset_bits: int, width_bits: int, type_bytes: int, struct_bytes: int) -> tuple[int, int]:
-    """Return (byte offset, lowest bit) of a bit-field within `type_bytes` that hold all of it."""
-    natural = (offset_bits // (8 * type_bytes)) * type_bytes
-    if offset_bits + width_bits > (natural + type_bytes) * 8 or natural + type_bytes > struct_bytes:
-        natural = max(min(offset_bits >> 3, struct_bytes - type_bytes), 0)
-    return natural, offset_bits - natural * 8
 
 
 def _string(layouts: Layouts, ctype: Str) -> Layout:

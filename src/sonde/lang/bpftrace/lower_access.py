@@ -6,12 +6,12 @@ program also fits kernels that lay the struct out in another way.
 
 from __future__ import annotations
 
+from ...compiler.access import scale
 from ...compiler.ir import BTF, I64, Const
-from ...debuginfo.ctype import INT8, UINT64, Array, Enum, Int, Pointer, Struct, sizeof, strip
+from ...debuginfo.ctype import INT8, UINT64, Array, Enum, Int, Pointer, Struct, bit_field_place, sizeof, strip
 from ...spec.object import CoreAccess
 from . import ast
-from .layouts import bit_field_place
-from .lower_expr import evaluate, scale
+from .lower_expr import evaluate
 from .lower_values import Memory, Scalar, is_scalar
 from .stype import RecordType, Str, Tuple
 
@@ -263,7 +263,7 @@ def element_of(f: Frame, base: Memory, element: CType, count: int, index: ast.No
         space = "kernel"
     pointer = base.pointer if space == "" else f.raw_address(base)
     offset = base.offset if space == "" else 0
-    return Memory(f.b.ptradd(pointer, scale(f, at, step)), offset, ctype, space, leads=leads)
+    return Memory(f.b.ptradd(pointer, scale(f.b, at, step)), offset, ctype, space, leads=leads)
 
 
 def _tuple_item(f: Frame, node: ast.TupleAccess) -> Operand:

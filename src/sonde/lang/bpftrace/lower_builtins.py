@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...compiler.ir import BTF, I8, I32, I64, INT_OF_BYTES, Const
+from ...compiler.access import usdt_argument
+from ...compiler.ir import BTF, I8, I32, I64, Const
 from ...debuginfo.ctype import INT64, UINT64, Struct, sizeof, strip
 from ...spec.object import MapSpec
 from .lower_values import Memory, Scalar, ir_type
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ...compiler.ir import Value
-    from ...debuginfo.usdt import UsdtArg
     from . import ast
     from .lower_frame import Frame
     from .lower_values import Operand
@@ -167,7 +167,7 @@ def _argument(f: Frame, node: ast.Node, info: Any) -> Operand:
     context = f.probe.context
     index = info.params["index"]
     if context.usdt_args:
-        return _as(f, node, usdt_argument(f, context.usdt_args[index]))
+        return _as(f, node, usdt_argument(f.b, f.ctx, context.usdt_args[index]))
     return _as(f, node, f.b.load(I64, f.ctx, context.arg_offsets[index] if context.arg_offsets else index * 8))
 
 
@@ -186,38 +186,6 @@ def _retval(f: Frame, node: ast.Node, info: Any) -> Operand:
         assert context.retval is not None
         return tracing_slot(f, context.retval_offset, context.retval, f.space(node))
     return _as(f, node, f.b.load(I64, f.ctx, context.retval_offset))
-
-
-def usdt_argument(f: Frame, arg: UsdtArg) -> Value:
-    """The value of an argument of a USDT probe, extended to 64 bits as its declaration says."""
-    b = f.b
-    if arg.kind == "const":
-        return Const(arg.value)
-    if arg.kind == "none":
-        return Const(0)
-    type_ = INT_OF_BYTES[arg.size]
-    if arg.kind == "reg":
-        value: Value = _register_part(f, arg.base, type_)
-    else:
-        address: Value = Const(arg.value)
-        if arg.base >= 0:
-            address = b.binary("add", b.load(I64, f.ctx, arg.base), arg.value)
-        if arg.index >= 0:
-            from .lower_expr import scale
-
-            address = b.binary("add", scale(f, b.load(I64, f.ctx, arg.index), arg.scale), address)
-        slot = b.alloca(8, 8, "arg")
-        b.call("probe_read_user", [slot, arg.size, address])
-        value = b.load(type_, slot)
-    return b.convert("sext" if arg.signed else "zext", value, I64)
-
-
-def _register_part(f: Frame, offset: int, type_: str) -> Value:
-    """Registers are read whole: the verifier allows no less for some programs. `ah` is the second byte of its register."""
-    whole: Value = f.b.load(I64, f.ctx, offset & ~7)
-    if offset & 7:
-        whole = f.b.binary("lshr", whole, 8 * (offset & 7))
-    return f.b.convert("trunc", whole, type_)
 
 
 def _usermode(f: Frame, node: ast.Node, info: Any) -> Operand:

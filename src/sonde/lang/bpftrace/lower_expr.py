@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...compiler.access import scale
 from ...compiler.ir import Const
 from ...debuginfo.ctype import BOOL, INT64, Enum, Int, Pointer, sizeof, strip
 from . import ast
@@ -236,24 +237,13 @@ def pointer_arithmetic(f: Frame, op: str, left: Scalar, right: Scalar) -> Scalar
     pointer, count = (left, right) if isinstance(left.ctype, Pointer) else (right, left)
     assert isinstance(pointer.ctype, Pointer)
     step = sizeof(pointer.ctype.target) or 1
-    amount = scale(f, f.wide(count), step)
+    amount = scale(f.b, f.wide(count), step)
     if isinstance(amount, Const):
         amount = Const(-amount.imm if op == "-" else amount.imm)
         op = "+"
     base = f.wide(pointer)
     value = f.b.binary("add" if op == "+" else "sub", base, amount)
     return Scalar(value, pointer.ctype, "kernel" if pointer.space == "btf" else pointer.space)
-
-
-def scale(f: Frame, count: Value, step: int) -> Value:
-    """`count * step`."""
-    if step == 1:
-        return count
-    if isinstance(count, Const):
-        return Const(count.imm * step)
-    if step & (step - 1) == 0:
-        return f.b.binary("shl", count, step.bit_length() - 1)
-    return f.b.binary("mul", count, step)
 
 
 def _unary(f: Frame, node: ast.Unary) -> Operand:

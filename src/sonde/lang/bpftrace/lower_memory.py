@@ -4,7 +4,8 @@ brought to other types, copied and cleared.
 
 from __future__ import annotations
 
-from ...compiler.ir import BTF, CTX, I1, I8, I32, I64, INT_OF_BYTES, WIDTH, Const, bytes_of, is_pointer
+from ...compiler.access import COPY_LIMIT, align_at, extract_bits, load_context, store_bytes
+from ...compiler.ir import BTF, I1, I8, I32, I64, WIDTH, Const, is_pointer
 from ...debuginfo.ctype import Array, Enum, Int, Pointer, Struct, sizeof, strip
 from .lower_values import DIRECT, Memory, Scalar, Text, ir_type, is_scalar
 from .stype import Buffer, Str, Tuple, is_bool, is_signed
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from .lower_unit import Unit
     from .lower_values import Operand
 
-COPY_LIMIT = 128  # bytes that are copied or cleared by instructions; beyond, a helper does it
 _READERS = {"kernel": "probe_read_kernel", "user": "probe_read_user"}
 
 
@@ -66,27 +66,13 @@ class MemoryAccess:
         return Scalar(value, ctype, memory.leads)
 
     def _load_direct(self, memory: Memory, type_: str) -> Value:
-        """Loads from the context must be aligned: what is not is put together from bytes."""
-        size = bytes_of(type_)
-        if memory.space != "ctx" or memory.offset % size == 0 or memory.pointer.type != CTX:
-            return self.b.load(type_, memory.pointer, memory.offset)
-        result: Value = Const(0, type_)
-        step = memory.offset & -memory.offset
-        for at in range(0, size, step):
-            part = self.b.load(INT_OF_BYTES[step], memory.pointer, memory.offset + at)
-            wide = self.b.convert("zext", part, type_)
-            result = self.b.binary("or", result, self.b.binary("shl", wide, 8 * at)) if at else wide
-        return result
+        if memory.space == "ctx":
+            return load_context(self.b, type_, memory.pointer, memory.offset)
+        return self.b.load(type_, memory.pointer, memory.offset)
 
     def _load_bits(self, memory: Memory) -> Value:
-        whole = Memory(memory.pointer, memory.offset, memory.ctype, memory.space)
-        value = self.load(whole).value
-        width = WIDTH[value.type]
-        left = width - memory.bit_offset - memory.bit_width
-        if left:
-            value = self.b.binary("shl", value, left)
-        shift = width - memory.bit_width
-        return self.b.binary("ashr" if is_signed(memory.ctype) else "lshr", value, shift) if shift else value
+        whole = self.load(Memory(memory.pointer, memory.offset, memory.ctype, memory.space)).value
+        return extract_bits(self.b, whole, memory.bit_offset, memory.bit_width, is_signed(memory.ctype))
 
     def read_into(self, dst: Value, memory: Memory, size: int) -> None:
         """Copy foreign memory to `dst`; zeros when it cannot be read."""
@@ -137,7 +123,7 @@ class MemoryAccess:
         if size <= 0:
             return
         if size <= COPY_LIMIT:
-            self.b.memset(dst, size, 0, offset=offset, align=_align_at(offset))
+            self.b.memset(dst, size, 0, offset=offset, align=align_at(offset))
         else:  # a read of address 0 fails before it begins, and a failed read clears its destination
             self.b.call("probe_read_kernel", [self.b.ptradd(dst, offset), size, 0])
 
@@ -148,7 +134,7 @@ class MemoryAccess:
         whole = src.space == "btf" and isinstance(strip(src.ctype), Struct)  # the verifier allows only single members
         direct = src.space == "" or (src.space in DIRECT and src.offset % 8 == 0 and size % 8 == 0 and not whole)
         if direct and size <= COPY_LIMIT:
-            align = min(_align_at(dst.offset), _align_at(src.offset))
+            align = min(align_at(dst.offset), align_at(src.offset))
             self.b.memcpy(dst.pointer, src.pointer, size, offset=dst.offset, src_offset=src.offset, align=align)
             return
         where = Memory(src.pointer, src.offset, src.ctype, "kernel" if src.space in DIRECT else src.space)
@@ -245,14 +231,7 @@ class MemoryAccess:
 
     def put_bytes(self, data: bytes, place: Memory) -> None:
         """Store constant bytes, as wide as the alignment allows."""
-        at = 0
-        while at < len(data):
-            step = 8
-            while step > len(data) - at or (place.offset + at) % step:
-                step //= 2
-            word = int.from_bytes(data[at : at + step], "little")
-            self.b.store(place.pointer, Const(word, INT_OF_BYTES[step]), place.offset + at)
-            at += step
+        store_bytes(self.b, place.pointer, place.offset, data)
 
     def _put_tuple(self, operand: Memory, place: Memory, pad: bool) -> None:
         to, of = place.ctype, operand.ctype
@@ -288,11 +267,6 @@ class MemoryAccess:
             self.b.store(place.pointer, Const(0, I8), place.offset + want - 1)
         elif pad:
             self.clear(place.pointer, want - size, place.offset + size)
-
-
-def _align_at(offset: int) -> int:
-    """The alignment that an offset from an 8-byte boundary has."""
-    return min(offset & -offset, 8) if offset else 8
 
 
 def same_bytes(a: CType, b: CType) -> bool:
