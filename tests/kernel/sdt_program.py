@@ -11,6 +11,7 @@ import pytest
 SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 #define _SDT_HAS_SEMAPHORES 1
 #include <sys/sdt.h>
@@ -36,7 +37,8 @@ int main(int argc, char **argv) {
     if (*c == 's') outer(p.x);
     if (*c == 'w') watched++;
     if (*c == 'p') { puts("waiting"); fflush(stdout); pause(); }
-    if (*c == 'b') for (volatile long k = 0; k < 30000000; k++) ;
+    if (*c == 'b') /* busy for 0.3 s of CPU time, however fast the machine is */
+      for (clock_t start = clock(); clock() - start < CLOCKS_PER_SEC * 3 / 10;) for (volatile long k = 0; k < 1000000; k++) ;
     if (*c == 'd') usleep(300000);
   }
   return 7;
