@@ -11,6 +11,7 @@
     ├── KernelError           a system call was refused; carries the errno and what was asked
     │   ├── VerifierError     the kernel's verifier refused a program; carries its log
     │   └── AttachError       a loaded program could not be attached
+    ├── RunError              a program that runs without a kernel did what it must not; says at which instruction
     ├── TargetError           the traced process or command cannot be started, found or traced
     └── OutputError           the output cannot be written (disk full, closed descriptor)
 
@@ -186,6 +187,18 @@ class VerifierError(KernelError):
 
 class AttachError(KernelError):
     """A loaded program could not be attached to its probe."""
+
+
+class RunError(SondeError):
+    """A program in an engine of ours did what it must not: read outside its memory, ran too long, called what is not there.
+
+    `pc` is the instruction (-1: unknown), `address` the place in memory that was asked for (-1: none).
+    """
+
+    def __init__(self, message: str, *, pc: int = -1, address: int = -1, hint: str = "") -> None:
+        super().__init__(f"instruction {pc}: {message}" if pc >= 0 else message, hint=hint)
+        self.pc = pc
+        self.address = address
 
 
 class TargetError(SondeError):

@@ -2,7 +2,7 @@
 
 Follows RFC 9669 (instruction set v4: conformance groups base32/64, atomic32/64, divmul32/64, packet) and what the kernel
 added after it: load-acquire and store-release (6.15), may_goto, addr_space_cast, call by BTF id, the wide loads of
-map, function and BTF addresses. Integers are little-endian in memory; a big-endian object is for `objfile` to turn.
+map, function and BTF addresses; and callx (the address of a function in dst), which LLVM writes and user-space machines take. Integers are little-endian in memory; a big-endian object is for `objfile` to turn.
 
 A program counter (pc) counts slots of 8 bytes: a wide load (`lddw`) is one `Insn` and two slots.
 """
@@ -248,6 +248,7 @@ jsle      d0 jmp  * * * 0   if {d} s<= {s} goto {pc}
 call      85 -    0 0 0 *   call {helper}
 callsub   85 -    0 1 0 *   call {far}
 kfunc     85 -    0 2 * *   call {kfunc}
+callx     8d -    * 0 0 0   callx {rd}
 exit      95 -    0 0 0 0   exit
 lddw      18 -    * 0 0 *   {rd} = {hex} ll
 lddw_map  18 -    * 1 0 l   {rd} = map[fd:{low}]

@@ -36,7 +36,7 @@ RFC_9669 = {
     "base64": "07 0f 15 17 18 1d 1f 25 27 2d 2f 35 37 3d 3f 45 47 4d 4f 55 57 5d 5f 65 67 6d 6f 75 77 79 7a 7b 7d 7f 81 87 89 91 97"
     " 9f a5 a7 ad af b5 b7 bd bf c5 c7 cd cf d5 d7 dd",
     "atomic": "c3 db",
-    "load-acquire and store-release, may_goto, gotox, nospec": "cb d3 e5 0d c2",
+    "load-acquire and store-release, may_goto, gotox, callx, nospec": "cb d3 e5 0d 8d c2",
 }
 
 
@@ -67,7 +67,7 @@ def test_operations_are_told_apart_by_their_fields(insn: Insn, name: str) -> Non
     "insn",
     [
         Insn(0xBC, 1, 2, 32), Insn(0x34, 1, 0, 2), Insn(0xD4, 1, 0, 0, 8), Insn(0xDB, 1, 2, 0, 0x10), Insn(0xCB, 1, 2, 0, 0),
-        Insn(0x95, 1), Insn(0x05, 0, 0, 1, 1), Insn(0x85, 0, 3), Insn(0x18, 1, 7), Insn(0x8D), Insn(0x07, 11), Insn(0x0F, 1, 12),
+        Insn(0x95, 1), Insn(0x05, 0, 0, 1, 1), Insn(0x85, 0, 3), Insn(0x18, 1, 7), Insn(0x8D, imm=1), Insn(0x07, 11), Insn(0x0F, 1, 12),
         Insn(LDDW, 1, 1, 0, 1 << 32), Insn(0x00), Insn(0x98, 1), Insn(0xBF, 1, 2, 3), Insn(0x79, 1, 2, 3, 4), Insn(0x7A, 1, 2, 3, 4),
     ],
 )  # fmt: skip

@@ -1,0 +1,62 @@
+"""The interpreter against the kernel: random programs of every operation must leave the same bytes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from bpf_programs import IO, MAP_FD, ProgramGenerator, kernel_program, random_input
+
+from sonde.bpf.disasm import disassemble
+from sonde.bpf.interp import Machine, Program
+from sonde.errors import VerifierError
+from sonde.kernel.engine import KernelEngine
+from sonde.kernel.target import live_target
+from sonde.spec.object import ObjectSpec
+
+pytestmark = pytest.mark.kernel
+COUNT = int(os.environ.get("SONDE_FUZZ_PROGRAMS", "150"))
+KEY = bytes(4)
+
+
+class ArrayOfOne:
+    """A map whose only value is a buffer that the machine can read."""
+
+    def __init__(self, value: bytearray) -> None:
+        self.value = value
+        self.address = 0
+
+    def value_address(self, index: int) -> int:
+        return self.address
+
+
+def interpret(program: Program, value: bytearray) -> None:
+    table = ArrayOfOne(value)
+    machine = Machine(maps={MAP_FD: table})
+    table.address = machine.memory.add(value)
+    assert machine.run(program) == 0
+
+
+def test_the_kernel_agrees() -> None:
+    base = int(os.environ.get("SONDE_FUZZ_SEED", "0"))
+    acquire = live_target().features.have("isa:load_acquire")
+    refused = 0
+    for seed in range(base, base + COUNT):
+        insns = ProgramGenerator(seed, 10 + seed % 90, acquire=acquire).make()
+        program = Program(insns)
+        try:
+            loaded = KernelEngine().load(ObjectSpec((kernel_program(insns),), (IO,)))
+        except VerifierError as error:
+            assert "too large" in error.log or "too complex" in error.log, (
+                f"seed {seed}: {error.render()}\n{error.log[-2000:]}"
+            )
+            refused += 1
+            continue
+        with loaded:
+            for inputs in range(3):
+                value = random_input(seed * 3 + inputs)
+                loaded.maps["io"].update(KEY, bytes(value))
+                loaded.run("fuzz")
+                interpret(program, value)
+                assert loaded.maps["io"].lookup(KEY) == [bytes(value)], f"seed {seed}\n{disassemble(insns)}"
+    assert refused < COUNT / 5
