@@ -1,7 +1,7 @@
 """C definitions inside a script to types and constants: struct, union, enum, typedef, #define.
 
 The preprocessor (`cpreproc`) goes first; what remains is parsed here, declaration by declaration, and laid out
-(`clayout`). Types that a script does not define come from `lookup`, which is the kernel's BTF.
+(`debuginfo.layout`). Types that a script does not define come from `lookup`, which is the kernel's BTF.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ...debuginfo.ctype import (
     sizeof,
     strip,
 )
+from ...debuginfo.layout import MemberDecl, lay_out
 from ...errors import CompileError
 from ...record import Record
 from . import ast
 from .cconst import Evaluator
-from .clayout import MemberDecl, lay_out
 from .cpreproc import CMacro, CToken, Preprocessor, c_error, unquote
 
 TYPE_CHECKING = False

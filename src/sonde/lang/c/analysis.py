@@ -6,6 +6,7 @@ integers are promoted; a node that needs its operands in a common type has that 
 
 from __future__ import annotations
 
+from ...debuginfo.ctype import Struct
 from ...record import Record
 
 TYPE_CHECKING = False
@@ -17,7 +18,30 @@ if TYPE_CHECKING:
     from . import ast
 
     Symbol = Union["Variable", "FunctionSymbol", "Table", "EnumConstant"]
-    PathStep = Union[str, int]
+
+
+class TextStruct(Struct):
+    """A struct or union that the text defines, or names before it defines it (`defined` is False until then).
+
+    `marks` are what attributes said of it: "packed", "preserve_access_index" (CO-RE relocates its members by name), "packet" (BCC's
+    packet headers: members are bits of the packet, most significant first).
+    """
+
+    __slots__ = ("defined", "marks", "span")
+
+    def __init__(self, kind: str, name: str, span: Span) -> None:
+        super().__init__(kind, name, 0, (), align=1)
+        self.defined = False
+        self.marks: frozenset[str] = frozenset()
+        self.span = span
+
+    def define(self, layout: Struct, marks: frozenset[str]) -> None:
+        """Take size, alignment and members from `layout`."""
+        self.size = layout.size
+        self._align = layout.align
+        self._members = layout.members
+        self.marks = marks
+        self.defined = True
 
 
 class Variable(Record, eq=False):
@@ -39,6 +63,8 @@ class Variable(Record, eq=False):
 class Initialiser(Record, eq=False):
     """One scalar, string or struct that an initialiser puts at `offset` (bytes) of the object; what no entry covers is zero.
 
+    Entries are in order of evaluation; where two overlap, the later one wins.
+
     A bit-field lies `bit_offset` bits into the `ctype` at `offset` and is `bit_width` wide. `value` has been checked to convert to `ctype`;
     a String for a char array keeps its ast node.
     """
@@ -51,7 +77,8 @@ class Initialiser(Record, eq=False):
 
 
 class FunctionSymbol(Record, eq=False):
-    """A function. One of: `definition` in this text; `helper` (kernel helper by its name without bpf_); `kfunc`; `builtin` (__builtin_…).
+    """A function. One of: `definition` in this text; `helper` (kernel helper by its name without bpf_); `kfunc`; `builtin` (its name
+    without __builtin_: "memcpy", "preserve_field_info"; or whole: "__sync_fetch_and_add", "__atomic_load_n"). All empty: declared only.
 
     `inline`: "always", "never", or "" (as it suits). `section` is that of SEC("…"); `is_program` says that it is an entry point.
     """
@@ -97,7 +124,8 @@ class EnumConstant(Record, eq=False):
 class Access(Record, eq=False):
     """A member access that has been found: through anonymous members, by `field` of `struct`.
 
-    `own` is False for a struct of the kernel (its layout is the target's, and CO-RE relocates it).
+    `own` is False for a struct of the kernel (its layout is the target's, and CO-RE relocates it), and for a TextStruct that is marked
+    "preserve_access_index": relocated by name.
     """
 
     struct: CType
@@ -119,6 +147,7 @@ class FunctionInfo(Record, eq=False):
     symbol: FunctionSymbol
     locals: tuple[Variable, ...]
     labels: dict[str, ast.Label]
+    calls: tuple[FunctionSymbol, ...] = ()  # functions of this text that it names, each once
 
 
 class Analysis(Record, eq=False):
@@ -131,12 +160,15 @@ class Analysis(Record, eq=False):
     globals: dict[str, Variable]
     tables: dict[str, Table]
     types: dict[ast.Node, CType]  # of every expression, TypeName and Declarator
-    common: dict[ast.Node, CType]  # Binary, compound Assign, Conditional: what the operands are brought to
+    # Binary, compound Assign, Conditional: what the operands are brought to. Of a shift: the promoted left operand. Of pointer ± integer,
+    # pointer - pointer and comparisons of pointers: the pointer. Nothing for && and ||.
+    common: dict[ast.Node, CType]
     symbols: dict[ast.Node, Symbol]  # Name → what it names; Declarator → the Variable declared (locals, params)
-    constants: dict[ast.Node, int]  # integer constant expressions, folded
+    constants: dict[ast.Node, int]  # expressions whose value is known; none of their parts has to be evaluated
     accesses: dict[ast.Node, Access]  # Member
     literals: dict[ast.Node, tuple[Initialiser, ...]]  # CompoundLiteral
     cases: dict[ast.Node, tuple[CaseLabel, ...]]  # Switch
     methods: dict[ast.Node, tuple[Table, str]]  # Call of a table's method: table, method
+    chosen: dict[ast.Node, ast.Expr]  # Generic, and Call of __builtin_choose_expr: the operand that it stands for
     warnings: tuple[Diagnostic, ...] = ()
     license: str = "GPL"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import CType, Member, Struct, alignof, sizeof
-from ...record import Record
+from ..record import Record
+from .ctype import CType, Member, Struct, alignof, sizeof
 
 
 class MemberDecl(Record, eq=False):
