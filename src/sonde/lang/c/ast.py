@@ -48,7 +48,10 @@ class Attribute(Node, eq=False):
 
 
 class BasicType(Node, eq=False):
-    """Words of a basic type as written, in any order: ("unsigned", "long"), ("void",), ("_Bool",), ("__int128",)."""
+    """Words of a basic type as written, in any order: ("unsigned", "long"), ("void",), ("_Bool",), ("__int128",).
+
+    The words are those of a type of C; `__auto_type`, which stands alone, is the type of the initialiser.
+    """
 
     words: tuple[str, ...]
 
@@ -69,7 +72,10 @@ class StructType(Node, eq=False):
 
 
 class MemberDecl(Node, eq=False):
-    """One member, or an anonymous struct or union (`declarator` is None), or an unnamed bit-field (None, with a width)."""
+    """One member, or an anonymous struct or union (`declarator` is None), or an unnamed bit-field (None, with a width).
+
+    `attributes` are those around its declarator, which has none itself.
+    """
 
     specifiers: Specifiers
     declarator: Declarator | None
@@ -90,6 +96,7 @@ class Enumerator(Node, eq=False):
 
     name: str
     value: Expr | None = None
+    attributes: tuple[Attribute, ...] = ()
 
 
 class TypeofType(Node, eq=False):
