@@ -7,10 +7,15 @@ registers are stored behind the input. So what a machine computes is seen in the
 from __future__ import annotations
 
 from random import Random
+from typing import TYPE_CHECKING
 
 from sonde.bpf import isa
+from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import FREE, Insn, Op, iter_ops
 from sonde.spec.object import MapSpec, ProgramSpec, Reloc
+
+if TYPE_CHECKING:
+    from sonde.bpf.interp import Trace
 
 INPUT_BYTES, ATOMIC_BYTES, OUTPUT_BYTES = 72, 32, 72
 VALUE_BYTES = INPUT_BYTES + ATOMIC_BYTES + OUTPUT_BYTES
@@ -176,3 +181,21 @@ def kernel_program(insns: list[Insn], name: str = "fuzz") -> ProgramSpec:
     """Return the program as the kernel engine takes it."""
     code = [Insn(isa.LDDW, 9, isa.BPF_PSEUDO_MAP_VALUE), *insns[1:]]
     return ProgramSpec(name, "raw_tracepoint", isa.encode(code), (Reloc(0, "map_value", IO.name),))
+
+
+class ArrayOfOne:
+    """A map with one entry, whose value the interpreter reads where it is."""
+
+    address = 0
+
+    def value_address(self, index: int) -> int:
+        """The value's address in the machine's memory."""
+        return self.address
+
+    @staticmethod
+    def interpret(program: Program, value: bytearray, trace: Trace | None = None) -> None:
+        """Run a program of the generator; `value` becomes what it leaves."""
+        table = ArrayOfOne()
+        machine = Machine(maps={MAP_FD: table})
+        table.address = machine.memory.add(value)
+        assert machine.run(program, trace=trace) == 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from bpf_programs import IO, MAP_FD, ProgramGenerator, kernel_program, random_input
+from bpf_programs import IO, ArrayOfOne, ProgramGenerator, kernel_program, random_input
 
 from sonde.bpf.disasm import disassemble
-from sonde.bpf.interp import Machine, Program
+from sonde.bpf.interp import Program
 from sonde.errors import VerifierError
 from sonde.kernel.engine import KernelEngine
 from sonde.kernel.target import live_target
@@ -17,24 +17,6 @@ from sonde.spec.object import ObjectSpec
 pytestmark = pytest.mark.kernel
 COUNT = int(os.environ.get("SONDE_FUZZ_PROGRAMS", "150"))
 KEY = bytes(4)
-
-
-class ArrayOfOne:
-    """A map whose only value is a buffer that the machine can read."""
-
-    def __init__(self, value: bytearray) -> None:
-        self.value = value
-        self.address = 0
-
-    def value_address(self, index: int) -> int:
-        return self.address
-
-
-def interpret(program: Program, value: bytearray) -> None:
-    table = ArrayOfOne(value)
-    machine = Machine(maps={MAP_FD: table})
-    table.address = machine.memory.add(value)
-    assert machine.run(program) == 0
 
 
 def test_the_kernel_agrees() -> None:
@@ -57,6 +39,6 @@ def test_the_kernel_agrees() -> None:
                 value = random_input(seed * 3 + inputs)
                 loaded.maps["io"].update(KEY, bytes(value))
                 loaded.run("fuzz")
-                interpret(program, value)
+                ArrayOfOne.interpret(program, value)
                 assert loaded.maps["io"].lookup(KEY) == [bytes(value)], f"seed {seed}\n{disassemble(insns)}"
     assert refused < COUNT / 5

@@ -11,9 +11,10 @@ from struct import Struct
 from struct import error as StructError
 
 from ..errors import FormatError, RunError
+from .flow import split_functions
 from .isa import BPF_ATOMIC, BPF_LDX, BPF_MEM, BPF_MEMSX, MAX_CALL_FRAMES, MAX_STACK_BYTES, Insn, decode, iter_pcs
 from .memory import Memory, describe_fault
-from .pycode import Function, split_functions, translate
+from .pycode import Function, translate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     # helper(machine, r1, r2, r3, r4, r5) -> r0
     HelperFunction = Callable[["Machine", int, int, int, int, int], int]
-    Trace = Callable[[int, tuple[int, ...]], object]
+    Trace = Callable[[int, tuple[int, ...]], object]  # trace(pc, registers r0 to r10)
 
 M = 0xFFFFFFFFFFFFFFFF
 DEFAULT_STEPS = 1_000_000

@@ -8,34 +8,26 @@ every operation (RFC 9669, section 4 and 5, and the kernel's behaviour for what 
 
 from __future__ import annotations
 
-from ..errors import FormatError
+from .flow import Block, callee, split_blocks
 from .isa import (
     BPF_ALU,
     BPF_ALU64,
     BPF_JMP,
-    BPF_JMP32,
     BPF_LD,
     BPF_ST,
-    BPF_X,
-    CALL,
     EXIT,
     FRAME_POINTER,
-    GOTOL,
-    JA,
-    LDDW,
     MAX_STACK_BYTES,
     Insn,
     get_op,
-    iter_pcs,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 M, W = 0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF
 TOP, TOP32 = 1 << 63, 1 << 31
-_GOTOX = 0x0D
 _INLINE_DEPTH = 40  # blocks inside each other; Python's parser takes 100 levels of indentation
 
 _JUMPS = {"jeq": "==", "jne": "!=", "jgt": ">", "jge": ">=", "jlt": "<", "jle": "<=", "jset": "&"}
@@ -56,35 +48,6 @@ class Function:
         self.lines = lines
 
 
-def split_functions(insns: Iterable[Insn]) -> dict[int, list[tuple[int, Insn]]]:
-    """Return the functions of a program by their first pc, each as (pc, instruction) pairs. Raises FormatError for a call to nowhere."""
-    placed = list(iter_pcs(insns))
-    known = {pc for pc, _ in placed}
-    starts = {0}
-    for pc, insn in placed:
-        target = _callee(pc, insn)
-        if target is not None:
-            if target not in known:
-                raise FormatError(f"instruction {pc} calls pc {target}, where no instruction begins", offset=pc * 8)
-            starts.add(target)
-    functions: dict[int, list[tuple[int, Insn]]] = {}
-    for pc, insn in placed:
-        if pc in starts:
-            body = functions[pc] = []
-        body.append((pc, insn))
-    return functions
-
-
-def _callee(pc: int, insn: Insn) -> int | None:
-    """The pc of the local function that an instruction names."""
-    if insn.opcode == CALL and insn.src == 1:
-        return pc + 1 + insn.imm
-    if insn.opcode == LDDW and insn.src == 4:
-        low = insn.imm & W
-        return pc + 1 + low - (low >> 31 << 32)
-    return None
-
-
 def translate(start: int, body: list[tuple[int, Insn]], *, traced: bool = False) -> Function:
     """Return the Python source of one function. Raises FormatError for a jump out of it or into the middle of an instruction.
 
@@ -93,22 +56,11 @@ def translate(start: int, body: list[tuple[int, Insn]], *, traced: bool = False)
     return _Translator(start, body, traced).run()
 
 
-class _Block:
-    __slots__ = ("end", "insns", "next", "pc", "target")
-
-    def __init__(self, pc: int) -> None:
-        self.pc = pc
-        self.insns: list[tuple[int, Insn]] = []
-        self.end: tuple[int, Insn] | None = None  # a jump, or None where it runs on into the next
-        self.target = -1
-        self.next = -1
-
-
 class _Translator:
     def __init__(self, start: int, body: list[tuple[int, Insn]], traced: bool) -> None:
         self.start = start
         self.traced = traced
-        self.blocks = _split_blocks(body)
+        self.blocks = split_blocks(body)
         self.out: list[str] = []
         self.lines: dict[int, int] = {}
         ways: dict[int, int] = {start: 2}
@@ -144,7 +96,7 @@ class _Translator:
         self.emit(depth, "else:")
         self.tree(middle, high, depth + 1)
 
-    def block(self, block: _Block, depth: int, first: int) -> None:
+    def block(self, block: Block, depth: int, first: int) -> None:
         size = len(block.insns) + (block.end is not None)
         self.lines[len(self.out) + 1] = block.pc
         self.emit(depth, f"n -= {size}")
@@ -192,48 +144,6 @@ class _Translator:
         for text in _statements(op.name, pc, insn):
             self.lines[len(self.out) + 1] = pc
             self.emit(depth, text)
-
-
-def _split_blocks(body: list[tuple[int, Insn]]) -> dict[int, _Block]:
-    """Cut a function at its jumps and their targets. Raises FormatError."""
-    known = {pc for pc, _ in body}
-    leaders = {body[0][0]}
-    for pc, insn in body:
-        target = _jump_target(pc, insn)
-        if target is not None:
-            if target not in known:
-                raise FormatError(
-                    f"instruction {pc} jumps to pc {target}, which is not an instruction of its function", offset=pc * 8
-                )
-            leaders.add(target)
-        if target is not None or insn.opcode == EXIT:
-            leaders.add(pc + 1)
-    blocks: dict[int, _Block] = {}
-    for pc, insn in body:
-        if pc in leaders:
-            block = blocks[pc] = _Block(pc)
-        target = _jump_target(pc, insn)
-        following = pc + insn.slots
-        goes_on = insn.opcode not in (JA, GOTOL, EXIT)
-        if target is None and insn.opcode != EXIT:
-            block.insns.append((pc, insn))
-        else:
-            block.end = (pc, insn)
-            block.target = -1 if target is None else target
-        if goes_on and (block.end or following in leaders):
-            block.next = following
-        if goes_on and following not in known:
-            raise FormatError(f"instruction {pc} runs on beyond the end of its function", offset=pc * 8)
-    return blocks
-
-
-def _jump_target(pc: int, insn: Insn) -> int | None:
-    """The pc that an instruction may jump to."""
-    if insn.opcode & 7 not in (BPF_JMP, BPF_JMP32) or insn.opcode in (CALL, CALL | BPF_X, EXIT):
-        return None
-    if insn.opcode == _GOTOX:
-        raise FormatError(f"instruction {pc} jumps through a table, which only the kernel has", offset=pc * 8)
-    return pc + 1 + (insn.imm if insn.opcode == GOTOL else insn.off)
 
 
 # Meaning ----------------------------------------------------------------------------------------------------------
@@ -383,7 +293,7 @@ def _wide(name: str, pc: int, insn: Insn) -> str:
     if name == "lddw":
         return f"{d} = {insn.imm}"
     if name == "lddw_func":
-        return f"{d} = vm.function_address({_callee(pc, insn)})"
+        return f"{d} = vm.function_address({callee(pc, insn)})"
     low, high = insn.imm & W, insn.imm >> 32
     return f"{d} = vm.wide({insn.src}, {low}, {high})"
 
@@ -404,5 +314,5 @@ def _call(name: str, pc: int, insn: Insn) -> list[str]:
     if name == "callx":
         return [f"vm.left = n; r0 = vm.call_address(r{insn.dst}, r1, r2, r3, r4, r5); n = vm.left"]
     if name == "callsub":
-        return [f"vm.left = n; r0 = vm.enter({_callee(pc, insn)}, r1, r2, r3, r4, r5); n = vm.left"]
+        return [f"vm.left = n; r0 = vm.enter({callee(pc, insn)}, r1, r2, r3, r4, r5); n = vm.left"]
     return [f"vm.left = n; r0 = vm.kfunc({insn.imm}, {insn.off})(vm, r1, r2, r3, r4, r5) & {M}; n = vm.left"]

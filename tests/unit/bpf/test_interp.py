@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bpf_programs import ProgramGenerator, random_input
+from bpf_programs import ArrayOfOne, ProgramGenerator, random_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from insn_strategy import instructions
@@ -223,16 +223,6 @@ def test_random_programs_trace_to_the_same_result() -> None:
         results = []
         for trace in (None, lambda pc, registers: None):
             value = random_input(seed)
-            table = ArrayOfOne()
-            machine = Machine(maps={1: table})
-            table.address = machine.memory.add(value)
-            machine.run(program, trace=trace)
+            ArrayOfOne.interpret(program, value, trace)
             results.append(bytes(value))
         assert results[0] == results[1]
-
-
-class ArrayOfOne:
-    address = 0
-
-    def value_address(self, index: int) -> int:
-        return self.address

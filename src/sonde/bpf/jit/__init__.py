@@ -1,0 +1,34 @@
+"""The JIT's door: eBPF to machine code of a CPU, position-independent, with relocations for whatever lies outside of it.
+
+    code = translate(insns, "x86_64")        pure: the same input gives the same bytes
+    with here.Placed(code, …) as placed:     in this process; the user engine places the same code into another
+        placed.run(context)
+
+What goes in must have been verified: machine code has no bounds checks.
+"""
+
+from __future__ import annotations
+
+from ...errors import FeatureError
+from ..isa import MAX_STACK_BYTES, Insn
+from .code import split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .code import MachineCode
+
+
+def translate(
+    insns: Sequence[Insn], arch: str, *, features: frozenset[str] = frozenset(), stack_bytes: int = MAX_STACK_BYTES
+) -> MachineCode:
+    """Translate a verified program. `features` are of the CPU ("bmi2"); `stack_bytes` what a function uses at most.
+
+    Raises FormatError for code without form (a jump to nowhere), FeatureError for an arch or operation that has no translation.
+    """
+    if arch == "x86_64":
+        from .x86_64 import emit
+
+        return emit(split(insns, stack_bytes), features)
+    raise FeatureError(f"there is no JIT for {arch}", feature=f"jit:{arch}", hint="the interpreter runs everywhere")

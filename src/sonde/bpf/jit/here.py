@@ -1,0 +1,120 @@
+"""Machine code in this very process: placed into memory of its own, bound to helpers and maps, and called."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+from ...errors import RunError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .code import CodeReloc, MachineCode
+
+_ENTRY = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64)
+_HELPER = ctypes.CFUNCTYPE(*[ctypes.c_uint64] * 6)
+
+
+class Placed:
+    """A program in executable memory. A context manager; closing frees the memory.
+
+    `helpers`, by number, are addresses of C functions or Python functions of five numbers; `maps` are the addresses that stand for maps, and
+    `values` those of the values of maps with one entry. Raises RunError for what the code needs and nobody gave.
+    """
+
+    def __init__(
+        self,
+        code: MachineCode,
+        *,
+        helpers: Mapping[int, int | Callable[[int, int, int, int, int], int]] | None = None,
+        maps: Mapping[int, int] | None = None,
+        values: Mapping[int, int] | None = None,
+    ) -> None:
+        self._keep: list[object] = []
+        self._raised: BaseException | None = None
+        self._memory: mmap.mmap | None = mmap.mmap(-1, len(code.text), prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        try:
+            text = bytearray(code.text)
+            tables = {"helper": helpers or {}, "map": maps or {}, "map_value": values or {}}
+            for reloc in code.relocs:
+                place = self._find(reloc, tables)
+                text[reloc.offset : reloc.offset + 8] = (place & (1 << 64) - 1).to_bytes(8, "little")
+            self._memory[:] = bytes(text)
+            self._protect(len(text))
+        except BaseException:
+            self.close()
+            raise
+        self._entry = _ENTRY(self.address)
+
+    def _find(self, reloc: CodeReloc, tables: Mapping[str, Mapping[int, object]]) -> int:
+        if reloc.kind == "function":
+            return self.address + reloc.value
+        found = tables.get(reloc.kind, {}).get(reloc.value)
+        if found is None:
+            raise RunError(f"the code needs {reloc.kind} {reloc.value}, which nobody gave")
+        if isinstance(found, int):
+            return found + reloc.addend
+        assert callable(found)
+        callback = _HELPER(self._guard(found))
+        self._keep.append(callback)
+        return ctypes.cast(callback, ctypes.c_void_p).value or 0
+
+    def _guard(self, helper: Callable[..., int]) -> Callable[..., int]:
+        """A helper whose exceptions wait until the program has ended: they cannot pass through machine code."""
+
+        def guarded(*args: int) -> int:
+            try:
+                return helper(*args)
+            except BaseException as error:
+                self._raised = self._raised or error
+                return 0
+
+        return guarded
+
+    def _protect(self, size: int) -> None:
+        """Make the memory executable, and no longer writable."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        protect = libc.mprotect
+        protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        if protect(self.address, size, mmap.PROT_READ | mmap.PROT_EXEC):
+            import os
+
+            reason = os.strerror(ctypes.get_errno())
+            raise RunError(f"this process may not have executable memory: {reason}", hint="use the interpreter")
+
+    def run(self, context: int = 0) -> int:
+        """Call the program with `context` in r1 and return r0; raises what a Python helper raised.
+
+        The code must have been verified: a wrong access ends this process.
+        """
+        if self._memory is None:
+            raise RunError("the code has been freed")
+        result: int = self._entry(context)
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
+        return result
+
+    def close(self) -> None:
+        """Free the memory. Twice is harmless."""
+        self._memory, self._entry = None, _ENTRY(0)
+        self._keep.clear()
+
+    def __enter__(self) -> Placed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def cpu_features() -> frozenset[str]:
+    """Return what this CPU has beyond the base of its architecture, of what the JIT can use."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            flags = next((line.split() for line in file if line.startswith("flags")), [])
+    except OSError:
+        flags = []
+    return frozenset({"bmi2"} & set(flags))
