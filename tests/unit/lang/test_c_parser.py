@@ -54,6 +54,7 @@ EXPRESSIONS = [
     ("(typeof(x))y", "(<(TypeofType x)> <- y)"),
     ("(typeof(int *))y", "(<(TypeofType <int *>)> <- y)"),
     ("start.lookup(&x)", "start.lookup((& x))"),
+    ("('a') + (L'b')", "('97' + '98')"),
     ("__func__[0]", "__func__[0]"),
 ]  # fmt: skip
 

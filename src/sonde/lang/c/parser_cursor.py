@@ -42,11 +42,11 @@ class GiveUp(Exception):
 
 
 class TokenCursor:
-    """`kind` is the kind of the token at index `at`: "name", "number", "char", "string", "pragma", "end", or its own spelling."""
+    """`kind` is the kind of the token at index `at`: "name", "number", "character", "string", "pragma", "end", or its own spelling."""
 
     def __init__(self, tokens: Sequence[Token], is_type: Callable[[str], bool]) -> None:
         self.tokens = tokens
-        self.kinds = [KEYWORDS.get(t.text, "name") if t.kind == "name" else t.kind for t in tokens]
+        self.kinds = [KEYWORDS.get(t.text, "name") if t.kind == "name" else _KINDS.get(t.kind, t.kind) for t in tokens]
         self.at = 0
         self.kind = self.kinds[0]
         self.depth = 0
@@ -99,7 +99,7 @@ class TokenCursor:
     def expect_name(self, where: str) -> str:
         """Take an identifier. Raises Fault."""
         if self.kind != "name":
-            raise self.unexpected("a name " + where)
+            raise self.unexpected("the name " + where)
         text = self.tokens[self.at].text
         self.next()
         return text
@@ -269,6 +269,7 @@ class TokenCursor:
 
 
 _SPLIT_HINT = "split it up, for example with variables or functions of its own."
+_KINDS = {"char": "character"}  # "char" is a word of the language
 _FOUND = {"end": "the end of the file", "string": "a string", "pragma": "a #pragma"}
 
 

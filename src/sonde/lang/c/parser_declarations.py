@@ -69,7 +69,7 @@ class DeclarationParser(TypeParser):
         return name, derived
 
     def _no_name(self) -> Fault:
-        if self.kind not in _OWN_SPELLING:
+        if self.tokens[self.at].kind == "name":
             return self.fault(f"expected a name, but '{self.tokens[self.at].text}' is a word of the language")
         return self.unexpected("a name")
 
@@ -283,15 +283,3 @@ class DeclarationParser(TypeParser):
         if isinstance(found[-1], ast.MemberDesignator) or self.kind == "=":
             self.expect("=", "behind a designator")
         return tuple(found)
-
-
-_OWN_SPELLING = frozenset("()[]{};,:?=*&+-./<>!~^|%#") | {
-    "end",
-    "number",
-    "string",
-    "char",
-    "...",
-    "pragma",
-    "->",
-    "==",
-}

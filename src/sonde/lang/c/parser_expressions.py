@@ -22,7 +22,7 @@ PRECEDENCE = {
 }  # fmt: skip
 ASSIGNMENTS = frozenset(["=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", ">>="])
 _POSTFIX = frozenset(["(", "[", ".", "->", "++", "--"])
-_AFTER_CAST = frozenset(["name", "number", "char", "string"])
+_AFTER_CAST = frozenset(["name", "number", "character", "string"])
 
 
 class ExpressionParser(TokenCursor):
@@ -406,7 +406,7 @@ class ExpressionParser(TokenCursor):
 _WHY_NO_EXPRESSION = {"=": "the left side of '=' is missing.", "else": "there is no 'if' that this 'else' belongs to."}
 _OPERANDS: dict[str, Callable[[ExpressionParser], ast.Expr]] = {
     "number": ExpressionParser._number,
-    "char": ExpressionParser._character,
+    "character": ExpressionParser._character,
     "string": ExpressionParser.string,
     "(": ExpressionParser._parenthesis,
     **dict.fromkeys(["+", "-", "!", "~", "*", "&", "++", "--"], ExpressionParser._prefix),

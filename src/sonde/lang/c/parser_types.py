@@ -65,6 +65,10 @@ class TypeParser(ExpressionParser):
         if self.is_type_name(name):
             return True
         if self._must_be_type():
+            if (
+                self.kinds[self.at + 1] == self.kinds[self.at + 2] == "name"
+            ):  # `strct data x`: what follows makes no sense
+                raise self.unknown_type()
             self.report(self.unknown_type().diagnostic)
             self.declare(name, True)
             return True
@@ -148,7 +152,9 @@ class TypeParser(ExpressionParser):
         if found.type is not None or found.words:
             raise self.fault("a type follows _Atomic, but there is one already")
         self.next()
+        self.enter()
         operand = self.type_name()
+        self.depth -= 1
         self.expect_close(")", opened)
         found.type = ast.TypeofType(self.span(start), operand)
 
@@ -351,7 +357,7 @@ class TypeParser(ExpressionParser):
     def _attribute(self) -> ast.Attribute:
         start = self.at
         name = self.tokens[start].text
-        if not (name[:1].isalpha() or name[:1] == "_") or self.kind in ("string", "char", "end"):
+        if self.tokens[start].kind != "name":
             raise self.unexpected("the name of an attribute")
         self.next()
         args: list[ast.Expr | ast.TypeName] = []
