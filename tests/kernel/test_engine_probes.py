@@ -332,7 +332,7 @@ def test_pinned_iterator_outlives_the_object(tmp_path: Path, monkeypatch: pytest
     done = subprocess.run(["mount", "-t", "bpf", "bpf", str(tmp_path)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"needs to mount a BPF file system: {done.stderr.strip()}")
-    monkeypatch.setattr("sonde.kernel.attach.iter.BPFFS", str(tmp_path))
+    monkeypatch.setattr("sonde.kernel.pins.BPFFS", str(tmp_path))
     try:
         spec = iterator_spec("tasks")
         with KernelEngine().load(spec) as live:
@@ -348,7 +348,7 @@ def test_pinned_iterator_outlives_the_object(tmp_path: Path, monkeypatch: pytest
 
 def test_impossible_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("program:iter")
-    monkeypatch.setattr("sonde.kernel.attach.iter.BPFFS", str(tmp_path))  # not a BPF file system
+    monkeypatch.setattr("sonde.kernel.pins.BPFFS", str(tmp_path))  # not a BPF file system
     for name, words in (
         ("../x", "is not below"),
         ("tasks", "pin the iterator"),

@@ -14,6 +14,7 @@ COMMANDS = {
     "trace": "run a bpftrace script: sonde trace -e 'PROGRAM' | FILE",
     "list": "list probes: sonde list 'tracepoint:sched:*'",
     "features": "show what this kernel can do for tracing",
+    "bcc": "run a tool that was written for BCC: sonde bcc opensnoop -T",
     "bpftrace": "take bpftrace's own command line",
     "version": "print the version",
 }
@@ -42,6 +43,8 @@ def _dispatch(words: Sequence[str]) -> int:
         from .list import main as command
     elif name == "features":
         from .features import main as command
+    elif name == "bcc":
+        from .bcc import main as command
     elif name == "--explain":
         from .trace import main as command
 

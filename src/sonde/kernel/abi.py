@@ -13,11 +13,12 @@ from ..errors import UsageError
 # Commands of bpf(2).
 BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY = range(5)
 BPF_PROG_LOAD, BPF_OBJ_PIN, BPF_OBJ_GET = 5, 6, 7
-BPF_PROG_TEST_RUN = 10
+BPF_PROG_ATTACH, BPF_PROG_DETACH, BPF_PROG_TEST_RUN = 8, 9, 10
 BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID = 11, 12, 13, 14
 BPF_OBJ_GET_INFO_BY_FD = 15
 BPF_RAW_TRACEPOINT_OPEN, BPF_BTF_LOAD, BPF_BTF_GET_FD_BY_ID = 17, 18, 19
-BPF_MAP_FREEZE, BPF_BTF_GET_NEXT_ID, BPF_MAP_LOOKUP_BATCH = 22, 23, 24
+BPF_MAP_LOOKUP_AND_DELETE_ELEM, BPF_MAP_FREEZE, BPF_BTF_GET_NEXT_ID = 21, 22, 23
+BPF_MAP_LOOKUP_BATCH, BPF_MAP_LOOKUP_AND_DELETE_BATCH, BPF_MAP_UPDATE_BATCH, BPF_MAP_DELETE_BATCH = 24, 25, 26, 27
 BPF_LINK_CREATE, BPF_ENABLE_STATS, BPF_ITER_CREATE = 28, 32, 33
 
 MAP_TYPES = (
@@ -61,11 +62,13 @@ MAP_CREATE = Struct("=IIIIIII16sIIIIIQ")
 MAP_ELEMENT = Struct("=I4xQQQ")  # map_fd, key, value or next_key, flags
 MAP_BATCH = Struct("=QQQQIIQQ")  # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
 MAP_BATCH_COUNT_OFFSET = 32
+PROG_ATTACH = Struct("=IIIII")  # target_fd, attach_bpf_fd, attach_type, attach_flags, replace_bpf_fd
 PROG_LOAD = Struct("=IIQQIIQII16sIIIIQIIQIIIIQ")
 PROG_TEST_RUN = Struct("=IIIIQQIIIIQQIII4x")
 TEST_RUN_RETVAL_OFFSET = 4
 OBJ_PIN = Struct("=QII")  # pathname, bpf_fd, file_flags
 OBJ_INFO = Struct("=IIQ")  # bpf_fd, info_len, info
+MAP_INFO = Struct("=IIIIII")  # the start of struct bpf_map_info: type, id, key_size, value_size, max_entries, flags
 RAW_TRACEPOINT_OPEN = Struct("=QI4xQ")  # name, prog_fd, cookie
 RAW_TRACEPOINT_OPEN_OLD = Struct("=QI4x")
 BTF_LOAD = Struct("=QQIII4x")  # btf, log_buf, btf_size, log_size, log_level

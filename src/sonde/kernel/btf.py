@@ -46,7 +46,7 @@ def attach_target(kind: str, name: str, module: str = "") -> tuple[int, int]:
     Returns (BTF id, descriptor of the module's BTF object or 0); the caller closes the descriptor. Raises ProbeError
     when the kernel's BTF does not have it, FeatureError without BTF.
     """
-    prefix = {"trace_iter": "bpf_iter_", "trace_raw_tp": "btf_trace_"}.get(kind, "")
+    prefix = {"trace_iter": "bpf_iter_", "trace_raw_tp": "btf_trace_", "lsm_mac": "bpf_lsm_"}.get(kind, "")
     full = name if name.startswith(prefix) else prefix + name
     types = kernel_btf() if is_kernel(module) else module_btf(module)
     ident = types.get_type_id(full, "typedef") if kind == "trace_raw_tp" else types.get_func_id(full)
@@ -57,7 +57,7 @@ def attach_target(kind: str, name: str, module: str = "") -> tuple[int, int]:
 
 
 def _words(kind: str) -> str:
-    return {"trace_iter": "iterator", "trace_raw_tp": "raw tracepoint"}.get(kind, "function")
+    return {"trace_iter": "iterator", "trace_raw_tp": "raw tracepoint", "lsm_mac": "LSM hook"}.get(kind, "function")
 
 
 def load_btf(blob: bytes) -> int:

@@ -13,10 +13,10 @@ from .programs import Program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ..spec.engine import Reader
-    from ..spec.object import ObjectSpec, ProbeSpec, ProgramSpec
+    from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
     from .links import KernelLink
     from .mappings import MappingRecorder
 
@@ -58,18 +58,48 @@ class KernelObject:
         self._readers: list[Reader] = []
         try:
             for map_spec in spec.maps:
-                self.maps[map_spec.name] = create_map(map_spec)
+                self.add_map(map_spec)
             for program_spec in spec.programs:
-                self._load(program_spec)
+                self.add_program(program_spec, [p for p in spec.probes if p.program == program_spec.name])
         except BaseException:
             self.close()
             raise
 
-    def _load(self, spec: ProgramSpec) -> None:
-        probes = [p for p in self.spec.probes if p.program == spec.name]
-        module = probes[0].module if probes and spec.type == "tracing" else ""
-        program = self.programs[spec.name] = Program(spec, self.maps, module)
+    def add_map(self, spec: MapSpec, name: str = "") -> KernelMap:
+        """Create one more map, or open the pinned one that `spec.pinning` names; the object owns it, as `name`.
+
+        The name is that of the spec where none is given. Raises what `load` raises.
+        """
+        if spec.pinning:
+            from .pins import open_pinned
+
+            live = open_pinned(spec)
+        else:
+            live = create_map(spec)
+        self.maps[name or spec.name] = live
+        return live
+
+    def add_program(
+        self, spec: ProgramSpec, probes: Sequence[ProbeSpec] = (), maps: Mapping[str, KernelMap] | None = None
+    ) -> Program:
+        """Load one more program, which the object owns; `probes` are those that it will be attached to.
+
+        `maps` goes before the object's own. Raises what `load` raises; then there is no such program.
+        """
+        module = probes[0].module if probes and spec.type in ("tracing", "lsm") else ""
+        program = Program(spec, {**self.maps, **maps} if maps else self.maps, module)
         program.fd_as(preferred_attach_type(spec, probes, self.without))
+        self.programs[spec.name] = program
+        return program
+
+    def own(self, link: KernelLink) -> None:
+        """Take over a link that was made elsewhere: it is closed with the object."""
+        self._links.append(link)
+
+    def drop(self, link: KernelLink) -> None:
+        """Detach one link and forget it. Dropping twice is harmless."""
+        self._links = [each for each in self._links if each is not link]
+        link.close()
 
     def attach(self, probes: Sequence[ProbeSpec]) -> list[KernelLink]:
         """Attach several probes of one program: by one multi link where the kernel has it, else one after the other.

@@ -127,6 +127,8 @@ _ENUMERATORS = {
     "cookie:perf_event": "BPF_FUNC_get_attach_cookie",
     "cookie:tracing": "BPF_FUNC_kptr_xchg",
     "program:iter": "BPF_TRACE_ITER",
+    "program:tracing:fmod_ret": "BPF_MODIFY_RETURN",
+    "program:lsm": "BPF_PROG_TYPE_LSM",
     "program:tracing:iter": "BPF_TRACE_ITER",
     "program:tracing:raw_tp": "BPF_TRACE_RAW_TP",
     "program:tracing:fentry": "BPF_TRACE_FENTRY",
@@ -190,11 +192,11 @@ def _have_code(*insns: tuple[int, int, int, int]) -> Callable[[], bool]:
     return lambda: _loads(_spec("tracepoint", code + _RETURN_0))
 
 
-def _have_tracing(attach_type: str, function: str) -> Callable[[], bool]:
+def _have_tracing(attach_type: str, function: str, kind: str = "tracing") -> Callable[[], bool]:
     """Whether a tracing program not only loads but also attaches: some kernels and vendors allow only the former."""
 
     def question() -> bool:
-        spec = _spec("tracing", _RETURN_0, attach_type=attach_type, attach_btf=function)
+        spec = _spec(kind, _RETURN_0, attach_type=attach_type, attach_btf=function)
         try:
             fd = _try_load(spec)
         except PrivilegeError:
@@ -431,6 +433,8 @@ FEATURES: dict[str, tuple[str, Callable[[], bool]]] = {
     "program:tracing:raw_tp": ("5.5", _have_tracing("trace_raw_tp", "sched_switch")),
     "program:tracing:fentry": ("5.5", _have_tracing("trace_fentry", _TRY_FUNCTION)),
     "program:tracing:fexit": ("5.5", _have_tracing("trace_fexit", _TRY_FUNCTION)),
+    "program:tracing:fmod_ret": ("5.7", _have_tracing("modify_return", "bpf_modify_return_test")),
+    "program:lsm": ("5.7", _have_tracing("lsm_mac", "bpf", "lsm")),
     "program:tracing:iter": ("5.8", _have_tracing("trace_iter", "task")),
     "program:iter": ("5.8", _have_tracing("trace_iter", "task")),
     "program:sleepable_iter": ("6.1", _have_sleepable),

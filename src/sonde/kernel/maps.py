@@ -120,6 +120,11 @@ class KernelMap(Descriptor):
         """The name in the spec."""
         return self.spec.name
 
+    @property
+    def value_bytes(self) -> int:
+        """How many bytes the value of one key takes on its way from and to the kernel, for all CPUs together."""
+        return self._stride * self.copies
+
     def _call(self, command: int, key: bytes | None, value: int, flags: int = 0) -> int:
         where = 0
         if key is not None:
@@ -133,7 +138,7 @@ class KernelMap(Descriptor):
             result = syscall.bpf(command, self._attr)
         return result
 
-    def _split(self, data: bytes | bytearray | memoryview) -> list[bytes]:
+    def split(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         """Cut one element's value into what each CPU has."""
         if self.copies == 1:
             return [bytes(data)]
@@ -147,7 +152,7 @@ class KernelMap(Descriptor):
             return None
         if result < 0:
             raise self._refusal("look up a key in", result)
-        return self._split(self._value)
+        return self.split(self._value)
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> None:
         """Store `value` at `key` (per-CPU maps: the same for each CPU). `flags`: BPF_NOEXIST 1, BPF_EXIST 2."""
@@ -203,7 +208,7 @@ class KernelMap(Descriptor):
 
     def _iter_batches(self) -> Iterator[tuple[bytes, list[bytes]]]:
         """Read in batches; when the kernel refuses the first one, clear `batched` and yield nothing."""
-        key_size, step = self.spec.key_size, self._stride * self.copies
+        key_size, step = self.spec.key_size, self.value_bytes
         count = max(64, min(self.spec.max_entries, _BATCH_BYTES // (key_size + step)))
         # Hash maps pass a bucket number (4 bytes) between calls, others the last key.
         cursor = bytearray(max(key_size, 4))
@@ -222,7 +227,7 @@ class KernelMap(Descriptor):
                 raise self._refusal("read", result)
             view = memoryview(values)
             for i in range(found):
-                yield bytes(keys[i * key_size : (i + 1) * key_size]), self._split(view[i * step : (i + 1) * step])
+                yield bytes(keys[i * key_size : (i + 1) * key_size]), self.split(view[i * step : (i + 1) * step])
             position = address(cursor)
 
     def _read_batch(
@@ -240,18 +245,29 @@ class KernelMap(Descriptor):
         return self.fd & 0xFFFFFFFF  # a closed map's -1 is a bad descriptor to the kernel too
 
     def _iter_keys(self) -> Iterator[tuple[bytes, list[bytes]]]:
-        following = bytearray(self.spec.key_size)
-        key: bytes | None = None
-        for _ in range(2 * self.spec.max_entries + 1):
-            result = self._call(abi.BPF_MAP_GET_NEXT_KEY, key, address(following))
-            if result == -ENOENT:
-                return
-            if result < 0:
-                raise self._refusal("walk", result)
-            key = bytes(following)
+        for key in self.keys():
             value = self.lookup(key)
             if value is not None:
                 yield key, value
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield the keys one by one; bounded by twice the map's capacity, see `items`."""
+        key: bytes | None = None
+        for _ in range(2 * self.spec.max_entries + 1):
+            key = self.next_key(key)
+            if key is None:
+                return
+            yield key
+
+    def next_key(self, key: bytes | None) -> bytes | None:
+        """Return the key that follows `key` (None: the first one), or None at the end. An absent key leads to the first one."""
+        following = bytearray(self.spec.key_size)
+        result = self._call(abi.BPF_MAP_GET_NEXT_KEY, key, address(following))
+        if result == -ENOENT:
+            return None
+        if result < 0:
+            raise self._refusal("walk", result)
+        return bytes(following)
 
     def memory(self) -> mmap | None:
         """Return the map's values as shared memory, or None when it is not an array with BPF_F_MMAPABLE (Linux 5.5).

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _links_refused = ""  # the kernel's answer to the first perf_event link: asked once in a process
 
 
-def open_event(attr: bytearray, pid: int = -1, cpu: int = 0) -> int:
+def open_event(attr: bytearray, pid: int = -1, cpu: int = 0, group_fd: int = -1) -> int:
     """perf_event_open: a descriptor or a negative errno. pid -1 is every process, cpu -1 every CPU."""
     result = -EINTR
     while result == -EINTR:
-        result = new_descriptor(lambda: syscall.perf_event_open(attr, pid, cpu, -1, abi.PERF_FLAG_FD_CLOEXEC))
+        result = new_descriptor(lambda: syscall.perf_event_open(attr, pid, cpu, group_fd, abi.PERF_FLAG_FD_CLOEXEC))
     return result
 
 

@@ -24,7 +24,7 @@ from .ringbuf import make_barrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from mmap import mmap
     from select import epoll
 
@@ -41,10 +41,10 @@ _SAMPLE_BYTES = _HEADER.size + 4  # before the payload
 class PerfReader:
     """Reads the perf event array `table` on all CPUs that are online (see spec.engine.Reader). Does not own the map.
 
-    `lost` counts the records for which the kernel found no room.
+    `lost` counts the records for which the kernel found no room. A waiter wakes up at each `wakeup`-th record.
     """
 
-    def __init__(self, table: KernelMap, ring_bytes: int = DEFAULT_BYTES) -> None:
+    def __init__(self, table: KernelMap, ring_bytes: int = DEFAULT_BYTES, wakeup: int = 1) -> None:
         import select
 
         self.table = table
@@ -53,7 +53,7 @@ class PerfReader:
         self._epoll: epoll | None = select.epoll()
         try:
             for cpu in online_cpus():
-                ring = Ring(cpu, ring_bytes)
+                ring = Ring(cpu, ring_bytes, wakeup=wakeup)
                 self._rings.append(ring)
                 table.update(cpu.to_bytes(4, "little"), ring.fd.to_bytes(4, "little"))
                 self._epoll.register(ring.fd, select.EPOLLIN)
@@ -74,14 +74,20 @@ class PerfReader:
         runs: Mapping[int, Callable[[memoryview, int], bool]] | None = None,
     ) -> int:
         """Call handle(buffer, start, size) for each waiting record; return their number. Never blocks. No runs here."""
-        count = 0
+        return sum(count for _, count, _ in self.drain_each(lambda cpu: handle))
+
+    def drain_each(
+        self, handle_of: Callable[[int], Callable[[memoryview, int, int], object]]
+    ) -> Iterator[tuple[int, int, int]]:
+        """Hand the waiting records of one CPU after the other to handle_of(cpu); yield (CPU, records, newly lost ones)."""
         for ring in self._rings:
+            count = 0
             try:
-                count += ring.drain(handle)
+                count = ring.drain(handle_of(ring.cpu))
             finally:
-                self.lost += ring.lost
-                ring.lost = 0
-        return count
+                lost, ring.lost = ring.lost, 0
+                self.lost += lost
+            yield ring.cpu, count, lost
 
     def close(self) -> None:
         """Unmap and close all rings. Closing twice is harmless."""
@@ -101,7 +107,7 @@ class PerfReader:
 class Ring:
     """One CPU's ring: the perf event (of programs' output, unless `attr` says which), its memory."""
 
-    def __init__(self, cpu: int, size: int, attr: bytearray | None = None) -> None:
+    def __init__(self, cpu: int, size: int, attr: bytearray | None = None, wakeup: int = 1) -> None:
         from mmap import PAGESIZE
 
         attr = attr or abi.perf_event_attr(
@@ -109,8 +115,9 @@ class Ring:
             abi.PERF_COUNT_SW_BPF_OUTPUT,
             period=1,
             sample_type=abi.PERF_SAMPLE_RAW,
-            wakeup=1,
+            wakeup=wakeup,
         )
+        self.cpu = cpu
         self.lost = 0
         self._memory: mmap | None = None
         self.fd = open_event(attr, -1, cpu)

@@ -102,7 +102,10 @@ class ProbeSpec(Record):
     tracepoint      category, event
     rawtracepoint   event, module
     kprobe, kretprobe  symbol, offset or address, module
-    fentry, fexit   symbol, module
+    fentry, fexit, fmod_ret   symbol, module
+    lsm             symbol (the hook)
+    xdp             event (the network device), mode ("", "skb", "drv", "hw")
+    cgroup          path (a directory of the cgroup file system)
     uprobe, uretprobe  path, offset (file offset), symbol (for messages), pid
     usdt            path, offset (file offset), semaphore_offset, category (provider), event, pid, cookie
     watchpoint      address, length, mode ("r", "w", "x" combined), pid

@@ -6,13 +6,13 @@ A pinned link stays in the BPF file system after sonde has gone: whoever reads t
 from __future__ import annotations
 
 import os
-from errno import EEXIST, EINVAL, ENOENT
+from errno import EINVAL
 
-from ...errors import KernelError, ProbeError
+from ...errors import KernelError
 from .. import abi, syscall
 from ..links import KernelLink, attach_each, create_link
+from ..pins import pin, pin_path
 from ..refusal import attach_refusal, refusal
-from ..syscall import address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ...spec.object import ProbeSpec
     from ..programs import Program
 
-BPFFS = "/sys/fs/bpf"
 _READ_BYTES = 1 << 16
 
 
@@ -40,30 +39,11 @@ def _attach_one(program: Program, probe: ProbeSpec) -> KernelLink:
     link = KernelLink([probe], "iter link", [fd])
     try:
         if probe.pin:
-            pin(fd, pin_path(probe.pin))
+            pin(fd, pin_path(probe.pin), "the iterator")
     except BaseException:
         link.close()
         raise
     return link
-
-
-def pin_path(name: str) -> str:
-    """Return the full path of a pin: `name` is relative to the BPF file system."""
-    path = os.path.normpath(os.path.join(BPFFS, name))
-    if not path.startswith(BPFFS + "/"):
-        raise ProbeError(f"the pin {name!r} is not below {BPFFS}")
-    return path
-
-
-def pin(fd: int, path: str) -> None:
-    """Pin a link at `path`. Raises AttachError where that is taken or no BPF file system."""
-    text = os.fsencode(path) + b"\0"
-    result = syscall.bpf(abi.BPF_OBJ_PIN, bytearray(abi.OBJ_PIN.pack(address(text), fd, 0)))
-    if result < 0:
-        hint = f"mount -t bpf bpf {BPFFS}" if -result in (EINVAL, ENOENT) else ""
-        if result == -EEXIST:
-            hint = f"remove {path} first"
-        raise refusal(f"pin the iterator at {path}", -result, hint=hint or "is that a BPF file system?")
 
 
 def read_iterator(link: KernelLink) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""fentry and fexit: the program was verified against one function and attaches to that, by a trampoline.
+"""fentry, fexit, fmod_ret and LSM hooks: the program was verified against one function and attaches to that, by a trampoline.
 
 BPF_RAW_TRACEPOINT_OPEN does it on every kernel that has them (5.5); BPF_LINK_CREATE (5.19) is for a cookie.
 """
