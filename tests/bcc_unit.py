@@ -59,7 +59,8 @@ class UnitOfIr:
         if entry.attach_btf:
             kind += f" attach_btf={entry.attach_btf}"
         declared = "\n".join(
-            f"map @{m.name} {m.type} key={m.key_size} value={m.value_size} max_entries={m.max_entries}" for m in self.maps
+            f"map @{m.name} {m.type} key={m.key_size} value={m.value_size} max_entries={m.max_entries}"
+            for m in self.maps
         )
         from sonde.kernel.target import live_target
 

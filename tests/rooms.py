@@ -65,7 +65,7 @@ ROOMS = (
     Room("lang", "front ends: `source`, `bpftrace/`", (*BASE, "spec", "compiler", "probes", "debuginfo")),
     Room(
         "api",
-        "the public verbs",
+        "the public verbs; `bcc/`: the interface of BCC",
         (*BASE, "spec", "debuginfo", "probes", "compiler", "runtime", "output", "lang"),
         ("kernel", "bpf"),
     ),

@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from sonde.api.bcc.tables.wording import from_text, to_text
 from sonde.api.bcc.values import ValueClasses, to_bytes, visible_fields
+from sonde.debuginfo.btf import Btf
 from sonde.debuginfo.ctype import (
     BOOL,
     CHAR,
@@ -29,6 +31,7 @@ from sonde.debuginfo.ctype import (
     Struct,
     Typedef,
 )
+from sonde.debuginfo.elf import Elf
 from sonde.errors import UsageError
 
 
@@ -161,37 +164,50 @@ def test_text_of_values_and_back() -> None:
 
 @pytest.mark.parametrize("text", ["", "{ 0x1", "{ 0x1 0x2 } 0x3", "[ 0x1 0x2 ]", "{ 0x1 zwei }"])
 def test_text_that_is_no_value_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"too (early|much)|is due|invalid literal"):
         from_text(text, find(struct("s", ("a", UINT32, 0), ("b", UINT32, 4), size=8)))
 
 
 LAYOUTS = """
-struct a { char c; short s; char d; long l; int i:3; unsigned j:9; };
+struct a { char c; short s; signed char d; long l; int i:3; unsigned j:9; };
 struct b { unsigned char x:3; unsigned short y:11; int z:20; unsigned char t; } __attribute__((packed));
-struct c { char n[5]; union { int u; char w[7]; } v; _Bool f:1; unsigned g:31; };
-struct d { int q __attribute__((aligned(32))); char r; };
+struct c { unsigned char n[5]; union { int u; unsigned char w[7]; } v; _Bool f:1; unsigned g:31; };
+struct d { int q __attribute__((aligned(32))); unsigned char r; };
 struct e { long long m:33; int :0; short k; signed char h:2; };
+struct f { unsigned char p; struct { int in; } __attribute__((packed)) o; unsigned long long z; };
 """
-MEMBERS = {"a": "c s d l", "b": "t", "c": "n v", "d": "q r", "e": "k"}
-BITS = {"a": "i j", "b": "x y z", "c": "f g", "e": "m h"}
+SETTINGS = {
+    "a": {"s": -2, "d": -3, "l": 1 << 40, "i": -4, "j": 300},
+    "b": {"x": 5, "y": 1500, "z": -77, "t": 9},
+    "c": {"v.u": -5, "f": 1, "g": 1 << 30},
+    "d": {"q": 1234567, "r": 8},
+    "e": {"m": -(1 << 32), "k": -300, "h": 1},
+    "f": {"p": 1, "o.in": -1000000, "z": 1 << 63},
+}
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
-def test_layouts_as_gcc_has_them(tmp_path: Path) -> None:
-    """Each member is written by C and read through the class that is made from the same definitions."""
-    from sonde.lang.bpftrace.cdefs import parse_definitions  # any reader of C definitions would do
-
-    pytest.importorskip("sonde.lang.bpftrace.cdefs")
-    del parse_definitions
+def test_values_that_c_wrote_are_read(tmp_path: Path) -> None:
+    """gcc fills the structs and writes their types as BTF; the classes made from those types read the same values."""
     lines = ["#include <stdio.h>", "#include <string.h>", LAYOUTS, "int main(void) { unsigned i; unsigned char *p;"]
-    for name, members in {**MEMBERS}.items():
-        lines.append(f"struct {name} v{name}; memset(&v{name}, 0, sizeof v{name});")
-        for member in BITS.get(name, "").split():
-            lines.append(f"v{name}.{member} = -1;")
-        del members
-        lines.append(f'p = (void *)&v{name}; printf("{name} "); for (i = 0; i < sizeof v{name}; i++) printf("%02x", p[i]); puts("");')
-    program = tmp_path / "layout"
+    for name, members in SETTINGS.items():
+        lines.append(f"struct {name} v{name}; memset(&v{name}, 0xff, sizeof v{name});")
+        lines += [f"v{name}.{member} = {value}ULL;" for member, value in members.items()]
+        lines.append(f'p = (void *)&v{name}; for (i = 0; i < sizeof v{name}; i++) printf("%02x", p[i]); puts("");')
     (tmp_path / "layout.c").write_text("\n".join([*lines, "}"]))
-    subprocess.run(["gcc", "-w", "-o", program, tmp_path / "layout.c"], check=True)
-    out = subprocess.run([program], capture_output=True, text=True, check=True).stdout
-    assert out
+    program = tmp_path / "layout"
+    subprocess.run(["gcc", "-w", "-gbtf", "-o", program, tmp_path / "layout.c"], check=True)
+    out = subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
+    with Elf.open(str(program)) as elf:
+        section = elf.get_section(".BTF")
+        assert section
+        types = Btf.from_bytes(elf.read_section(section))
+    for (name, members), dump in zip(SETTINGS.items(), out):
+        ctype = types.get_struct(name)
+        assert ctype
+        value = find(ctype).from_buffer_copy(bytes.fromhex(dump))
+        for member, expected in members.items():
+            found = value
+            for part in member.split("."):
+                found = getattr(found, part)
+            assert found == expected, f"struct {name}: {member}"

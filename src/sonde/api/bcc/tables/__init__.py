@@ -43,6 +43,17 @@ CLASSES = {
 }
 
 
+def __getattr__(name: str) -> Any:
+    """Find a class of tables by its name, for scripts that ask isinstance()."""
+    for kind, (_, known) in CLASSES.items():
+        if known == name:
+            return find_class(kind)
+    if name in ("TableBase", "ArrayBase"):
+        module = "base" if name == "TableBase" else "arrays"
+        return getattr(__import__(f"{__name__}.{module}", fromlist=[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def find_class(kind: str) -> Any:
     """Return the class of tables of a map type. Raises FeatureError for one that has no face in Python."""
     found = CLASSES.get(kind)

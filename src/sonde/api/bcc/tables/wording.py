@@ -71,7 +71,10 @@ def _read(words: Iterator[str], kind: Any) -> Any:
         for field in kind._fields_:
             if not field[0].startswith(PAD):
                 member = _read(words, field[1])
-                setattr(value, field[0], member.value if isinstance(member, ct._SimpleCData) else member)
+                plain = isinstance(member, ct._SimpleCData) or (
+                    isinstance(member, ct.Array) and member._type_ is ct.c_char
+                )
+                setattr(value, field[0], member.value if plain else member)
         _expect(words, "}")
         return value
     if issubclass(kind, ct.Array) and kind._type_ is ct.c_char:

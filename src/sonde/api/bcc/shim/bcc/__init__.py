@@ -2,12 +2,14 @@
 
 import sys
 
-try:
-    from sonde.api import bcc as _api
-except ImportError:  # sonde runs from a checkout or another environment: take it from where this file lies
-    sys.path.append(__file__.rsplit("/sonde/api/", 1)[0])
-    from sonde.api import bcc as _api
+if "sonde" not in sys.modules:  # the sonde that this file is part of, wherever it lies, and nothing else from there
+    sys.path.insert(0, __file__.rsplit("/sonde/api/", 1)[0])
+    try:
+        import sonde  # noqa: F401
+    finally:
+        del sys.path[0]
 
+from sonde.api import bcc as _api
 from sonde.api.bcc.version import __version__ as __version__
 
 __all__ = _api.__all__
