@@ -25,7 +25,12 @@ def call_builtin(f: Frame, node: ast.Call, name: str, wanted: bool) -> Operand |
     """Lower a call of `__builtin_NAME`, or of a `__sync_NAME`, `__atomic_NAME` function."""
     rule = BUILTINS.get(name)
     if rule is None:
+        from .bcc_functions import FUNCTIONS
         from .lower_atomics import ATOMICS
+
+        dialect = FUNCTIONS.get(name)
+        if dialect is not None:
+            return dialect(f, node)
 
         atomic = ATOMICS.get(name)
         if atomic is not None:

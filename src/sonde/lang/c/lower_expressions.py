@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...debuginfo.ctype import CType
+    from .analysis import Access
     from .lower_frame import Frame
     from .values import Operand
 
@@ -107,15 +108,26 @@ def put(f: Frame, node: ast.Node, place: Place) -> None:
 
 def _place(f: Frame, node: ast.Node) -> Operand:
     """A member, an element, what a pointer leads to."""
+    packet = packet_access(f, node)
+    if packet is not None:
+        from .bcc_functions import read_member
+
+        return read_member(f, node, packet)  # type: ignore[arg-type]
     place = place_of(f, node)
     if is_aggregate(place.ctype):
         return read(f, place)
-    special = f.program.entry_rules.read(f, node, place)
-    if special is not None:
-        return special
     f.b.span = node.span
     space = f.spaces.of(node) if place.space == "ctx" else None
     return f.load(place, space)
+
+
+def packet_access(f: Frame, node: ast.Node) -> Access | None:
+    """Return the access of a member of a packet header (see `bcc_functions`), or None."""
+    if not isinstance(node, ast.Member) or f.program.text.options.dialect != "bcc":
+        return None
+    from .bcc_functions import packet_member
+
+    return packet_member(f, node)
 
 
 def _unary(f: Frame, node: ast.Unary) -> Operand:
@@ -268,6 +280,12 @@ def _assign(f: Frame, node: ast.Assign) -> Operand:
         f.copy(place, source, sizeof(target))
         return place
     operand = convert(f, evaluate(f, node.value), target)
+    packet = packet_access(f, node.target)
+    if packet is not None:
+        from .bcc_functions import write_member
+
+        write_member(f, node.target, packet, operand)  # type: ignore[arg-type]
+        return operand
     place = own_place(f, node.target)
     f.b.span = node.span
     f.store(place, operand)
