@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, Union
 
+    from ...debuginfo.ctype import Struct
     from ...errors import Diagnostic, Span
     from ..source import Source
     from . import ast
@@ -88,7 +89,7 @@ class Scope:
 class FunctionState:
     """The function whose body is being checked."""
 
-    __slots__ = ("calls", "gotos", "labels", "locals", "loops", "read", "switches", "symbol", "written")
+    __slots__ = ("breakable", "calls", "gotos", "labels", "locals", "loops", "read", "switches", "symbol", "written")
 
     def __init__(self, symbol: FunctionSymbol) -> None:
         self.symbol = symbol
@@ -97,6 +98,7 @@ class FunctionState:
         self.gotos: list[ast.Goto] = []
         self.calls: dict[FunctionSymbol, ast.Node] = {}
         self.loops = 0
+        self.breakable: list[bool] = []  # loops and switches around the statement
         self.switches: list[SwitchState] = []
         self.read: dict[Variable, ast.Node] = {}  # scalars without an initialiser: where they are first read
         self.written: set[Variable] = set()  # assigned, or their address taken
@@ -138,11 +140,14 @@ class Checker:
         self.functions: dict[str, FunctionInfo] = {}
         self.globals: dict[str, Variable] = {}
         self.tables: dict[str, Table] = {}
+        self.table_structs: dict[Table, Struct] = {}  # what a table's name is in an expression
         self.license = "GPL"
+        self.edges: dict[FunctionSymbol, dict[FunctionSymbol, ast.Node]] = {}  # which function names which, and where
         self.bases: dict[ast.Specifiers, CType] = {}  # declarators share their specifiers
         self.alignments: dict[CType, int] = {}  # of typedefs that have that attribute
         self.text_tags: set[str] = set()  # the tags that the text defines at file scope, somewhere
         self.waiting: dict[str, ast.FunctionDef] = {}  # functions of headers, checked when somebody names them
+        self.wanted: list[ast.FunctionDef] = []  # those that somebody did name
 
     # diagnostics ----------------------------------------------------------------------------------------------
 
@@ -194,10 +199,23 @@ class Checker:
         try:
             self.statement_rules[node.__class__](self, node)
         except CompileError as error:
-            for diagnostic in error.diagnostics:
-                self.report(diagnostic)
+            self.report_all(error)
         except Silent:
             pass
+
+    def attempt(self, check: Callable[[], object]) -> None:
+        """Run a part of a rule whose errors are not to hide those of the rest."""
+        try:
+            check()
+        except CompileError as error:
+            self.report_all(error)
+        except Silent:
+            pass
+
+    def report_all(self, error: CompileError) -> None:
+        """Keep the diagnostics of an error that was caught. Raises TooMany."""
+        for diagnostic in error.diagnostics:
+            self.report(diagnostic)
 
     def open_scope(self) -> None:
         """Begin a block."""

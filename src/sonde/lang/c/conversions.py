@@ -57,7 +57,7 @@ def convert(ck: Checker, node: ast.Expr, source: CType, target: CType, doing: st
     if isinstance(b, Float) or isinstance(a, Float):
         raise no_floats(ck, node)
     if is_integer(a) and is_integer(b):
-        _warn_changed_value(ck, node, b)
+        _warn_changed_value(ck, node, target)
     elif isinstance(b, Pointer) and isinstance(a, Pointer):
         if not _pointers_agree(a, b):
             _warn_pointers(ck, node, source, target, doing)
