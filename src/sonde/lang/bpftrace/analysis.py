@@ -115,7 +115,7 @@ class CallInfo(Record, eq=False):
     pid tid                                 "namespace": "curr_ns" or "init"
     signal signal_thread                    "signal": number, if it is known
     pton                                    "packed": bytes
-    config                                  "values": of the record's items
+    config typeinfo                         "values": of the record's items
     """
 
     name: str

@@ -106,6 +106,7 @@ _FACTS = {
     "tid": (0, 1, "", ""),
     "time": (0, 1, "str!", "av"),
     "tseries": (3, 4, "", ""),
+    "typeinfo": (1, 1, "", ""),
     "uaddr": (1, 1, "str!", "l"),
     "unwatch": (1, 1, "int", "av"),
     "uptr": (1, 1, "", ""),

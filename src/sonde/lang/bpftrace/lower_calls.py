@@ -26,6 +26,7 @@ _FILES = {
     "lower_strings": "str buf strlen strncmp strcontains strstr str_concat memcmp path strcap",
     "lower_functions": "reg kaddr uaddr percpu_kaddr kptr uptr ksym usym strftime strerror signal_name syscall_name cgroupid "
     "cgroup_path ntop pton macaddr bswap signal signal_thread override debugf socket_cookie skboutput write_user unwatch "
+    "config typeinfo "
     "static_assert assert fail",
 }
 

@@ -8,8 +8,8 @@ from ...errors import FeatureError
 from . import ast
 from .lower_events import NOTHING, number_field, send
 from .lower_expr import evaluate, in_memory, wide
-from .lower_values import Memory, Scalar, ir_type, is_scalar
-from .stype import Str
+from .lower_values import Memory, Scalar, Text, ir_type, is_scalar
+from .stype import Str, Tuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -245,6 +245,19 @@ def _kernel_format(text: str, types: list[Any]) -> str:
     return "".join(parts)
 
 
+def _write_constants(f: Frame, node: ast.Node, info: Any, place: Memory, pad: bool) -> None:
+    """A record whose items were known at compile time: config, typeinfo()."""
+    ctype = place.ctype
+    assert isinstance(ctype, Tuple)
+    if pad:
+        f.clear_holes(place)
+    for value, item, offset in zip(info.params["values"], ctype.items, ctype.offsets):
+        operand = (
+            Text(value.encode(), item) if isinstance(value, str) else Scalar(Const(int(value), ir_type(item)), item)
+        )
+        f.put(operand, place.part(offset, item), pad)
+
+
 def _nothing(f: Frame, node: ast.Call, info: Any) -> Operand:
     """What was answered at compile time."""
     return NOTHING
@@ -277,8 +290,10 @@ CALLS: dict[str, Callable[..., Any]] = {
     "write_user": _write_user,
 }
 WRITERS: dict[str, Callable[..., None]] = {
+    "config": _write_constants,
     "macaddr": _write_macaddr,
     "ntop": _write_ntop,
     "pton": _write_pton,
+    "typeinfo": _write_constants,
     "usym": _write_usym,
 }

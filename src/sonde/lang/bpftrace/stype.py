@@ -185,7 +185,7 @@ class Username(SType):
     """A user id, shown as a name."""
 
     __slots__ = ()
-    word, bytes = "username", 8
+    word, bytes = "username_t", 8
 
 
 class TimestampT(SType):

@@ -56,23 +56,9 @@ def _refuse_unknown(typer: Typer, node: ast.Call) -> None:
     if builtins.is_builtin(node.name):
         typer.error(node, f"{node.name}() requires no arguments ({len(node.args)} provided)", CALLS)
         return
-    if node.name == "typeinfo":
-        _refuse_typeinfo(typer, node)
-        return
     close = get_close_matches(node.name, iter_names(), 1)
     hint = f"did you mean {close[0]}()?" if close else ""
     typer.error(node, f"Unknown function: '{node.name}'", hint=hint)
-
-
-def _refuse_typeinfo(typer: Typer, node: ast.Call) -> None:
-    if typer.config.unstable_typeinfo == "error":
-        message = (
-            "typeinfo feature is not enabled by default. To enable this unstable feature, set the config flag to enable. "
-            "unstable_typeinfo=enable"
-        )
-        typer.error(node, message, CALLS)
-    else:
-        typer.error(node, "typeinfo() is not supported yet", CALLS, hint="sizeof() and offsetof() are there")
 
 
 def _may_call(typer: Typer, node: ast.Call, function: Function) -> bool:

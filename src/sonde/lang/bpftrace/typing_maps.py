@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ...debuginfo.ctype import INT64, Enum, Int, strip
-from ...errors import Diagnostic
 from . import ast
 from .analysis import Type
 from .functions import AGGREGATIONS, get_function
@@ -348,24 +347,8 @@ def _make_tseries(typer: Typer, node: ast.Call, signed: bool) -> TSeries | None:
         if aggregation not in ("avg", "max", "min", "sum"):
             what = "tseries() expects one of the following aggregation functions: avg, max, min, sum"
             typer.error(node, f'{what} ("{aggregation}" provided)', CALLS)
-    _warn_unstable(typer, node)
+    typer.check_unstable(node, "tseries")
     return TSeries(interval, buckets, str(aggregation), signed) if len(typer.errors) == before else None
-
-
-def _warn_unstable(typer: Typer, node: ast.Call) -> None:
-    gate = typer.config.unstable_tseries
-    if gate == "error":
-        message = (
-            "tseries feature is not enabled by default. To enable this unstable feature, set the config flag to enable. "
-            "unstable_tseries=enable"
-        )
-        typer.error(node, message, CALLS)
-    elif gate == "warn":
-        message = (
-            "Script is using an unstable feature: tseries. To prevent this warning you must explicitly enable it in "
-            "the config e.g. unstable_tseries=enable"
-        )
-        typer.warnings.append(Diagnostic("WARNING", message))
 
 
 _AGGREGATES = {

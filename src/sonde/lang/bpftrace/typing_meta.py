@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import Array, Enum, Int, Pointer, strip
+from ...debuginfo.ctype import UINT64, Array, Enum, Forward, Int, Pointer, Struct, strip
 from . import ast
 from .analysis import CallInfo, Type
-from .stype import Str, is_bool
-from .typing_calls import VOID_TYPE
+from .stype import KStack, RecordType, SType, Str, UStack, is_bool, type_name
+from .typing_calls import VOID_TYPE, kind_name
 from .typing_formats import format_literals, parse_format
 from .typing_maps import get_map
-from .typing_operators import literal_of, put_constant
+from .typing_names import map_type, meta_type
+from .typing_operators import constant_type, literal_of, put_constant
 from .typing_state import CALLS, CHECKS
 
 TYPE_CHECKING = False
@@ -103,6 +104,30 @@ def _dw_ustack(typer: Typer, node: ast.Call, info: CallInfo, types: Types) -> Ty
     return None
 
 
+def _typeinfo(typer: Typer, node: ast.Call, info: CallInfo, types: Types) -> Type | None:
+    """`typeinfo(type or expression)`: a record of constants. `btf_id` is a place that bpftrace keeps free so far."""
+    typer.check_unstable(node, "typeinfo")
+    operand = node.args[0]
+    ctype = map_type(typer, operand) if isinstance(operand, ast.Map) else meta_type(typer, operand)
+    if ctype is None:
+        return None
+    full = "string" if isinstance(ctype, Str) and not ctype.size else type_name(ctype)
+    values = [0, _base_name(strip(ctype)), full]
+    info.params["values"] = typer.config_values[node] = values
+    found = [UINT64, constant_type(values[1]).ctype, constant_type(full).ctype]
+    return Type(RecordType(("btf_id", "base_type", "full_type"), found))
+
+
+def _base_name(ctype: CType) -> str:
+    if isinstance(ctype, (Struct, Forward)):
+        return "c_type"
+    if isinstance(ctype, (KStack, UStack)):
+        return "kstack" if isinstance(ctype, KStack) else "ustack"
+    if isinstance(ctype, SType):
+        return ctype.word or ctype.name
+    return kind_name(ctype)
+
+
 RULES: dict[str, Rule] = {
     "comm": _comm,
     "default_str_length": _default_str_length,
@@ -120,4 +145,5 @@ RAW_RULES: dict[str, Rule] = {
     "is_scalar": _is_scalar,
     "is_str": _question(lambda t: isinstance(t, Str)),
     "is_unsigned_integer": _question(lambda t: _is_integer(t) and not t.signed),  # type: ignore[attr-defined]
+    "typeinfo": _typeinfo,
 }

@@ -163,14 +163,14 @@ def _resolve_typeof(typer: Typer, operand: ast.Expr | ast.TypeName) -> CType | N
     if isinstance(operand, ast.TypeName):
         return resolve_type(typer, operand)
     if isinstance(operand, ast.Map):
-        return _map_type(typer, operand)
+        return map_type(typer, operand)
     typer.meta += 1
     found = typer.visit(operand)
     typer.meta -= 1
     return found.ctype if found else None
 
 
-def _map_type(typer: Typer, node: ast.Map) -> CType | None:
+def map_type(typer: Typer, node: ast.Map) -> CType | None:
     """`typeof(@m)`: the type of a scalar map's value, of the keys of another. The map is used as either elsewhere."""
     from .typing_maps import get_map, read_value
 
@@ -332,13 +332,13 @@ def _castable_to_array(source: CType, target: Array) -> bool:
 
 def visit_sizeof(typer: Typer, node: ast.Sizeof) -> Type | None:
     """`sizeof(type or expression)`: a constant."""
-    ctype = _meta_type(typer, node.operand)
+    ctype = meta_type(typer, node.operand)
     return None if ctype is None else _put_number(typer, node, sizeof(ctype))
 
 
 def visit_offsetof(typer: Typer, node: ast.Offsetof) -> Type | None:
     """`offsetof(type or expression, a.b)`: a constant."""
-    ctype = _meta_type(typer, node.operand)
+    ctype = meta_type(typer, node.operand)
     if ctype is None:
         return None
     offset = 0
@@ -356,7 +356,8 @@ def visit_offsetof(typer: Typer, node: ast.Offsetof) -> Type | None:
     return _put_number(typer, node, offset)
 
 
-def _meta_type(typer: Typer, operand: ast.Expr | ast.TypeName) -> CType | None:
+def meta_type(typer: Typer, operand: ast.Expr | ast.TypeName) -> CType | None:
+    """Return the type that `sizeof` and its like ask about; None when it is not known yet, or wrong."""
     if isinstance(operand, ast.Identifier) and not is_builtin(operand.name):
         named = _BASE.get(operand.name) or find_named(typer, operand.name)
         if named is not None:

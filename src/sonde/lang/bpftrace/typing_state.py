@@ -7,6 +7,7 @@ finds them; only those of the earliest stage are shown, as a later one would not
 
 from __future__ import annotations
 
+from ...errors import Diagnostic
 from ..source import Place, diagnose
 from . import ast
 from .analysis import AnalysedProbe, CallInfo, FieldInfo, Type, VariableInfo
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ...debuginfo.btf import Btf
     from ...debuginfo.ctype import CType
-    from ...errors import Diagnostic, Span
+    from ...errors import Span
     from ...spec.target import Target
     from .cdefs import CScope
     from .config import Config
@@ -153,6 +154,23 @@ class Typer:
     def warn(self, node: ast.Node, message: str, *, hint: str = "", notes: tuple[Diagnostic, ...] = ()) -> None:
         """Record a warning about `node`."""
         self.warnings.append(diagnose(place_of(node), message, severity="WARNING", hint=hint, notes=notes))
+
+    def check_unstable(self, node: ast.Node, feature: str) -> None:
+        """Refuse a feature, or warn of it once, as the config variable unstable_FEATURE says."""
+        gate = getattr(self.config, f"unstable_{feature}")
+        if gate == "error":
+            message = (
+                f"{feature} feature is not enabled by default. To enable this unstable feature, set the config flag to "
+                f"enable. unstable_{feature}=enable"
+            )
+            self.error(node, message, CALLS)
+        elif gate == "warn":
+            message = (
+                f"Script is using an unstable feature: {feature}. To prevent this warning you must explicitly enable it "
+                f"in the config e.g. unstable_{feature}=enable"
+            )
+            if all(w.message != message for w in self.warnings):
+                self.warnings.append(Diagnostic("WARNING", message))
 
     # types ------------------------------------------------------------------------------------------------------
 
