@@ -99,6 +99,27 @@ def test_watchpoint(program: str) -> None:
     assert "@n: 3" in trace(script, f"{program} www").splitlines()
 
 
+def test_unwatch(program: str) -> None:
+    """A watchpoint that was taken away sees no more; the session looks for such wishes before `d` has slept."""
+    where = address_of(program, "watched")
+    script = (
+        f"uprobe:{program}:main {{ @on = 1 }} uprobe:{program}:first {{ unwatch({where}) }} "
+        f"watchpoint:{where}:8:w /@on/ {{ @n = count() }}"
+    )
+    assert "@n: 2" in trace(script, f"{program} wwfdwwwf").splitlines()
+
+
+def test_watchpoint_in_any_process(program: str) -> None:
+    where = address_of(program, "watched")
+    script = (
+        f'watchpoint:{where}:8:w /comm == "sdtprogram"/ {{ @n[pid != 0] = count(); }} '
+        f'begin {{ system("{program} dwwww || true") }} interval:s:5 {{ exit() }} '
+        f"uretprobe:{program}:main {{ exit() }}"
+    )
+    out = trace(script, "", "--unsafe")
+    assert re.search(r"^@n\[true\]: ([4-9]|\d\d)$", out, re.M), out
+
+
 def test_a_running_process(program: str) -> None:
     victim = subprocess.Popen([program, "pss"], stdout=subprocess.PIPE, text=True)
     try:

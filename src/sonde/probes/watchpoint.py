@@ -46,9 +46,7 @@ def parse(kind: str, args: tuple[str, ...], scope: Scope) -> Pattern:
 
 
 def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
-    """One probe, in the process that -p or -c names."""
-    if not scope.pid and not scope.command_path:
-        raise ProbeError(f"{pattern.text} needs a process", hint="say which one with -p PID or -c COMMAND")
+    """One probe: in the process that -p or -c names, or on each CPU for any process."""
     spec = ProbeSpec(
         pattern.text,
         pattern.type,

@@ -75,6 +75,7 @@ class Session:
         self._child = child
         self._symbolizer = symbolizer
         self._watch: ProcessWatch | None = None
+        self._watchpoints: dict[int, list[Link]] = {}  # by address: what unwatch() takes away
         self._recorder: Any = None  # of mappings; see Engine.record_mappings
         self._views: dict[str, View] = {}
         self._stopping = False
@@ -193,6 +194,9 @@ class Session:
             self.links += links
             if self.options.verbose:
                 self._tell_how(group, links)
+            if group[0].type == "watchpoint":
+                for probe, link in zip(group, links):
+                    self._watchpoints.setdefault(probe.address, []).append(link)
             if group[0].type == "iter":
                 iterators += [link for link, probe in zip(links, group) if not probe.pin]
         if self.options.dry_run:
@@ -450,6 +454,11 @@ class Session:
         """Set all values of a view to 0."""
         self._views[view].zero()
 
+    def unwatch(self, address: int) -> None:
+        """Take away the watchpoints of an address; one that has none is no error."""
+        for link in self._watchpoints.pop(address, ()):
+            link.close()
+
     def snapshot(self, view: str) -> Snapshot:
         """Read a view now."""
         return self._views[view].snapshot(unset=True)
@@ -462,6 +471,9 @@ class Session:
 
     def _on_zero(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
         self.zero(event.get_param("view"))
+
+    def _on_unwatch(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
+        self.unwatch(int(values[0]))
 
     def _on_print_map(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
         named = dict(zip((field.name for field in event.fields), values))
@@ -486,6 +498,7 @@ _CONTROLS: dict[str, Callable[[Session, EventSpec, Sequence[Any], memoryview, in
     "exit": Session._on_exit,
     "clear": Session._on_clear,
     "zero": Session._on_zero,
+    "unwatch": Session._on_unwatch,
     "print_map": Session._on_print_map,
     "print_entry": Session._on_print_entry,
     "helper_error": Session._on_helper_error,

@@ -23,7 +23,7 @@ from sonde.spec.layout import Layout, LayoutField
 from sonde.spec.object import EventSpec, FailureSpec, MapSpec, ObjectSpec, ProbeSpec, Settings, ViewSpec
 
 U64 = Layout("int", 8)
-PRINT, EXIT, PRINT_MAP, CLEAR, ENTRY, ZERO = 1, 2, 3, 4, 5, 6
+PRINT, EXIT, PRINT_MAP, CLEAR, ENTRY, ZERO, UNWATCH = 1, 2, 3, 4, 5, 6, 7
 EVENTS = (
     EventSpec(PRINT, "print", 16, (LayoutField("0", 8, U64),)),
     EventSpec(EXIT, "exit", 16, (LayoutField("code", 8, U64),)),
@@ -31,6 +31,7 @@ EVENTS = (
     EventSpec(CLEAR, "clear", 8, params=(("view", "@c"),)),
     EventSpec(ENTRY, "print_entry", 16, (LayoutField("0", 8, U64),), (("view", "@c"),)),
     EventSpec(ZERO, "zero", 8, params=(("view", "@c"),)),
+    EventSpec(UNWATCH, "unwatch", 16, (LayoutField("address", 8, U64),)),
 )
 SPEC = ObjectSpec(
     (),
@@ -180,6 +181,25 @@ def test_controls() -> None:
         ("@c", ((7, 0),), 0, 0, True),
         ("@c", (), 0, 2, False),
     ]
+
+
+def test_unwatch_takes_away_the_watchpoints_of_an_address() -> None:
+    watchpoints = [replace(probe(name, "watchpoint"), address=at) for name, at in (("a", 16), ("b", 24), ("c", 16))]
+    closed: list[bool] = []
+
+    def begin(o: FakeObject) -> None:
+        o.emit(UNWATCH, u64(16))
+        o.emit(UNWATCH, u64(99))  # nobody watches there
+        o.emit(UNWATCH, u64(16))
+        o.emit(EXIT, u64(0))
+
+    class Noting(Journal):
+        def flush(self) -> None:
+            closed[:] = closed or [link.closed for link in engine.loaded[0].links]
+
+    made, _, engine = session({"begin": begin}, probe("begin"), *watchpoints, printer=Noting())
+    made.run()
+    assert closed == [True, False, True]
 
 
 def test_losses_are_told_as_they_grow() -> None:

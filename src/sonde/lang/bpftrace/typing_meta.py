@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...debuginfo.ctype import UINT64, Array, Enum, Forward, Int, Pointer, Struct, strip
 from . import ast
 from .analysis import CallInfo, Type
-from .stype import KStack, RecordType, SType, Str, UStack, is_bool, type_name
+from .stype import KStack, RecordType, Str, SType, UStack, is_bool, type_name
 from .typing_calls import VOID_TYPE, kind_name
 from .typing_formats import format_literals, parse_format
 from .typing_maps import get_map
@@ -112,9 +112,9 @@ def _typeinfo(typer: Typer, node: ast.Call, info: CallInfo, types: Types) -> Typ
     if ctype is None:
         return None
     full = "string" if isinstance(ctype, Str) and not ctype.size else type_name(ctype)
-    values = [0, _base_name(strip(ctype)), full]
-    info.params["values"] = typer.config_values[node] = values
-    found = [UINT64, constant_type(values[1]).ctype, constant_type(full).ctype]
+    base = _base_name(strip(ctype))
+    info.params["values"] = typer.config_values[node] = [0, base, full]
+    found = [UINT64, constant_type(base).ctype, constant_type(full).ctype]
     return Type(RecordType(("btf_id", "base_type", "full_type"), found))
 
 
