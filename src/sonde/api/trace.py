@@ -160,6 +160,7 @@ def _language_options(options: TraceOptions, child_pid: int) -> Options:
         filter_probes=options.probe_filter,
         child_pid=child_pid,
         helper_errors=options.warnings > 1,
+        traceable_functions=options.traceable_functions,
         params=options.params,
         named=options.named,
     )

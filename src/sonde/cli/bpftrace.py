@@ -7,7 +7,7 @@ import sys
 
 from ..errors import FeatureError, UsageError
 from .options import HELP, Option, format_help, parse
-from .script import SCRIPT_OPTIONS, find_source, run_script, trace_options
+from .script import SCRIPT_OPTIONS, find_source, find_traceable, run_script, trace_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,11 +100,13 @@ def _list(patterns: tuple[str, ...], program: str, arguments: Arguments) -> int:
         from ..api.listing import probes_of_script
 
         source, _ = find_source(arguments)
-        for line in probes_of_script(source, verbose=bool(arguments.have("verbose"))):
+        traceable = find_traceable(arguments)
+        for line in probes_of_script(source, verbose=bool(arguments.have("verbose")), traceable=traceable):
             print(line)
         return 0
-    pid = trace_options(arguments, ()).pid
-    return list_probes(patterns, verbose=bool(arguments.have("verbose")), pid=pid)
+    options = trace_options(arguments, ())
+    verbose = bool(arguments.have("verbose"))
+    return list_probes(patterns, verbose=verbose, pid=options.pid, traceable=options.traceable_functions)
 
 
 def _format(arguments: Arguments) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..lang.source import Source
     from .options import Arguments
 
+TRACEABLE = Option("traceable", ("--traceable-functions",), "read the kernel's traceable functions from FILE", "FILE")
 SCRIPT_OPTIONS = (
     Option("program", ("-e",), "the program text", "PROGRAM"),
     Option("command", ("-c", "--cmd"), "start COMMAND, trace until it ends", "COMMAND"),
@@ -31,7 +32,7 @@ SCRIPT_OPTIONS = (
     Option("include", ("--include",), "import FILE before the script", "FILE"),
     Option("probe_filter", ("--probe-filter",), "attach only probes whose full name matches REGEX", "REGEX"),
     Option("without", ("--no-feature",), "do without these kernel features: kprobe_multi,uprobe_multi ...", "LIST"),
-    Option("traceable", ("--traceable-functions",), "read the kernel's traceable functions from FILE", "FILE"),
+    TRACEABLE,
 )
 
 # What --no-feature takes.
@@ -103,7 +104,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         probe_filter=arguments.get("probe_filter"),
         without=_features(arguments.get("without")),
         include=tuple(filter(None, (arguments.get("include_dir"),))),
-        traceable_functions=_readable(arguments.get("traceable")),
+        traceable_functions=find_traceable(arguments),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )
 
@@ -116,7 +117,9 @@ def _features(text: str) -> tuple[str, ...]:
     return names
 
 
-def _readable(path: str) -> str:
+def find_traceable(arguments: Arguments) -> str:
+    """Return the file that --traceable-functions names, "" for none. Raises UsageError when it cannot be read."""
+    path = arguments.get("traceable")
     if path and not os.access(path, os.R_OK):
         raise UsageError(f"cannot read the traceable functions from {path}")
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import ProbeError
 from ..spec.object import ProbeSpec
 from .context import args_context, describe, describe_result
-from .functions import KERNEL, close_functions, get_proto, iter_btfs, list_functions
+from .functions import KERNEL, close_functions, get_proto, have_function, iter_btfs, list_functions
 from .grammar import read_uint, wrong_count
 from .model import Context, Pattern, Probe
 from .wildcard import has_wildcard, make_matcher
@@ -63,6 +63,8 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
         spec = ProbeSpec(pattern.text, kind, "", module=BPF, symbol=pattern.symbol, address=pattern.address)
         return [Probe(kind, pattern.text, spec, "tracing", "trace_" + kind, pattern.symbol)]
     if not pattern.wild:
+        if scope.machine.traceable and not have_function(pattern.module, pattern.symbol, scope):
+            return []
         for module, btf in iter_btfs(pattern.module, scope):
             if btf.get_func(pattern.symbol) is not None:
                 return [_probe(kind, module, pattern.symbol)]
@@ -116,7 +118,8 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """Functions that BTF describes and the kernel lists as traceable; none where such programs cannot be attached."""
-    if pattern.module != BPF and scope.have_feature("program:tracing:" + pattern.type):
+    known = scope.machine.traceable or scope.have_feature("program:tracing:" + pattern.type)
+    if pattern.module != BPF and known:
         for module, symbol in _match(pattern, scope):
             yield f"{pattern.type}:{module}:{symbol}"
 

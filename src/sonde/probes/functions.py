@@ -18,7 +18,7 @@ KERNEL = "vmlinux"  # the "module" of functions that are in the kernel itself
 def list_functions(scope: Scope) -> list[tuple[str, str]]:
     """Return (function, module) of all that may be traced: from the kernel's list, else from BTF."""
     found = scope.machine.functions()
-    if not found:
+    if not found and not scope.machine.traceable:
         btf = scope.btf()
         return [(name, KERNEL) for name in btf.iter_func_names()] if btf else []
     return [(name, module or KERNEL) for name, module in found]
@@ -33,7 +33,7 @@ def match_functions(module: str, symbol: str, scope: Scope) -> list[tuple[str, s
 
 def have_function(module: str, symbol: str, scope: Scope) -> bool:
     """Tell whether a function exists, by the cheapest source that knows. Without any source the answer is yes."""
-    if module in ("", KERNEL):
+    if module in ("", KERNEL) and not scope.machine.traceable:
         btf = scope.btf()
         if btf is not None and btf.get_func(symbol) is not None:
             return True

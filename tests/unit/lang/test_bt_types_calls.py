@@ -23,7 +23,7 @@ KPROBE = "kprobe:vfs_read"
         ("tid(init)", "uint32"),
         ("nsecs(boot)", "uint64"),
         ("comm", "string[16]"),
-        ("username", "username"),
+        ("username", "username_t"),
         ("elapsed", "uint64"),
         ("probetype", "string[8]"),
         ("str(nsecs)", "string[1024]"),

@@ -10,7 +10,7 @@ from probe_machine import make_btf, make_machine, make_target
 
 from sonde.debuginfo.btf import Btf
 from sonde.debuginfo.ctype import declare
-from sonde.errors import FeatureError, ProbeError
+from sonde.errors import FeatureError, MissingProbeError, ProbeError
 from sonde.probes.catalogue import MISSING, context_of, expand, expand_all, parse_attach_point
 from sonde.probes.model import Probe
 from sonde.probes.scope import Machine
@@ -160,10 +160,24 @@ def test_specs(target: Target, machine: Machine) -> None:
     }  # fmt: skip
 
 
-def test_watchpoints_need_a_process(target: Target, machine: Machine) -> None:
-    with pytest.raises(ProbeError, match="needs a process"):
-        probes("watchpoint:0x1000:8:w", target, machine)
-    assert len(probes("watchpoint:0x1000:8:w", target, machine, command_path="/bin/sh")) == 1
+def test_watchpoints_in_one_process_or_any(target: Target, machine: Machine) -> None:
+    for pid in (0, 7):
+        (probe,) = probes("watchpoint:0x1000:8:w", target, machine, pid=pid)
+        assert (probe.spec.address, probe.spec.pid) == (0x1000, pid)
+
+
+def test_a_list_of_traceable_functions_is_the_only_source(target: Target, tmp_path: Path) -> None:
+    path = tmp_path / "functions"
+    path.write_text("vfs_write\nonly_here\nrcu_thing\nin_module [mod]\n")
+    machine = Machine(tracefs=str(tmp_path), sys=str(tmp_path), traceable=str(path))
+    assert names("kprobe:*", target, machine) == [
+        f"kprobe:{n}" for n in ("in_module", "only_here", "rcu_thing", "vfs_write")
+    ]
+    assert names("kprobe:mod:*", target, machine) == ["kprobe:mod:in_module"]
+    assert names("fentry:vfs_*", target, machine) == ["fentry:vmlinux:vfs_write"]
+    for text in ("kprobe:vfs_read", "fentry:vfs_read"):
+        with pytest.raises(MissingProbeError):
+            probes(text, target, machine)
 
 
 def test_rawtracepoint_without_btf(machine: Machine) -> None:

@@ -16,5 +16,6 @@ class Options(Record):
     pid_namespace: tuple[int, int] | None = None  # (device, inode) of the tracer's, when that is not the first one
     helper_errors: bool = False  # -k: report each failed call of a helper
     relocatable: bool = False  # the object may go to another kernel: look up each struct member when it is loaded
+    traceable_functions: str = ""  # a file that lists the kernel functions that may be traced
     params: tuple[str, ...] = ()  # $1, $2 …
     named: tuple[tuple[str, str | None], ...] = ()  # what getopt() finds

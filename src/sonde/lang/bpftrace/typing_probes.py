@@ -109,7 +109,12 @@ def _expand_point(point: ast.AttachPoint, target: Target, options: Options) -> l
 
     path, unsafe = options.command_path, options.unsafe
     patterns = parse_attach_point(point.parts, pid=options.pid, command_path=path, unsafe=unsafe)
-    return expand_all(patterns, target, pid=options.pid, command_path=path, unsafe=unsafe)
+    machine = None
+    if options.traceable_functions:
+        from ...probes.scope import Machine
+
+        machine = Machine(traceable=options.traceable_functions)
+    return expand_all(patterns, target, pid=options.pid, command_path=path, unsafe=unsafe, machine=machine)
 
 
 def _skipped(fault: Diagnostic) -> Diagnostic:
