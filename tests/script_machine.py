@@ -161,6 +161,7 @@ class World:
         self.stack = (0x1111, 0x2222, 0x3333)
         self.comm = COMM
         self.task = 0
+        self.overrides: list[tuple[int, ...]] = []  # what functions were made to return, signed
 
     def string(self, text: str) -> int:
         """Put a string into the memory of the traced process; return its address."""
@@ -399,7 +400,21 @@ def _for_each(run: Run, inst: Inst, a: list[int]) -> int:
     return count
 
 
+def _override(run: Run, inst: Inst, a: list[int]) -> int:
+    run.world.overrides.append((a[0], a[1] - (1 << 64) if a[1] >> 63 else a[1]))
+    return 0
+
+
+def _write_user(run: Run, inst: Inst, a: list[int]) -> int:
+    if run.world.memory.readable(a[0], a[2], True) is None:
+        return -14
+    run.world.memory.write(a[0], run.world.memory.read(a[1], a[2]))
+    return 0
+
+
 HELPERS: dict[str, Callable[[Run, Inst, list[int]], int]] = {
+    "override_return": _override,
+    "probe_write_user": _write_user,
     "ringbuf_reserve": _reserve,
     "ringbuf_submit": _submit,
     "map_lookup_elem": _lookup,

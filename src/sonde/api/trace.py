@@ -169,4 +169,6 @@ def _language_options(options: TraceOptions, child_pid: int) -> Options:
 def _warner(options: TraceOptions) -> Callable[[str], None]:
     if not options.warnings:
         return lambda text: None
-    return lambda text: print(text, file=sys.stderr)
+    from ..output.colour import paint
+
+    return lambda text: print(paint(text, 2), file=sys.stderr)

@@ -71,10 +71,10 @@ def guarded(
         sys.stdout.flush()
         return status
     except UsageError as error:
-        print(error.render(), file=sys.stderr)
+        _complain(error.render())
         return usage_status
     except SondeError as error:
-        print(error.render(), file=sys.stderr)
+        _complain(error.render())
         return attach_status if isinstance(error, (AttachError, VerifierError)) else getattr(error, "exit_status", 1)
     except BrokenPipeError:
         _drop_stdout()
@@ -82,9 +82,15 @@ def guarded(
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        print(f"ERROR: cannot write the output: {error.strerror}", file=sys.stderr)
+        _complain(f"ERROR: cannot write the output: {error.strerror}")
         _drop_stdout()
         return 1
+
+
+def _complain(text: str) -> None:
+    from ..output.colour import paint
+
+    print(paint(text, 2), file=sys.stderr)
 
 
 def _drop_stdout() -> None:

@@ -405,6 +405,12 @@ class Btf:
         kinds = (_ENUM, _ENUM64) if kind == "enum" else (KINDS.index(kind),)
         return self._find(name, *kinds)
 
+    def get_name(self, ident: int) -> str:
+        """Return the name of type `ident`, "" for one without a name."""
+        if ident < self._first_id:
+            return self.base.get_name(ident) if self.base and ident else ""
+        return self._name(self._words[self._start(ident)])
+
     def get_enumerator(self, name: str) -> tuple[int, Enum] | None:
         """Find an enumeration constant by its name, in any enumeration: its value and its type, or None."""
         for offset in self._iter_string_offsets(name):

@@ -43,9 +43,12 @@ def is_kernel(module: str) -> bool:
 def attach_target(kind: str, name: str, module: str = "") -> tuple[int, int]:
     """Find what a tracing program of attach type `kind` is verified against.
 
-    Returns (BTF id, descriptor of the module's BTF object or 0); the caller closes the descriptor. Raises ProbeError
-    when the kernel's BTF does not have it, FeatureError without BTF.
+    `module` is the kernel ("" or "vmlinux"), a module of it, or "bpf:ID" for a function of a BPF program. Returns (BTF id,
+    descriptor of the module's BTF object or of the BPF program, or 0); the caller closes the descriptor. Raises ProbeError
+    when the BTF does not have it, FeatureError without BTF.
     """
+    if module.startswith("bpf:"):
+        return _bpf_target(int(module[4:]), name)
     prefix = {"trace_iter": "bpf_iter_", "trace_raw_tp": "btf_trace_", "lsm_mac": "bpf_lsm_"}.get(kind, "")
     full = name if name.startswith(prefix) else prefix + name
     types = kernel_btf() if is_kernel(module) else module_btf(module)
@@ -54,6 +57,17 @@ def attach_target(kind: str, name: str, module: str = "") -> tuple[int, int]:
         where = "the kernel" if is_kernel(module) else f"module {module}"
         raise ProbeError(f"the BTF of {where} has no {_words(kind)} {name}")
     return ident, 0 if is_kernel(module) else open_module_btf(module)
+
+
+def _bpf_target(ident: int, name: str) -> tuple[int, int]:
+    from .bpfprograms import describe_program, open_program
+
+    program = describe_program(ident)
+    if program is None or name not in program.functions:
+        raise ProbeError(
+            f"BPF program {ident} has no function {name}", hint="sonde list 'fentry:bpf:*' shows what there is"
+        )
+    return program.btf.get_func_id(name), open_program(ident)
 
 
 def _words(kind: str) -> str:

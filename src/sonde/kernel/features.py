@@ -227,7 +227,7 @@ def _have_helper(name: str, kinds: tuple[str, ...]) -> bool:
         return True
     if kinds != _TRACING_TYPES:
         return False
-    typed = (("trace_raw_tp", "sched_switch"), ("trace_iter", "task"))
+    typed = (("trace_raw_tp", "sched_switch"), ("trace_iter", "task"), ("trace_fexit", _TRY_FUNCTION))
     return any(_knows_call(_spec("tracing", code, attach_type=kind, attach_btf=btf)) for kind, btf in typed)
 
 

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..debuginfo.kallsyms import Kallsyms
     from ..debuginfo.tracefs import TracepointFormat
+    from ..spec.target import BpfProgram
 
 _KCONFIG_BYTES = 1 << 24  # more than this is no kernel configuration
 
@@ -35,6 +36,7 @@ def live_target(features: FeatureTable | None = None) -> Target:
         tracepoint=facts.tracepoint,
         ksym=facts.ksym,
         kconfig=facts.kconfig,
+        bpf_programs=facts.bpf_programs,
     )
 
 
@@ -46,6 +48,7 @@ class _Facts:
         self._formats: dict[tuple[str, str], TracepointFormat] = {}
         self._kallsyms: Kallsyms | None = None
         self._kconfig: dict[str, str] | None = None
+        self._programs: list[BpfProgram] | None = None
 
     def tracepoint(self, category: str, event: str) -> TracepointFormat:
         """Return the format of a tracepoint. Raises ProbeError when there is no such event."""
@@ -71,6 +74,14 @@ class _Facts:
         if self._kconfig is None:
             self._kconfig = parse_kconfig(_read_kconfig())
         return self._kconfig.get(name, "")
+
+    def bpf_programs(self) -> list[BpfProgram]:
+        """Return the BPF programs that were loaded when this was first asked."""
+        if self._programs is None:
+            from .bpfprograms import loaded_programs
+
+            self._programs = loaded_programs()
+        return self._programs
 
 
 def _read_kconfig() -> bytes:

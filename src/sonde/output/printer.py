@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import Diagnostic
+from .colour import paint
 from .file import NOTICE, Sink, open_sink, tell
 from .printf import compile_segments
 
@@ -41,7 +42,7 @@ class StreamPrinter:
     def say(self, text: str) -> None:
         """Write a line to stderr, after the data that came before it."""
         self.sink.flush()
-        tell(self._error_fd, text)
+        tell(self._error_fd, paint(text, self._error_fd))
 
     def message(self, severity: str, text: str) -> None:
         """Print a warning or an error of the session."""

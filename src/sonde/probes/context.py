@@ -35,10 +35,10 @@ def regs_context(arch: str, kind: str = "regs", usdt_args: tuple[UsdtArg, ...] =
     )
 
 
-def args_context(name: str, params: Sequence[Param], retval: CType | None = None) -> Context:
+def args_context(name: str, params: Sequence[Param], retval: CType | None = None, *, foreign: bool = False) -> Context:
     """Describe the context of a tracing program: one 8-byte slot for each argument, then one for the result.
 
-    A struct passed by value takes as many slots as it needs.
+    A struct passed by value takes as many slots as it needs. `foreign`: see Context.
     """
     members = []
     offset = 0
@@ -52,6 +52,7 @@ def args_context(name: str, params: Sequence[Param], retval: CType | None = None
         retval=retval if has_result else None,
         arg_offsets=tuple(m.offset for m in members),
         retval_offset=offset if has_result else -1,
+        foreign=foreign,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..debuginfo.ctype import Forward, Param, Pointer, Struct, strip
 from ..errors import ProbeError
 from ..spec.object import ProbeSpec
 from .context import args_context, describe, describe_result
@@ -12,12 +13,14 @@ from .wildcard import has_wildcard, make_matcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from ..spec.target import Target
+    from ..debuginfo.ctype import CType
+    from ..spec.target import BpfProgram, Target
     from .scope import Scope
 
 BPF = "bpf"  # the pseudo module of BPF programs
+_OWN_CONTEXTS = {"xdp_md": "xdp_buff", "__sk_buff": "sk_buff"}  # what the kernel hands over for a program's own word
 _PARAMS = 6  # before Linux 6.6 functions with more cannot be attached to: patterns leave them out, names do not
 
 
@@ -58,10 +61,7 @@ def expand(pattern: Pattern, scope: Scope) -> list[Probe]:
     """Only what BTF describes can be attached to."""
     kind = pattern.type
     if pattern.module == BPF:
-        if pattern.wild:
-            raise ProbeError("wildcards are not supported in names of bpf programs", hint="list them: bpftool prog")
-        spec = ProbeSpec(pattern.text, kind, "", module=BPF, symbol=pattern.symbol, address=pattern.address)
-        return [Probe(kind, pattern.text, spec, "tracing", "trace_" + kind, pattern.symbol)]
+        return [_probe(kind, f"{BPF}:{ident}", symbol) for ident, symbol in _match_bpf(pattern, scope)]
     if not pattern.wild:
         if scope.machine.traceable and not have_function(pattern.module, pattern.symbol, scope):
             return []
@@ -85,6 +85,37 @@ def _match(pattern: Pattern, scope: Scope) -> list[tuple[str, str]]:
     )
 
 
+def _match_bpf(pattern: Pattern, scope: Scope) -> list[tuple[int, str]]:
+    """Return (id of the program, function) of all functions of loaded BPF programs that match."""
+    wanted = make_matcher(pattern.symbol)
+    programs = [p for p in _bpf_programs(scope.target) if pattern.address in (0, p.ident)]
+    return [(p.ident, name) for p in programs for name in sorted(p.functions) if wanted(name)]
+
+
+def _bpf_programs(target: Target | None) -> Sequence[BpfProgram]:
+    return target.bpf_programs() if target is not None and target.bpf_programs is not None else ()
+
+
+def _bpf_params(ident: int, symbol: str, scope: Scope) -> tuple[tuple[Param, ...], CType] | None:
+    """Return parameters and result of a function of a BPF program.
+
+    A program calls its context by a name of its own; what the kernel hands over is the struct behind it.
+    """
+    program = next((p for p in _bpf_programs(scope.target) if p.ident == ident), None)
+    proto = program.btf.get_func(symbol) if program is not None else None
+    if proto is None:
+        return None
+    return tuple(Param(p.name, _real_context(p.ctype, scope)) for p in proto.params), proto.result
+
+
+def _real_context(ctype: CType, scope: Scope) -> CType:
+    target = strip(ctype.target) if isinstance(ctype, Pointer) else None
+    name = _OWN_CONTEXTS.get(target.name) if isinstance(target, (Struct, Forward)) else None
+    btf = scope.btf() if name else None
+    real = btf.get_struct(name) if btf is not None and name else None
+    return ctype if real is None else Pointer(real)
+
+
 def _can_attach(module: str, symbol: str, scope: Scope) -> bool:
     """Tell whether older kernels attach to it too, so that one function out of many does not spoil them all."""
     proto = get_proto(module, symbol, scope)
@@ -102,8 +133,11 @@ def context_of(probe: Probe, target: Target) -> Context:
     from .scope import Machine, Scope
 
     spec = probe.spec
-    if spec.module == BPF:
-        raise ProbeError(f"the arguments of bpf program {spec.symbol} are not known")
+    if spec.module.startswith(BPF + ":"):
+        found = _bpf_params(int(spec.module[4:]), spec.symbol, Scope(target))
+        if found is None:
+            raise ProbeError(f"{probe.name}: the BPF program has gone away")
+        return args_context(spec.symbol, found[0], found[1] if probe.type == "fexit" else None, foreign=True)
     scope = Scope(target, Machine() if spec.module != KERNEL else Machine.offline())
     proto = get_proto(spec.module, spec.symbol, scope)
     if proto is None:
@@ -118,15 +152,25 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
     """Functions that BTF describes and the kernel lists as traceable; none where such programs cannot be attached."""
+    if pattern.module == BPF:
+        yield from (probe.name for probe in expand(pattern, scope))
+        return
     known = scope.machine.traceable or scope.have_feature("program:tracing:" + pattern.type)
-    if pattern.module != BPF and known:
+    if known:
         for module, symbol in _match(pattern, scope):
             yield f"{pattern.type}:{module}:{symbol}"
 
 
 def iter_params(name: str, scope: Scope) -> Iterator[str]:
     """The parameters; for fexit also the result."""
-    kind, module, symbol = name.split(":")
+    kind, module, *rest, symbol = name.split(":")
+    if module == BPF:
+        found = _bpf_params(int(rest[0]), symbol, scope)
+        for param in found[0] if found else ():
+            yield describe(param.ctype, param.name)
+        if found and kind == "fexit":
+            yield from describe_result(found[1])
+        return
     proto = get_proto(module, symbol, scope)
     for param in proto.params if proto else ():
         yield describe(param.ctype, param.name)

@@ -88,6 +88,7 @@ class Context(Record, eq=False):
     fp_offset: int = -1
     registers: tuple[tuple[str, int], ...] = ()  # names that reg() takes
     usdt_args: tuple[UsdtArg, ...] = ()
+    foreign: bool = False  # tracing: of a BPF program, whose types the verifier may take for plain numbers
 
     def get_register(self, name: str) -> int:
         """Return the offset of the register `name`, or -1."""

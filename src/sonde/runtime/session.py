@@ -148,14 +148,17 @@ class Session:
         from .symbols import LiveSymbolizer, ProcessWatch
 
         user = kinds & {"ustack", "usym"}
-        if user and not self.options.pid:
+        cache = self.spec.settings.cache_user_symbols
+        if user and not self.options.pid and cache != "NONE":
             self._record_mappings()
         recorded = self._recorder.find if self._recorder is not None else None
-        symbolizer = self._symbolizer or LiveSymbolizer(demangle=self.spec.settings.cpp_demangle, recorded=recorded)
+        symbolizer = self._symbolizer or LiveSymbolizer(
+            demangle=self.spec.settings.cpp_demangle, recorded=recorded, cache=cache
+        )
         self._around.symbolizer = symbolizer
         self._around.stacks = StackSource(self._loaded.maps, symbolizer)
         remember = getattr(symbolizer, "remember", None)
-        if user and remember is not None:
+        if user and remember is not None and cache != "NONE":
             self._watch = ProcessWatch(remember)
 
     def _record_mappings(self) -> None:

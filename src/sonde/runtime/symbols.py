@@ -28,11 +28,19 @@ REREAD_S = 0.1  # how soon an unknown address makes the mappings be read again
 
 
 class LiveSymbolizer:
-    """Names addresses of this machine. Nothing is read before the first question."""
+    """Names addresses of this machine. Nothing is read before the first question.
 
-    def __init__(self, *, demangle: bool = True, recorded: Recorded | None = None) -> None:
+    `cache` says what is kept of user space: "PER_PID" (and "") the mappings and names of each process, "PER_PROGRAM" those
+    of the first process of each executable for all that run it, which is wrong where addresses are random, "NONE" nothing.
+    """
+
+    def __init__(self, *, demangle: bool = True, recorded: Recorded | None = None, cache: str = "") -> None:
         self._demangle = demangle
         self._recorded = recorded
+        self._cache = cache
+        self._programs: dict[
+            tuple[int, int], int
+        ] = {}  # device and inode of an executable: the process that stands for it
         self._kernel: Kallsyms | None = None
         self._processes: dict[int, Process] = {}
         self._files = FileSymbols()
@@ -40,6 +48,10 @@ class LiveSymbolizer:
 
     def resolve(self, space: str, pid: int, addr: int) -> Frame:
         """Return what is known about `addr` of the kernel or of process `pid`; never raises."""
+        if space != "kernel" and self._cache:
+            if self._cache == "NONE":
+                return self._resolve_once(pid, addr)
+            pid = self._representative(pid)
         key = (space, pid, addr)
         frame = self._frames.get(key)
         if frame is None:
@@ -50,7 +62,26 @@ class LiveSymbolizer:
 
     def remember(self, pid: int) -> None:
         """Take the mappings of a process now, for addresses that are asked about after its end."""
-        self._process(pid).reread()
+        if self._cache != "NONE":
+            self._process(self._representative(pid) if self._cache else pid).reread()
+
+    def _representative(self, pid: int) -> int:
+        """Return the process whose mappings and names serve for `pid` as well."""
+        if self._cache != "PER_PROGRAM":
+            return pid
+        try:
+            found = os.stat(f"/proc/{pid}/exe")
+        except OSError:
+            return pid  # it has ended
+        return self._programs.setdefault((found.st_dev, found.st_ino), pid)
+
+    def _resolve_once(self, pid: int, addr: int) -> Frame:
+        """Find a name, and keep nothing of what was read for it."""
+        try:
+            return self._resolve_user(pid, addr)
+        finally:
+            self._processes.clear()
+            self._files.close()
 
     def close(self) -> None:
         """Close all files. Asking again opens them again."""

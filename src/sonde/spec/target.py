@@ -10,7 +10,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol
 
     from ..debuginfo.btf import Btf
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
         def have(self, name: str) -> bool:
             """Tell whether the target has feature `name`: "helper:loop", "map:ringbuf", "link:kprobe_multi" …"""
             ...
+
+
+class BpfProgram(Record, eq=False):
+    """A BPF program that is loaded, with the names of its functions, the main one first, and the BTF that describes them."""
+
+    ident: int
+    name: str  # cut to 15 characters by the kernel
+    type: str  # as in ProgramSpec, "" for one that is not known here
+    functions: tuple[str, ...]
+    btf: Btf
 
 
 class Target(Record, eq=False):
@@ -40,3 +50,4 @@ class Target(Record, eq=False):
     tracepoint: Callable[[str, str], TracepointFormat]
     ksym: Callable[[str], int]
     kconfig: Callable[[str], str]
+    bpf_programs: Callable[[], Sequence[BpfProgram]] | None = None  # those that are loaded; None: nobody can tell

@@ -234,3 +234,25 @@ def test_arguments_of_static_probes(operand: tuple, expected: str) -> None:  # t
     finally:
         lower_builtins.CALLS["arg"] = original
     assert text == expected + "\n"
+
+
+def test_override_hands_over_the_context_and_the_result() -> None:
+    world = World()
+    script = "kprobe:vfs_read { override(-5); $x = (uint8)7; override($x) }" + EXIT
+    run_script(script, world, contexts={"kprobe": bytes(168)})
+    contexts, results = zip(*world.overrides)
+    assert results == (-5, 7)
+    assert len(set(contexts)) == 1 and world.memory.find(contexts[0], 168)
+
+
+def test_write_user() -> None:
+    """From a string, from a number, from memory of the process; a bad address is told by the result."""
+    world = World()
+    target, source = bytearray(b"................"), bytearray(b"from-there")
+    to, there = world.memory.add(target, user=True), world.memory.add(source, user=True)
+    body = (
+        'print(write_user(arg0, "new", 4)); $n = (uint32)0x44434241; print(write_user(arg0 + 4, &$n, 4)); '
+        "print(write_user(arg0 + 8, (int8 *)arg1, 4)); print(write_user(9, arg1, 4));"
+    )
+    assert uprobe(body, world, to, there) == "0\n0\n0\n-14\n"
+    assert bytes(target) == b"new\0ABCDfrom...."

@@ -7,7 +7,9 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -190,3 +192,35 @@ def test_equal_stacks_are_equal_keys() -> None:
     one, other = (decoded("kstack", struct.pack("<q", 5), live) for _ in range(2))
     assert one == other
     assert len({one, other}) == 1
+
+
+def test_without_a_cache_nothing_is_kept() -> None:
+    symbolizer = LiveSymbolizer(cache="NONE")
+    child = start_python()
+    libc, ours = code_of(child.pid, "libc.so"), code_of(PID, "libc.so")
+    address = address_of("malloc") - ours.start + libc.start
+    symbolizer.remember(child.pid)
+    assert symbolizer.resolve("user", child.pid, address).symbol == "malloc"
+    child.communicate(b"\n")
+    assert symbolizer.resolve("user", child.pid, address).symbol == ""  # what it had mapped was not kept
+    assert not symbolizer._processes and not symbolizer._frames and not symbolizer._files._files
+
+
+def test_one_cache_for_all_processes_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second process of a program is named by the mappings of the first, whatever its own are."""
+    monkeypatch.setattr("os.stat", _same_executable(os.stat))
+    address = address_of("malloc")
+    names = {}
+    for cache in ("PER_PID", "PER_PROGRAM"):
+        symbolizer = LiveSymbolizer(cache=cache)
+        assert symbolizer.resolve("user", PID, address).symbol == "malloc"
+        names[cache] = symbolizer.resolve("user", OTHER_PID, address).symbol
+        symbolizer.close()
+    assert names == {"PER_PID": "", "PER_PROGRAM": "malloc"}
+
+
+OTHER_PID = 1 << 22  # more than a process can have
+
+
+def _same_executable(stat: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+    return lambda path, **more: stat(f"/proc/{PID}/exe" if path == f"/proc/{OTHER_PID}/exe" else path, **more)

@@ -187,23 +187,34 @@ def _write_user(f: Frame, node: ast.Call, info: Any) -> Operand:
     size = f.constants.get(info.args[2])
     if not isinstance(size, int):
         raise FeatureError("write_user() needs a size that is known at compile time")
-    operand = evaluate(f, info.args[1])
-    if not isinstance(operand, Memory) or is_scalar(operand.ctype) or operand.space:
-        scalar = f.scalar(operand)
-        slot = f.b.alloca(max(size, 8), 8, "bytes")
-        space = scalar.space or f.space(info.args[1]) or "any"
-        if isinstance(scalar.ctype, Pointer) and space != "own":
-            f.read_into(slot, Memory(scalar.value, 0, scalar.ctype, space), size)
-            pointer: Value = slot
-        elif isinstance(scalar.ctype, Pointer):
-            pointer = scalar.value
-        else:
-            f.b.store(slot, f.wide(scalar))
-            pointer = slot
-    else:
-        pointer = f.address(operand)
+    pointer = _bytes_to_write(f, info.args[1], size)
     code = f.b.call("probe_write_user", [destination, pointer, size])
     return _result(f, node, code)
+
+
+def _bytes_to_write(f: Frame, node: ast.Node, size: int) -> Value:
+    """Return the address of `size` bytes: what a pointer leads to, or the value itself, with zeros behind a shorter one."""
+    operand = evaluate(f, node)
+    if isinstance(operand, Text):
+        operand = in_memory(f, node)
+    slot = f.b.alloca(max(size, 8), 8, "bytes")
+    if isinstance(operand, Memory) and not operand.space and not is_scalar(operand.ctype):
+        have = sizeof(operand.ctype)
+        if have >= size:
+            return f.address(operand)
+        f.clear(slot, size)
+        f.copy(Memory(slot, 0, operand.ctype), operand, have)
+        return slot
+    scalar = f.scalar(operand)
+    space = scalar.space or f.space(node) or "any"
+    if not isinstance(scalar.ctype, Pointer):
+        f.clear(slot, size)
+        f.b.store(slot, f.wide(scalar))
+    elif space == "own":
+        return scalar.value
+    else:
+        f.read_into(slot, Memory(scalar.value, 0, scalar.ctype, space), size)
+    return slot
 
 
 def _unwatch(f: Frame, node: ast.Call, info: Any) -> Operand:

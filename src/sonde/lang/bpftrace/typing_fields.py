@@ -147,7 +147,7 @@ def argument_type(typer: Typer, node: ast.FieldAccess, ctype: Struct) -> Type | 
     typer.field(node, FieldInfo(ctype, field, None, index))
     value = value_type(field.member.ctype)
     if isinstance(value, Pointer):
-        return Type(value, pointer_space(value, "btf"))
+        return Type(value, "kernel" if typer.probe.context.foreign else pointer_space(value, "btf"))
     if isinstance(value, (Struct, Array, Str)):
         return Type(value, "ctx")
     return Type(value)

@@ -175,6 +175,8 @@ def _by_cookie(probes: Sequence[Probe], target: Target) -> bool:
 def _key(probe: Probe, words: frozenset[str]) -> object:
     """Two probes with equal keys may share a program."""
     key: list[object] = [probe.type, probe.program_type, probe.attach_type, probe.attach_btf]
+    if probe.attach_btf:
+        key.append(probe.spec.module)
     if "probe" in words:
         key.append(probe.name)
     if "uaddr" in words:
