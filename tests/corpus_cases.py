@@ -9,7 +9,7 @@ from pathlib import Path
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 BLOCKS = ("PROG", "EXPECT", "EXPECT_REGEX", "EXPECT_ERR", "FILE")
-LINES = ("NAME", "RUN", "OPTIONS", "ARGS", "ENV", "REQUIRES", "STATUS", "PEER")
+LINES = ("NAME", "RUN", "OPTIONS", "ARGS", "ENV", "REQUIRES", "STATUS", "PEER", "PEER_ORDER")
 
 
 class CaseError(Exception):
@@ -35,6 +35,7 @@ class Case:
     status: int = 0
     files: dict[str, str] = field(default_factory=dict)
     peer: str = ""  # why bpftrace is not held to the expectation
+    peer_order: str = ""  # why bpftrace is held to the lines of EXPECT, but not to their order
 
     @property
     def words(self) -> list[str]:
@@ -92,12 +93,23 @@ def _set(case: Case, word: str, rest: str, body: str) -> None:
         setattr(case, word.lower(), rest or body)
     elif word == "STATUS":
         case.status = int(rest)
-    elif word == "PEER":
-        case.peer = rest
+    elif word in ("PEER", "PEER_ORDER"):
+        setattr(case, word.lower(), rest)
     elif word == "ENV":
         case.env.update(pair.split("=", 1) for pair in shlex.split(rest))  # type: ignore[arg-type]
     else:
         setattr(case, word.lower(), tuple(shlex.split(rest)))
+
+
+def as_expected_lines(case: Case, out: str) -> str:
+    """Return the text that the case expects when `out` has the same lines in any order, else `out`."""
+    expected = case.expect or ""
+    return expected if sorted(filled_lines(out)) == sorted(filled_lines(expected)) else out
+
+
+def filled_lines(text: str) -> list[str]:
+    """Return the lines of a text that are not empty."""
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def differences(case: Case, status: int, out: str, err: str) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from corpus_cases import Case, differences, load_cases
+from corpus_cases import Case, as_expected_lines, differences, load_cases
 from corpus_needs import missing_need
 
 pytestmark = [pytest.mark.kernel, pytest.mark.oracle]
@@ -60,5 +60,7 @@ def test_peer(case: Case, peer: list[str], tmp_path: Path) -> None:
         timeout=60,
     )
     out, err = (text.decode("utf-8", "backslashreplace") for text in (done.stdout, done.stderr))
+    if case.peer_order:
+        out = as_expected_lines(case, out)
     wrong = differences(case, done.returncode, out, err)
     assert not wrong, f"{case.path.name}:{case.line}: " + "\n".join(wrong)

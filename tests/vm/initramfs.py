@@ -36,6 +36,8 @@ for d in proc sys dev; do /bin/busybox mount --move /$d /new/$d; done
 /bin/busybox mkdir -p /new/dev/shm /new/dev/pts
 /bin/busybox mount -t tmpfs shm /new/dev/shm
 /bin/busybox mount -t devpts pts /new/dev/pts
+/bin/busybox ln -s /proc/self/fd /new/dev/fd
+for n in 0:stdin 1:stdout 2:stderr; do /bin/busybox ln -s /proc/self/fd/${n%:*} /new/dev/${n#*:}; done
 /bin/busybox ifconfig lo 127.0.0.1 up 2>/dev/null
 /bin/busybox hostname guest
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp

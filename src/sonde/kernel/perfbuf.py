@@ -68,6 +68,11 @@ class PerfReader:
         """Return a descriptor that is readable once records have come (perhaps read since); -1 once closed."""
         return self._epoll.fileno() if self._epoll else -1
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of finished records are not read yet."""
+        return sum(ring.waiting_bytes for ring in self._rings)
+
     def drain(
         self,
         handle: Callable[[memoryview, int, int], object],
@@ -135,6 +140,11 @@ class Ring:
         self._data = memoryview(self._memory)[PAGESIZE : PAGESIZE + size]
         self._mask = size - 1
         self._barrier = None if os.uname().machine == "x86_64" else make_barrier()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes lie between the tail and the head."""
+        return self._positions[_HEAD_INDEX] - self._positions[_TAIL_INDEX]
 
     def drain(
         self,

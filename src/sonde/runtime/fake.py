@@ -54,12 +54,21 @@ class FakeReader:
 
     def __init__(self) -> None:
         self._records: list[bytes] = []
+        self._unfinished = 0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def feed(self, record: bytes) -> None:
         """Append one record (event id, reserved word, fields)."""
         self._records.append(bytes(record))
         os.eventfd_write(self._wake, 1)
+
+    def begin(self, drains: int) -> None:
+        """Have a record begun that hides those behind it, until it is thrown away after so many drains."""
+        self._unfinished = drains
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(map(len, self._records)) + 8 * bool(self._unfinished)
 
     def fileno(self) -> int:
         return self._wake
@@ -69,6 +78,9 @@ class FakeReader:
         handle: Callable[[memoryview, int, int], object],
         runs: Mapping[int, Callable[[memoryview, int], bool]] | None = None,
     ) -> int:
+        if self._unfinished:
+            self._unfinished -= 1
+            return 0
         if not self._records:
             return 0
         records, self._records = self._records, []
@@ -144,7 +156,8 @@ class FakeObject:
         return self.ring
 
     def detach(self) -> None:
-        """Stop all programs: here that is all there is to a link's end."""
+        """Stop all programs: here that is all there is to a link's end. The program "detach" is what hits meanwhile."""
+        self._call("detach")
         for link in self.links:
             link.close()
 

@@ -38,6 +38,7 @@ ENDS_BY_ITSELF = ("begin", "end", "iter")  # a program with no other probes has 
 LOSS_CHECK_S = 0.1  # after records came
 FAILURE_CHECK_S = 1.0
 NAP_S = 0.001  # after records were printed: while we are behind, the kernel need not wake us for each
+UNFINISHED_S = 0.5  # how long to wait at the end for records that a program on another CPU has begun
 FIRST = bytes(4)  # the key of the only entry of an array
 
 
@@ -88,7 +89,9 @@ class Session:
         self._pidfd = -1
         self._handlers: list[Handler] = []
         self._runs: dict[int, Callable[[memoryview, int], bool]] = {}  # size of records -> handler of many at once
-        self._set_aside: list[Handler] = []  # the handlers while exit() drops the rest of a batch
+        self._set_aside: list[Handler] = []  # the handlers while records behind an exit() are dropped
+        self._exits = 0  # calls of exit() seen
+        self._ending = False  # the end probes run: what comes is theirs
 
     # The course of a session ------------------------------------------------------------------------------------
 
@@ -260,10 +263,8 @@ class Session:
         """Detach, run the end probes, print what is left and the maps."""
         self._drain()
         self._loaded.detach()
-        for probe in self.spec.probes:
-            if probe.type == "end":
-                self._loaded.run(probe.program)
-        self._drain()
+        self._drain_rest()
+        self._run_end_probes()
         self._report_loss()
         self.printer.ending()
         if self.options.print_maps:
@@ -271,6 +272,18 @@ class Session:
                 if view.declared:
                     self.printer.snapshot(self._views[view.name].snapshot())
         self.printer.flush()
+
+    def _run_end_probes(self) -> None:
+        """Run the end probes and show what they print; nothing more of those behind one that calls exit()."""
+        self._ending = True
+        self._heed_records()
+        for probe in self.spec.probes:
+            if probe.type == "end":
+                exits = self._exits
+                self._loaded.run(probe.program)
+                self._drain_rest()
+                if self._exits > exits:
+                    self._ignore_records()
 
     def _detach(self) -> None:
         """Stop the programs together (the kernel takes 40 ms for each alone), then let go of the links."""
@@ -402,7 +415,20 @@ class Session:
         raise FormatError(f"a record of {size} bytes has an id that no event has")
 
     def _ignore(self, buffer: memoryview, start: int, size: int) -> None:
-        """Takes the place of all handlers for the rest of a batch after exit()."""
+        """Takes the place of all handlers after exit()."""
+
+    def _ignore_records(self) -> None:
+        """Drop all records from here on."""
+        if not self._set_aside:
+            self._set_aside = self._handlers[:]
+            self._handlers[:] = [self._ignore] * len(self._handlers)
+            self._runs.clear()
+
+    def _heed_records(self) -> None:
+        """Undo `_ignore_records`."""
+        if self._set_aside:
+            self._handlers[:] = self._set_aside
+            self._set_aside = []
 
     def _count_garbled(self, failure: Exception) -> None:
         self.garbled += 1
@@ -417,9 +443,14 @@ class Session:
             self.printer.flush()
             if not self._loss_check_at:
                 self._loss_check_at = time.monotonic() + LOSS_CHECK_S
-        if self._set_aside:
-            self._handlers[:] = self._set_aside
-            self._set_aside = []
+
+    def _drain_rest(self) -> None:
+        """Drain, unfinished records included: one that a stopped program has begun hides all that come behind it."""
+        self._drain()
+        until = time.monotonic() + UNFINISHED_S
+        while self._reader is not None and self._reader.waiting_bytes and time.monotonic() < until:
+            time.sleep(NAP_S)
+            self._drain()
 
     def _report_loss(self) -> None:
         """Tell how many more records found no room, and which maps are full, since the last time."""
@@ -441,13 +472,16 @@ class Session:
     # What rows may ask for (spec.engine.Control) ------------------------------------------------------------------
 
     def exit(self, code: int) -> None:
-        """End the session with `code`; records behind this one in the same batch are dropped, as bpftrace does."""
+        """End the session with `code`; records behind this one are dropped, but for those of the end probes.
+
+        A probe that hits again before it is detached may send another exit(): the first one counts, and none that is
+        late drops what an end probe prints.
+        """
         self.exit_code = code & 0xFF
         self._stopping = True
-        if not self._set_aside:
-            self._set_aside = self._handlers[:]
-            self._handlers[:] = [self._ignore] * len(self._handlers)
-            self._runs.clear()
+        self._exits += 1
+        if not self._ending:
+            self._ignore_records()
 
     def clear(self, view: str) -> None:
         """Remove all entries of a view."""

@@ -51,6 +51,11 @@ if TYPE_CHECKING:
     class Reader(Protocol):
         """Reads a ring buffer."""
 
+        @property
+        def waiting_bytes(self) -> int:
+            """How many bytes are filled or reserved and not read yet: records that are not finished stay where they are."""
+            ...
+
         def fileno(self) -> int: ...
 
         def drain(

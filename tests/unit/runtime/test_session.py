@@ -151,6 +151,59 @@ def test_exit_drops_the_rest_of_its_batch_but_not_the_end_probe() -> None:
     assert journal.of("print") == [("print", 1), ("print", 3)]
 
 
+def test_exit_that_comes_again_while_detaching_drops_nothing_of_the_end_probe() -> None:
+    """A timer goes on until it is detached: what it says after the exit() that counts is not heard."""
+
+    def detach(o: FakeObject) -> None:
+        o.emit(PRINT, u64(2))
+        o.emit(EXIT, u64(5))
+
+    programs: dict[str, Program] = {
+        "timer": lambda o: o.emit(EXIT, u64(4)),
+        "detach": detach,
+        "end": lambda o: o.emit(PRINT, u64(3)),
+    }
+    code, journal = run(programs, probe("timer", "interval"), probe("end"))
+    assert code == 4
+    assert journal.of("print") == [("print", 3)]
+
+
+def test_late_exit_before_the_record_of_an_end_probe() -> None:
+    """A program that was running on another CPU when it was detached may even say exit() just before the end probe."""
+
+    def end(o: FakeObject) -> None:
+        o.emit(EXIT, u64(0))
+        o.emit(PRINT, u64(3))
+
+    _, journal = run({"end": end}, probe("begin"), probe("end"))
+    assert journal.of("print") == [("print", 3)]
+
+
+def test_exit_in_an_end_probe_drops_what_those_behind_it_print() -> None:
+    programs: dict[str, Program] = {
+        "end": lambda o: o.emit(EXIT, u64(6)),
+        "last": lambda o: o.emit(PRINT, u64(3)),
+    }
+    code, journal = run(programs, probe("begin"), probe("end"), probe("last", "end"))
+    assert code == 6
+    assert journal.of("print") == []
+
+
+def test_rows_behind_a_record_that_is_not_finished_yet_are_waited_for() -> None:
+    def end(o: FakeObject) -> None:
+        o.ring.begin(drains=3)
+        o.emit(PRINT, u64(3))
+
+    _, journal = run({"end": end}, probe("begin"), probe("end"))
+    assert journal.of("print") == [("print", 3)]
+
+
+def test_a_record_that_is_never_finished_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sonde.runtime.session.UNFINISHED_S", 0.01)
+    _, journal = run({"end": lambda o: o.ring.begin(drains=1 << 30)}, probe("begin"), probe("end"))
+    assert journal.of("ending") == [("ending",)]
+
+
 def test_order_of_begin_attach_end_and_release() -> None:
     made, _, engine = session(
         {"t": lambda o: o.emit(EXIT, u64(0))},
