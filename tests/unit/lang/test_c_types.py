@@ -331,6 +331,11 @@ def test_several_errors_in_one_run() -> None:
     assert [m[-2] for m in found] == ["a", "b", "1", "d", "e", "h"]
 
 
+def test_a_member_in_error_is_reported_once() -> None:
+    text = "struct s { int a[NOTHING]; int b; }; int f(void *c) { struct s x = { .a = { 1 }, .b = 2 }; return x.a[0] + x.b; }"
+    assert errors(text) == ["use of undeclared identifier 'NOTHING'"]
+
+
 def test_twenty_errors_are_enough() -> None:
     assert len(errors("int f(void *c) {" + "".join(f"x{n};" for n in range(50)) + "}")) == 20
 

@@ -27,11 +27,12 @@ class TextStruct(Struct):
     packet headers: members are bits of the packet, most significant first).
     """
 
-    __slots__ = ("defined", "marks", "span")
+    __slots__ = ("broken", "defined", "marks", "span")
 
     def __init__(self, kind: str, name: str, span: Span) -> None:
         super().__init__(kind, name, 0, (), align=1)
         self.defined = False
+        self.broken = False  # some of its members were in error, and are not there
         self.marks: frozenset[str] = frozenset()
         self.span = span
 

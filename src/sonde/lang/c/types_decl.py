@@ -24,7 +24,7 @@ from ...debuginfo.ctype import (
     strip,
 )
 from ...debuginfo.layout import MemberDecl, lay_out
-from ...errors import SondeError
+from ...errors import CompileError, SondeError
 from . import ast
 from .analysis import EnumConstant, TextStruct
 from .arithmetic import INT, LONG, UINT, ULONG, compatible, fits, integer_of_words, is_integer, shown, underlying
@@ -261,7 +261,16 @@ def _struct(ck: Checker, node: ast.StructType) -> CType:
 
 
 def _define_struct(ck: Checker, node: ast.StructType, struct: TextStruct) -> None:
-    members = [made for member in node.members or () if (made := _member(ck, node, member)) is not None]
+    members: list[MemberDecl] = []
+    for member in node.members or ():
+        try:
+            made = _member(ck, node, member)
+        except (CompileError, Silent) as error:
+            struct.broken = True
+            if isinstance(error, CompileError):
+                ck.report_all(error)
+        else:
+            members += [made] if made is not None else []
     _check_members(ck, node, members)
     packed = has_attribute(node.attributes, "packed")
     layout = lay_out(

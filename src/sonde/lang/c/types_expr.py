@@ -124,6 +124,8 @@ def _member(ck: Checker, node: ast.Member) -> CType:
         raise _no_struct(ck, node, ctype)
     field = struct.get_member(node.name)
     if field is None:
+        if isinstance(struct, TextStruct) and struct.broken:
+            raise Silent
         close = close_names(node.name, struct.iter_names())
         raise ck.fail(node, f"no member named '{node.name}' in {shown(struct)}", hint=did_you_mean(close))
     marks = struct.marks if isinstance(struct, TextStruct) else ()

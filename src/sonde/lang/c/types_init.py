@@ -7,6 +7,7 @@ from ...probes.close import close_names
 from . import ast
 from .analysis import Initialiser
 from .arithmetic import compatible, decayed, is_scalar, shown, unqualified
+from .checker import Silent
 from .constants import constant_value
 from .conversions import convert, value
 
@@ -282,6 +283,8 @@ class _Builder:
         inner = strip(ctype)
         field = inner.get_member(node.name) if isinstance(inner, Struct) else None
         if field is None:
+            if getattr(inner, "broken", False):
+                raise Silent
             from .types_decl import did_you_mean
 
             close = close_names(node.name, inner.iter_names()) if isinstance(inner, Struct) else []
