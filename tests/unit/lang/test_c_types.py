@@ -208,6 +208,9 @@ def test_libbpf_map_license_and_section() -> None:
     struct { int (*type)[12]; int (*max_entries)[4]; int (*key_size)[4];
              struct { int (*type)[2]; u32 *key; u64 *value; int (*max_entries)[1]; } *values[]; } outer
         __attribute__((section(".maps")));
+    struct in { int (*type)[2]; u32 *key; u64 *value; int (*max_entries)[1]; } first __attribute__((section(".maps")));
+    struct { int (*type)[12]; int (*max_entries)[4]; u32 *key; struct in *values[]; } filled
+        __attribute__((section(".maps"))) = { .values = { [2] = &first } };
     char text[] __attribute__((section("license"))) = "Dual BSD/GPL";
     __attribute__((section("kprobe/x"))) int f(struct pt_regs *ctx) { u32 k = 0; return bpf_map_lookup_elem(&m, &k) != 0; }
     int helper(int x) { return x; }"""
@@ -215,6 +218,7 @@ def test_libbpf_map_license_and_section() -> None:
     m, outer = analysis.tables["m"], analysis.tables["outer"]
     assert (m.kind, m.max_entries, m.pinning, sizeof(m.leaf)) == ("hash", 16, "by_name", 8)  # type: ignore[arg-type]
     assert (outer.kind, analysis.tables[outer.inner].kind) == ("array_of_maps", "array")
+    assert analysis.tables["filled"].initial == ((2, "first"),)
     assert analysis.license == "Dual BSD/GPL"
     assert [n for n, f in analysis.functions.items() if f.symbol.is_program] == ["f"]
     assert analysis.functions["f"].symbol.section == "kprobe/x"
@@ -295,6 +299,7 @@ def test_error_in_function(text: str, message: str) -> None:
         ("int f(void *c) { return 0; } int f(void *c) { return 1; }", "redefinition of 'f'"),
         ("static int f(int x); static long f(int x) { return x; }", "conflicting types for 'f': 'long (int x)' after 'int (int x)'"),
         ("int t(struct tracepoint__a__b *args) { return 0; }", "there is no tracepoint a:b"),
+        ("static int g(int x); int f(void *c) { return g(1); }", "'g' is declared, but nowhere defined"),
         ("struct s { int x; }; struct s { int y; };", "redefinition of 'struct s'"),
         ("typedef int a; typedef long a;", "typedef redefinition with different types: 'long' after 'int'"),
         ("struct s x;", "variable 'x' has incomplete type 'struct s'"),

@@ -112,6 +112,7 @@ class Table(Record, eq=False):
     pinning: str = ""  # a path, or "by_name"
     inner: str = ""  # name of the inner map's template
     public: bool = False
+    initial: tuple[tuple[int, str], ...] = ()  # of maps of maps and programs: index, and the name of what is put there
 
 
 class EnumConstant(Record, eq=False):

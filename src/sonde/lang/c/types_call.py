@@ -75,7 +75,7 @@ def _declared(ck: Checker, node: ast.Call) -> tuple:  # type: ignore[type-arg]
 
 
 def _check_bcc(ck: Checker, node: ast.Call, symbol: FunctionSymbol) -> None:
-    if symbol.is_program:
+    if symbol.is_program and ck.function is not None:  # `typeof(program(0))` is fine
         hint = "declare it static: what is not static is a program of its own"
         raise ck.fail(node, f"call of the program '{symbol.name}'", hint=hint, notes=_declared(ck, node))
     if symbol.helper == "trace_printk":

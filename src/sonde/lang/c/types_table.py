@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from ...debuginfo.ctype import Array, CType, Member, Pointer, Struct, sizeof, strip
+from ...record import replace
 from . import ast
-from .analysis import Table
+from .analysis import FunctionSymbol, Table
 from .arithmetic import INT, UCHAR, UINT, is_incomplete, is_integer, shown
 from .checker import POISON
 from .constants import constant_value
 from .conversions import complete_object
 from .types_decl import did_you_mean, type_name
+from .types_init import initialise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,13 +210,29 @@ def _map_of(
 
 def _with_inner(ck: Checker, table: Table, inner: Struct, node: ast.Declarator) -> Table:
     """Make the table of the inner map's template, and name it in the outer one."""
-    from ...record import replace
     from .analysis import Variable
 
     name = f"{table.name}.inner"
     template = Variable(name, inner, "global", table.span)
     ck.tables[name] = table_of_struct(ck, template, node)
     return replace(table, inner=name)
+
+
+def with_values(ck: Checker, table: Table, variable: Variable, init: ast.Init) -> Table:
+    """Add what an initialiser such as `{ .values = { &inner } }` puts into a map. Raises CompileError."""
+    struct = strip(variable.ctype)
+    values = struct.get_member("values") if isinstance(struct, Struct) else None
+    _, entries = initialise(ck, init, variable.ctype, static=True)
+    initial: list[tuple[int, str]] = []
+    for entry in entries:
+        node = entry.value
+        while isinstance(node, (ast.Cast, ast.Unary)):
+            node = node.operand
+        symbol = ck.symbols.get(node)
+        if values is None or entry.offset < values.offset or not isinstance(symbol, (Table, FunctionSymbol)):
+            raise ck.fail(entry.value, f"a map is initialised by '.values' with maps or programs only ('{table.name}')")
+        initial.append(((entry.offset - values.offset) // 8, symbol.name))
+    return replace(table, initial=tuple(initial))
 
 
 def _kernel_kind(ck: Checker, node: ast.Node, number: int) -> str:

@@ -44,7 +44,7 @@ def analyse(
             rule = _ITEMS[item.__class__]
             ck.attempt(lambda rule=rule, item=item: rule(ck, item))  # type: ignore[misc]
         _check_wanted(ck)
-        _check_recursion(ck)
+        _check_calls(ck)
     except TooMany:
         pass
     if ck.errors:
@@ -147,8 +147,8 @@ def _declare_params(ck: Checker, node: ast.FunctionDef, symbol: FunctionSymbol) 
     change(symbol, params=tuple(params))
 
 
-def _check_recursion(ck: Checker) -> None:
-    """Report functions that call themselves, over whatever way."""
+def _check_calls(ck: Checker) -> None:
+    """Report functions that call themselves, over whatever way, and calls of what is not there."""
     done: set[FunctionSymbol] = set()
     for start in ck.edges:
         path: list[FunctionSymbol] = []
@@ -167,6 +167,9 @@ def _walk_calls(ck: Checker, symbol: FunctionSymbol, path: list[FunctionSymbol],
                 f"'{callee.name}' calls itself ({names}), which BPF cannot",
                 hint="turn it into a loop with a bound",
             )
+        elif callee.definition is None and not (callee.kfunc or callee.helper or callee.builtin):
+            note = ck.note(callee.span, "it is declared here")
+            ck.error(node, f"'{callee.name}' is declared, but nowhere defined", notes=note)
         else:
             _walk_calls(ck, callee, path, done)
     path.pop()

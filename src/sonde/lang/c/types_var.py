@@ -12,7 +12,7 @@ from .constants import constant_value
 from .conversions import complete_object, no_floats, value
 from .types_decl import attribute_text, base_type, declare_typedef, declared_type, has_attribute
 from .types_init import initialise
-from .types_table import add_map, table_of_struct
+from .types_table import add_map, table_of_struct, with_values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ def _declare_variable(
         weak = has_attribute(attributes, "weak")
         variable = Variable(declarator.name, ctype, storage, declarator.span, section=section, weak=weak)
     if section == ".maps" or section == "maps":
-        add_map(ck, table_of_struct(ck, variable, declarator))
+        table = table_of_struct(ck, variable, declarator)
+        add_map(ck, table if item.init is None else with_values(ck, table, variable, item.init))
         return
     ck.file_scope.names[declarator.name] = variable
     ck.file_scope.spans[declarator.name] = declarator.span
