@@ -62,6 +62,14 @@ def test_known_width_bounds_the_value(op: str, a: int, b: int, mask: int, t: str
     assert evaluate(op, a & mask & top, right, WIDTH[t]) < 1 << known_width(inst)
 
 
+@pytest.mark.parametrize("op", ["shl", "lshr", "ashr"])
+def test_a_shift_by_a_variable_has_any_width(op: str) -> None:
+    """The verifier forgets what it knew of a value that is shifted by no constant: masks behind one must stay."""
+    x = Inst("and", I32, [Param(I32), Const(1, I32)])
+    by = Inst("and", I32, [Param(I32), Const(7, I32)])
+    assert known_width(Inst(op, I32, [x, by])) == 32
+
+
 @settings(max_examples=400, deadline=None)
 @given(op=st.sampled_from(OPS + COMPARISONS), a=VALUES, b=VALUES, t=st.sampled_from([I1, I8, I16, I32, I64]))
 def test_folded_constants_are_what_the_interpreter_says(op: str, a: int, b: int, t: str) -> None:

@@ -49,13 +49,13 @@ def _constant(inst: Inst) -> int | None:
 
 
 def _shl(inst: Inst, depth: int) -> int:
-    by = _constant(inst)
+    by = _constant(inst)  # a shift by anything else makes the verifier forget what it knew of the value
     return 64 if by is None else _of(inst, 0, depth) + (by & (63 if inst.type == I64 else 31))
 
 
 def _lshr(inst: Inst, depth: int) -> int:
     by = _constant(inst)
-    return max(_of(inst, 0, depth) - (0 if by is None else by & (63 if inst.type == I64 else 31)), 0)
+    return 64 if by is None else max(_of(inst, 0, depth) - (by & (63 if inst.type == I64 else 31)), 0)
 
 
 def _either(inst: Inst, depth: int) -> int:
