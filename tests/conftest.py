@@ -10,8 +10,14 @@ import pytest
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--vm-kernels",
-        default=os.environ.get("SONDE_VM_KERNELS", "5.10,6.1,6.12,7.2"),
+        default=os.environ.get("SONDE_VM_KERNELS", "6.1,5.10,6.12,7.2"),
         help="kernel series for the tests in the VM, comma separated; 'none' skips them, 'all' runs the full matrix",
+    )
+    parser.addoption(
+        "--vm-share",
+        choices=("first", "rest", "all"),
+        default="all",
+        help="run the VM tests of the first series only, or of the others: so that two runs can share the work",
     )
 
 
@@ -22,7 +28,8 @@ def vm_series(config: pytest.Config) -> list[str]:
     text = config.getoption("--vm-kernels")
     if text in ("none", ""):
         return []
-    return list(FULL_SERIES) if text == "all" else text.split(",")
+    series = list(FULL_SERIES) if text == "all" else text.split(",")
+    return {"first": series[:1], "rest": series[1:], "all": series}[config.getoption("--vm-share")]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(gcc libc6-dev python3-venv bpftrace qemu-system-x86 qemu-system-common busybox-static systemtap-sdt-dev zstd)
+packages=(gcc libc6-dev python3-venv bpftrace qemu-system-x86 qemu-system-common busybox-static systemtap-sdt-dev zstd
+          qemu-user-static binutils-aarch64-linux-gnu)
 missing=()
 if command -v dpkg-query >/dev/null; then
   for p in "${packages[@]}"; do
@@ -33,33 +34,41 @@ fi
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
-# The tests in the VM mostly wait for the guest: they run beside the others. Each half keeps its own list of failures.
-pytest_half() { # NAME, MARKERS, more arguments
-  local name=$1 markers=$2
-  shift 2
+# The tests in the VM mostly wait for their guest: they run beside the others, in two shares. Each run keeps its own list of failures.
+pytest_part() { # NAME, more arguments
+  local name=$1
+  shift
   local status=0
-  "$venv/bin/python" -m pytest -m "$markers" -o "cache_dir=.pytest_cache/$name" "$@" || status=$?
-  [ $status = 5 ] && status=0 # nothing of that half was asked for
+  "$venv/bin/python" -m pytest -o "cache_dir=.pytest_cache/$name" "$@" || status=$?
+  [ $status = 5 ] && status=0 # nothing of that part was asked for
   return $status
 }
+here=(here -m "not vm")
+first=(first -m vm --vm-share=first)
+rest=(rest -m vm --vm-share=rest)
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-pytest_half vm vm "$@" >"$log" 2>&1 &
-guests=$!
-here_status=0 vm_status=0
-pytest_half here "not vm" "$@" || here_status=$?
-wait $guests || vm_status=$?
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+pytest_part "${first[@]}" "$@" >"$logs/first" 2>&1 &
+first_run=$!
+pytest_part "${rest[@]}" "$@" >"$logs/rest" 2>&1 &
+rest_run=$!
+here_status=0 first_status=0 rest_status=0
+pytest_part "${here[@]}" "$@" || here_status=$?
+wait $first_run || first_status=$?
+wait $rest_run || rest_status=$?
 echo "== in the VM:"
-cat "$log"
-[ $here_status = 0 ] && [ $vm_status = 0 ] && exit 0
-[ $here_status -gt 1 ] && exit $here_status # not a failed test, but a run that broke
-[ $vm_status -gt 1 ] && exit $vm_status
+cat "$logs/first" "$logs/rest"
+for status in $here_status $first_status $rest_status; do
+  [ $status -le 1 ] || exit $status # not a failed test, but a run that broke
+done
+[ $((here_status + first_status + rest_status)) = 0 ] && exit 0
 
 # Tests of live tracing share the machine with whatever else runs on it. What failed gets one more run, by itself; a test that
 # fails again fails the whole, and one that does not is named here as disturbed.
 again=(--last-failed --last-failed-no-failures none -q)
 echo "== once more, what failed:"
-[ $here_status = 0 ] || pytest_half here "not vm" "${again[@]}" "$@"
-[ $vm_status = 0 ] || pytest_half vm vm "${again[@]}" "$@"
+[ $here_status = 0 ] || pytest_part "${here[@]}" "${again[@]}" "$@"
+[ $first_status = 0 ] || pytest_part "${first[@]}" "${again[@]}" "$@"
+[ $rest_status = 0 ] || pytest_part "${rest[@]}" "${again[@]}" "$@"
 echo "== the tests above failed in the first run and passed in the second"

@@ -90,7 +90,7 @@ def _user_address(pid: int, module: str, name: str) -> int:
 
     try:
         for mapping in read_maps(pid):
-            if not mapping.executable or not mapping.is_file or module not in ("", mapping.path):
+            if not mapping.executable or not mapping.is_file or not _is_same(module, mapping.path):
                 continue
             with Elf.open(f"/proc/{pid}/root{mapping.path}") as elf:
                 symbol = elf.get_function(name)
@@ -100,6 +100,11 @@ def _user_address(pid: int, module: str, name: str) -> int:
     except (SondeError, OSError):
         pass
     return -1
+
+
+def _is_same(module: str, path: str) -> bool:
+    """Whether `module` means the file that is mapped as `path`: by its name, or another name of the same file; "" means any."""
+    return module in ("", path) or os.path.realpath(module) == os.path.realpath(path)
 
 
 class Symbols:

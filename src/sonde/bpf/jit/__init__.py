@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 def translate(
     insns: Sequence[Insn], arch: str, *, features: frozenset[str] = frozenset(), stack_bytes: int = MAX_STACK_BYTES
 ) -> MachineCode:
-    """Translate a verified program. `features` are of the CPU ("bmi2"); `stack_bytes` what a function uses at most.
+    """Translate a verified program. `features` are of the CPU ("bmi2", "lse"); `stack_bytes` what a function uses at most.
 
     Raises FormatError for code without form (a jump to nowhere), FeatureError for an arch or operation that has no translation.
     """
     if arch == "x86_64":
-        from .x86_64 import emit
-
-        return emit(split(insns, stack_bytes), features)
-    raise FeatureError(f"there is no JIT for {arch}", feature=f"jit:{arch}", hint="the interpreter runs everywhere")
+        from . import x86_64 as backend
+    elif arch == "aarch64":
+        from . import aarch64 as backend  # type: ignore[no-redef]
+    else:
+        raise FeatureError(f"there is no JIT for {arch}", feature=f"jit:{arch}", hint="the interpreter runs everywhere")
+    return backend.emit(split(insns, stack_bytes), features)

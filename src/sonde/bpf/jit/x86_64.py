@@ -3,20 +3,19 @@
     r0 rax   r1 rdi   r2 rsi   r3 rdx   r4 rcx   r5 r8   r6 rbx   r7 r13   r8 r14   r9 r15   r10 rbp        scratch: r9 r10 r11
 
 A function saves the registers that it changes and no others, and makes a frame only when it uses its stack. Jumps are as short as their distance
-allows. The bytes of an instruction depend on nothing but its fields, so they are remembered from one program to the next.
+allows.
 """
 
 from __future__ import annotations
 
 from ...errors import FeatureError
-from ..flow import jump_target
-from ..isa import CALL, EXIT, GOTOL, JA, LDDW, MAY_GOTO, Insn, get_op
-from .code import CodeReloc, Function, MachineCode
+from ..isa import Insn
+from .code import Function, MachineCode
+from .emitter import MAY_GOTO_LIMIT, Emitter, Jump
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
 R8, R9, R10, R11, _R12, R13, R14, R15 = range(8, 16)
 REGISTERS = (RAX, RDI, RSI, RDX, RCX, R8, RBX, R13, R14, R15, RBP)
-MAY_GOTO_LIMIT = 1 << 23
 
 # Operation numbers of the two-operand instructions (the row of opcodes 00 to 3f, and the /n of 81).
 _ALU = {"add": 0, "or": 1, "and": 4, "sub": 5, "xor": 6, "cmp": 7}
@@ -295,11 +294,9 @@ def _release(name: str, insn: Insn) -> bytes:
     return _store(_bits(name), REGISTERS[insn.src], REGISTERS[insn.dst], insn.off)
 
 
-def _plain(insn: Insn, bmi2: bool) -> bytes:
+def _plain(insn: Insn, name: str, bmi2: bool) -> bytes:
     """The bytes of an instruction that needs nothing from outside and goes nowhere."""
-    op = get_op(insn)
-    assert op is not None
-    name, class_ = op.name, insn.opcode & 7
+    class_ = insn.opcode & 7
     if class_ in (4, 7):
         return _arithmetic(name, insn, bmi2)
     if name == "lddw":
@@ -333,57 +330,23 @@ def _compare(name: str, insn: Insn) -> bytes:
 
 # A program --------------------------------------------------------------------------------------------------------
 
-_remembered: dict[tuple[int, int, int, int, int, bool], bytes] = {}
-_REMEMBER = 20_000  # instructions, about 2 MB
 
+class _X86(Emitter):
+    arch = "x86_64"
 
-class _Jump:
-    """A jump whose length is not known yet: jcc (condition >= 0), jmp, or a call of a local function."""
-
-    __slots__ = ("condition", "kind", "long", "target")
-
-    def __init__(self, kind: str, target: int, condition: int = -1) -> None:
-        self.kind = kind
-        self.target = target
-        self.condition = condition
-        self.long = kind == "call"
-
-    @property
-    def size(self) -> int:
-        return (6 if self.condition >= 0 else 5) if self.long else 2
-
-
-class _Emitter:
     def __init__(self, features: frozenset[str]) -> None:
+        super().__init__()
         self.bmi2 = "bmi2" in features
-        self.parts: list[bytes | _Jump] = []
-        self.marks: list[tuple[int, int]] = []  # (number of the part, pc)
-        self.relocs: list[tuple[int, int, str, int, int]] = []  # part, byte in it, kind, value, addend
-        self.places: dict[int, int] = {}  # pc to the part that its code begins with
-        self.entries: dict[int, int] = {}  # first pc of a function to the part that its entry begins with
-        self.function: Function
 
-    def add(self, code: bytes) -> None:
-        if code:
-            self.parts.append(code)
+    def remembered(self) -> dict[object, bytes]:
+        return _remembered[self.bmi2]
 
     def address(self, register: int, kind: str, value: int, addend: int = 0) -> None:
         """Load an address that is known when the code is placed."""
-        code = _rex(True, 0, register) + bytes([0xB8 | register & 7]) + bytes(8)
-        self.relocs.append((len(self.parts), 2, kind, value, addend))
-        self.parts.append(code)
+        self.reloc(2, kind, value, addend)
+        self.parts.append(_rex(True, 0, register) + bytes([0xB8 | register & 7]) + bytes(8))
 
     # functions ------------------------------------------------------------------------------------------------
-
-    def emit_function(self, function: Function) -> None:
-        self.function = function
-        self.entries[function.pc] = len(self.parts)
-        self.marks.append((len(self.parts), -1 if function.pc == 0 else function.pc))
-        self.add(self.prologue())
-        for pc, insn in function.body:
-            self.places[pc] = len(self.parts)
-            self.marks.append((len(self.parts), pc))
-            self.instruction(pc, insn)
 
     def frame(self) -> tuple[bool, int]:
         """Whether there is a frame pointer, and by how much the stack is lowered; calls need it at a multiple of 16."""
@@ -418,141 +381,71 @@ class _Emitter:
             code = _alu_imm(_ALU["add"], RSP, below, True)
         return code + b"".join(_pop(REGISTERS[r]) for r in reversed(f.saved))
 
+    def leave(self) -> bytes:
+        return self.epilogue() + b"\xc3"
+
     # instructions ---------------------------------------------------------------------------------------------
 
-    def instruction(self, pc: int, insn: Insn) -> None:
-        opcode = insn.opcode
-        target = jump_target(pc, insn)
-        if target is not None:
-            self.jump(insn, target)
-        elif opcode == EXIT:
-            self.add(self.epilogue() + b"\xc3")
-        elif opcode & ~8 == CALL:
-            self.call(pc, insn)
-        elif opcode == LDDW and insn.src:
-            self.wide(pc, insn)
-        elif opcode & 7 == 0 and opcode != LDDW:
-            self.packet(insn)
-        else:
-            self.plain(insn)
+    def plain(self, insn: Insn, name: str) -> bytes:
+        return _plain(insn, name, self.bmi2)
 
-    def plain(self, insn: Insn) -> None:
-        key = (insn.opcode, insn.dst, insn.src, insn.off, insn.imm, self.bmi2)
-        code = _remembered.get(key)
-        if code is None:
-            code = _plain(insn, self.bmi2)
-            if len(_remembered) < _REMEMBER:
-                _remembered[key] = code
-        self.add(code)
+    def compare(self, insn: Insn, name: str) -> int:
+        self.add(_compare(name, insn))
+        return _CONDITIONS[name.removesuffix("_imm")[:-2]]
 
-    def jump(self, insn: Insn, target: int) -> None:
-        if insn.opcode in (JA, GOTOL):
-            self.parts.append(_Jump("jump", target))
-            return
-        if insn.opcode == MAY_GOTO:
-            place = -self.function.stack_bytes - 8
-            self.add(_mem(b"\x83", _ALU["sub"], RBP, place, True) + b"\x01")
-            self.parts.append(_Jump("jump", target, 8))  # js
-            return
-        op = get_op(insn)
-        assert op is not None
-        self.add(_compare(op.name, insn))
-        self.parts.append(_Jump("jump", target, _CONDITIONS[op.name.removesuffix("_imm")[:-2]]))
+    def count_down(self) -> int:
+        place = -self.function.stack_bytes - 8
+        self.add(_mem(b"\x83", _ALU["sub"], RBP, place, True) + b"\x01")
+        return 8  # js
 
-    def call(self, pc: int, insn: Insn) -> None:
-        if insn.opcode != CALL:
-            self.add(_rr(b"\xff", 2, REGISTERS[insn.dst], False))
-        elif insn.src == 1:
-            self.parts.append(_Jump("call", pc + 1 + insn.imm))
-        elif insn.src == 2:
-            self.address(RAX, "kfunc", insn.imm)
-            self.add(b"\xff\xd0")
-        elif insn.imm == 12:
-            self.tail_call()
-        else:
-            self.address(RAX, "helper", insn.imm)
-            self.add(b"\xff\xd0")
+    def call_register(self, register: int) -> None:
+        self.add(_rr(b"\xff", 2, REGISTERS[register], False))
+
+    def call_outside(self, kind: str, value: int) -> None:
+        self.address(RAX, kind, value)
+        self.add(b"\xff\xd0")
 
     def tail_call(self) -> None:
-        """The helper finds the entry of the other program; this one's frame is given up before it is entered."""
         self.add(_push(RDI) + _push(RDI))  # twice: the stack stays aligned
-        self.address(RAX, "helper", 12)
-        leave = self.epilogue() + b"\xff\xe0"
-        self.add(b"\xff\xd0" + _pop(RDI) + _pop(RDI) + _rr(b"\x85", RAX, RAX, True) + _over(4, leave))
+        self.call_outside("helper", 12)
+        gone = self.epilogue() + b"\xff\xe0"
+        self.add(_pop(RDI) + _pop(RDI) + _rr(b"\x85", RAX, RAX, True) + _over(4, gone))
 
-    def wide(self, pc: int, insn: Insn) -> None:
-        """Addresses of maps, of their values and of local functions."""
-        register, low = REGISTERS[insn.dst], insn.imm & 0xFFFFFFFF
-        if insn.src in (1, 5):
-            self.address(register, "map", low)
-        elif insn.src in (2, 6):
-            self.address(register, "map_value", low, insn.imm >> 32)
-        elif insn.src == 4:
-            self.address(register, "function", pc + 1 + low - (low >> 31 << 32))
-        else:
-            raise FeatureError("kernel variables are only in the kernel", feature="jit:lddw_btf")
+    def load_address(self, register: int, kind: str, value: int, addend: int) -> None:
+        self.address(REGISTERS[register], kind, value, addend)
 
-    def packet(self, insn: Insn) -> None:
-        """A packet load goes through a function; outside of the packet the program ends with 0."""
-        size = {0x00: 4, 0x08: 2, 0x10: 1}[insn.opcode & 0x18]
-        if insn.opcode & 0xE0 == 0x40:
-            self.add(_mov(RDI, REGISTERS[insn.src], False) + _alu_imm(_ALU["add"], RDI, insn.imm, False))
+    def packet(self, register: int, imm: int, size: int) -> None:
+        if register >= 0:
+            self.add(_mov(RDI, REGISTERS[register], False) + _alu_imm(_ALU["add"], RDI, imm, False))
         else:
-            self.add(_mov_imm(RDI, insn.imm & 0xFFFFFFFF))
+            self.add(_mov_imm(RDI, imm & 0xFFFFFFFF))
         self.add(_mov_imm(RSI, size))
-        self.address(RAX, "packet", 0)
-        leave = _rr(b"\x31", RAX, RAX, False) + self.epilogue() + b"\xc3"
-        self.add(b"\xff\xd0" + _rr(b"\x85", RAX, RAX, True) + _over(9, leave))
+        self.call_outside("packet", 0)
+        leave = _rr(b"\x31", RAX, RAX, False) + self.leave()
+        self.add(_rr(b"\x85", RAX, RAX, True) + _over(9, leave))
 
-    # the end --------------------------------------------------------------------------------------------------
+    # jumps ----------------------------------------------------------------------------------------------------
 
-    def finish(self) -> MachineCode:
-        """Settle the lengths of jumps: all begin short, and those that do not reach grow until all do."""
-        starts = self.place()
-        grown = True
-        while grown:
-            grown = False
-            for index, part in enumerate(self.parts):
-                if isinstance(part, _Jump) and not part.long:
-                    distance = starts[self.find(part)] - starts[index] - 2
-                    if not -128 <= distance < 128:
-                        part.long = grown = True
-            starts = self.place() if grown else starts
-        text = b"".join(self.render(index, starts) for index in range(len(self.parts)))
-        relocs = [
-            CodeReloc(starts[part] + byte, kind, starts[self.entries[value]] if kind == "function" else value, addend)
-            for part, byte, kind, value, addend in self.relocs
-        ]
-        marks = tuple((starts[part], pc) for part, pc in self.marks)
-        return MachineCode("x86_64", text, tuple(relocs), marks)
+    def reaches(self, jump: Jump, distance: int) -> bool:
+        return -128 <= distance - 2 < 128
 
-    def place(self) -> list[int]:
-        starts, at = [], 0
-        for part in self.parts:
-            starts.append(at)
-            at += part.size if isinstance(part, _Jump) else len(part)
-        starts.append(at)
-        return starts
+    def size_of(self, jump: Jump) -> int:
+        if jump.kind == "call":
+            return 5
+        return (6 if jump.condition >= 0 else 5) if jump.long else 2
 
-    def find(self, jump: _Jump) -> int:
-        """The part that a jump leads to: of a call the entry, else the instruction."""
-        return (self.entries if jump.kind == "call" else self.places)[jump.target]
-
-    def render(self, index: int, starts: list[int]) -> bytes:
-        part = self.parts[index]
-        if not isinstance(part, _Jump):
-            return part
-        distance = starts[self.find(part)] - starts[index] - part.size
-        if not part.long:
-            return bytes([0xEB if part.condition < 0 else 0x70 | part.condition, distance & 0xFF])
-        if part.kind == "call":
+    def render(self, jump: Jump, distance: int) -> bytes:
+        distance -= self.size_of(jump)
+        if jump.kind == "call":
             return b"\xe8" + _imm(distance)
-        return (b"\xe9" if part.condition < 0 else bytes([0x0F, 0x80 | part.condition])) + _imm(distance)
+        if not jump.long:
+            return bytes([0xEB if jump.condition < 0 else 0x70 | jump.condition, distance & 0xFF])
+        return (b"\xe9" if jump.condition < 0 else bytes([0x0F, 0x80 | jump.condition])) + _imm(distance)
+
+
+_remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # without and with BMI2
 
 
 def emit(functions: list[Function], features: frozenset[str]) -> MachineCode:
     """Translate the functions of a program, the main one first."""
-    emitter = _Emitter(features)
-    for function in functions:
-        emitter.emit_function(function)
-    return emitter.finish()
+    return _X86(features).emit(functions)

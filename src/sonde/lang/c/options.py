@@ -71,6 +71,7 @@ class Entry(Record):
     context: str = ""
     event: str = ""  # the system call without its prefix ("openat")
     number: int = -1  # of the system call, for raw_enter and raw_exit
+    sleepable: bool = False
     user: bool = False  # on a user function: what parameters point to is user memory
     usdt: tuple[UsdtArg, ...] = ()  # where bpf_usdt_readarg finds the arguments at this location
 
@@ -81,6 +82,9 @@ class Options(Record):
     dialect: str = "bcc"  # or "libbpf": programs and maps by section
     flags: tuple[str, ...] = ()
     directory: str = ""  # of the source file: where #include "own.h" looks first
+    relocatable: bool = (
+        False  # the object may go to another kernel: accesses of kernel structs are noted as CO-RE relocations
+    )
     header: str = ""  # a file that is included before the text (BCC's hdr_file)
 
 

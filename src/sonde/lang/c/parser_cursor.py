@@ -131,6 +131,11 @@ class TokenCursor:
                 known = self._foreign[name] = self._is_type(name)
         return known
 
+    def is_known_type(self, name: str) -> bool:
+        """Whether `name` is a typedef that the text has declared or used."""
+        known = self._names.get(name)
+        return self._foreign.get(name, False) if known is None else known
+
     def is_declared(self, name: str) -> bool:
         """Whether the text has declared `name`, as whatever."""
         return name in self._names
@@ -140,7 +145,7 @@ class TokenCursor:
         kind = self.kind
         if kind == "name":
             return self.is_type_name(self.tokens[self.at].text)
-        return kind in TYPE_STARTS or kind == "__attribute__" or kind == "__extension__"
+        return kind in TYPE_STARTS or kind == "__attribute__"
 
     def declare(self, name: str, is_type: bool) -> None:
         """Make `name` known in the current scope."""

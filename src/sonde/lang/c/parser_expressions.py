@@ -135,6 +135,8 @@ class ExpressionParser(TokenCursor):
         start = self.at
         if self.kind == "name":
             token = self.tokens[start]
+            if self.is_known_type(token.text):
+                raise self.fault(f"expected an expression, found the type '{token.text}'")
             self.next()
             expr: ast.Expr = ast.Name(token.span, token.text)
         else:
@@ -219,7 +221,7 @@ class ExpressionParser(TokenCursor):
         self.enter()
         if self.kind == "{":
             expr: ast.Expr = self._statement_expression(start)
-        elif self.at_type() and not (self.kind == "__extension__" and not self._type_behind_extension()):
+        elif self.at_type():
             expr = self._cast(start)
         else:
             self._refuse_unknown_cast()
@@ -228,15 +230,6 @@ class ExpressionParser(TokenCursor):
             self.expect_close(")", start)
         self.depth -= 1
         return expr
-
-    def _type_behind_extension(self) -> bool:
-        """Whether what follows `__extension__` is a type."""
-        at = self.at
-        while self.kind == "__extension__":
-            self.next()
-        answer = self.at_type()
-        self.go_to(at)
-        return answer
 
     def _statement_expression(self, start: int) -> ast.StatementExpr:
         body = self.compound()

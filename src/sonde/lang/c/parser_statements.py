@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Prefix = tuple[int, "str | None", "ast.Expr | None", "ast.Expr | None"]
 
 # What may follow a name that begins a declaration, if the name is a type.
-_BEHIND_TYPE = DECLARATION_STARTS | {"name", "*", "(", ";", "__extension__"}
+_BEHIND_TYPE = DECLARATION_STARTS | {"name", "*", "(", ";"}
 _ONLY_DECLARATIONS = DECLARATION_STARTS - {"__attribute__"}
 
 
@@ -257,10 +257,12 @@ class StatementParser(DeclarationParser):
     def _for_init(self) -> ast.Declaration | ast.Expr | None:
         if self.accept(";"):
             return None
-        if self.kind in DECLARATION_STARTS or self.at_type():
+        start = self.at
+        while self.kind == "__extension__":
+            self.next()
+        if self._at_declaration():
             return self.declaration()
-        if self.kind == "name" and self._begins_declaration(self.kinds[self.at + 1]):
-            return self.declaration()
+        self.go_to(start)
         init = self.expression()
         self.expect(";", "behind the first part of 'for'")
         return init
@@ -304,12 +306,14 @@ class StatementParser(DeclarationParser):
         start = self.at
         while self.kind == "__extension__":
             self.next()
-        if self.kind in DECLARATION_STARTS or (
-            self.kind == "name" and self._begins_declaration(self.kinds[self.at + 1])
-        ):
+        if self._at_declaration():
             return self.declaration()
         self.go_to(start)
         return self._expression_statement()
+
+    def _at_declaration(self) -> bool:
+        """Whether a declaration begins at the cursor."""
+        return self.kind in DECLARATION_STARTS or (self.kind == "name" and self._begins_declaration_at(self.at))
 
     def _refuse_local_labels(self) -> ast.Statement:
         raise self.fault(

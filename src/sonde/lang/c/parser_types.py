@@ -183,9 +183,6 @@ class TypeParser(ExpressionParser):
         found.attributes.append(ast.Attribute(self.tokens[self.at].span, "noreturn"))
         self.next()
 
-    def _skip_word(self, found: Specifiers) -> None:
-        self.next()
-
     def _thread_local(self, found: Specifiers) -> None:
         raise self.fault("a BPF program has no thread-local variables", hint="use a per-CPU array or task storage.")
 
@@ -390,7 +387,6 @@ _SPECIFIERS: dict[str, Callable[[TypeParser, Specifiers], None]] = {
     "inline": TypeParser._inline,
     "typeof": TypeParser._typeof,
     "__attribute__": TypeParser._attributes_of,
-    "__extension__": TypeParser._skip_word,
     "_Alignas": TypeParser._alignas,
     "_Noreturn": TypeParser._noreturn,
     "_Thread_local": TypeParser._thread_local,

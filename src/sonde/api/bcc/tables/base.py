@@ -32,6 +32,7 @@ class TableBase(Base):
 
     def __init__(self, bpf: Any, live: KernelMap, keytype: Any, leaftype: Any, name: bytes = b"", **_: Any) -> None:
         from ....kernel.abi import map_type
+        from ....kernel.maps import entries_of
 
         self.bpf = bpf
         self.live = live
@@ -39,7 +40,7 @@ class TableBase(Base):
         self.Leaf = leaftype
         self.ttype = map_type(live.spec.type)
         self.flags = live.spec.flags
-        self.max_entries = live.spec.max_entries
+        self.max_entries = entries_of(live.spec)
         self._name = name
 
     @property

@@ -15,5 +15,12 @@ from sonde.api.bcc.version import __version__ as __version__
 __all__ = _api.__all__
 
 
+_MODULES = ("disassembler", "libbcc", "perf", "table", "usdt", "utils")  # which `import bcc` makes known, too
+
+
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
     return getattr(_api, name)

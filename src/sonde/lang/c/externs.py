@@ -1,0 +1,62 @@
+"""`extern` variables: values of the kernel's configuration (`__kconfig`), addresses of its symbols (`__ksym`)."""
+
+from __future__ import annotations
+
+from ...compiler.ir import Const
+from ...debuginfo.ctype import Int, sizeof, strip
+from .lower_frame import failure
+from .values import Place, ir_type, is_aggregate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .analysis import Variable
+    from .lower_frame import Frame
+
+_TRISTATE = {"y": 1, "m": 2, "n": 0, "": 0}
+
+
+def extern_place(f: Frame, variable: Variable) -> Place:
+    """Where an extern variable lies: a constant on the stack, or an address of the kernel."""
+    if variable.section == ".kconfig":
+        return _configured(f, variable)
+    if variable.section == ".ksyms":
+        address = f.program.target.ksym(variable.name)
+        if not address and not variable.weak:
+            raise failure(
+                variable.span, f"the kernel has no symbol {variable.name}", "declare it __weak, and test its address"
+            )
+        return Place(Const(address), 0, variable.ctype, "kernel")
+    raise failure(
+        variable.span,
+        f"variable {variable.name} is declared, but defined nowhere",
+        "say __kconfig or __ksym where the kernel defines it",
+    )
+
+
+def _configured(f: Frame, variable: Variable) -> Place:
+    ctype = strip(variable.ctype)
+    place = f.local(ctype, variable.name)
+    text = f.program.target.kconfig(variable.name)
+    if variable.name == "LINUX_KERNEL_VERSION":
+        number = _version(f.program.target.release)
+    elif is_aggregate(ctype):
+        f.clear(place, sizeof(ctype))
+        f.put_bytes(place, (text.strip('"').encode() + b"\0")[: sizeof(ctype)])
+        return place
+    elif text in _TRISTATE:
+        number = (
+            _TRISTATE[text]
+            if not (isinstance(ctype, Int) and ctype.encoding == "bool")
+            else int(text in "ym" and bool(text))
+        )
+    else:
+        number = int(text, 0)
+    f.b.store(place.pointer, Const(number, ir_type(ctype)), 0)
+    return place
+
+
+def _version(release: str) -> int:
+    """KERNEL_VERSION(a, b, c) of a release "6.1.0-13-amd64"."""
+    parts = [*release.split("-")[0].split("."), "0", "0"][:3]
+    major, minor, patch = (int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
+    return major << 16 | minor << 8 | min(patch, 255)

@@ -1,0 +1,134 @@
+"""Global data: file-scope and static variables, and string literals, as array maps whose one entry has their first content.
+
+`.data` has what starts with something else than zeros, `.bss` the rest, `.rodata` what is const; other sections by their names. A map
+belongs to the whole text, so that all programs see the same variables. Strings belong to the program that uses them (`.strings`).
+"""
+
+from __future__ import annotations
+
+from ...debuginfo.ctype import Array, Int, Qualified, Typedef, alignof, sizeof, strip
+from ...spec.object import MapSpec
+from . import ast
+from .lower_frame import failure
+from .values import Place, is_aggregate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ...debuginfo.ctype import CType
+    from .analysis import Analysis, Initialiser, Variable
+    from .lower_frame import Frame
+
+RDONLY_PROG = 0x80  # BPF_F_RDONLY_PROG: programs may read only
+STRINGS = ".strings"
+
+
+class GlobalData:
+    """The layout and the first content of all global variables of a text."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.offsets: dict[Variable, tuple[str, int]] = {}  # variable -> map, bytes into its entry
+        self._bytes: dict[str, bytearray] = {}
+        for variable in analysis.globals.values():
+            if variable.storage in ("static", "global"):
+                self._add(variable)
+        for info in analysis.functions.values():
+            for variable in info.locals:
+                if variable.storage == "static":
+                    self._add(variable)
+
+    def _add(self, variable: Variable) -> None:
+        content = self._content(variable)
+        section = variable.section
+        if not section.startswith((".data", ".bss", ".rodata")):
+            section = ".rodata" if is_const(variable.ctype) else ".data" if any(content) else ".bss"
+        whole = self._bytes.setdefault(section, bytearray())
+        whole += bytes(-len(whole) % max(alignof(variable.ctype), 1))
+        self.offsets[variable] = section, len(whole)
+        whole += content
+
+    def _content(self, variable: Variable) -> bytearray:
+        data = bytearray(max(sizeof(variable.ctype), 1))
+        for part in variable.init or ():
+            self._put(data, part)
+        return data
+
+    def _put(self, data: bytearray, part: Initialiser) -> None:
+        value = part.value
+        size = sizeof(part.ctype)
+        if isinstance(value, ast.String) and isinstance(strip(part.ctype), Array):
+            text = (value.value + b"\0")[:size]
+            data[part.offset : part.offset + len(text)] = text
+            return
+        if is_aggregate(part.ctype) and value in self.analysis.literals:
+            for inner in self.analysis.literals[value]:
+                from ...record import replace
+
+                self._put(data, replace(inner, offset=part.offset + inner.offset))
+            return
+        number = self.analysis.constants.get(value)
+        if number is None:
+            raise failure(value.span, "the first value of a global variable has to be a constant")
+        if part.bit_width:
+            old = int.from_bytes(data[part.offset : part.offset + size], "little")
+            mask = (1 << part.bit_width) - 1
+            number = old & ~(mask << part.bit_offset) | (number & mask) << part.bit_offset
+        data[part.offset : part.offset + size] = (number & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+    def map(self, name: str) -> MapSpec:
+        """The map of one section."""
+        return data_map(name, bytes(self._bytes[name]))
+
+    @property
+    def maps(self) -> tuple[MapSpec, ...]:
+        """The maps, in order of their names."""
+        return tuple(self.map(name) for name in sorted(self._bytes))
+
+
+def data_map(name: str, content: bytes) -> MapSpec:
+    """An array of one entry with this content; one that is called .rodata… or .strings cannot be changed."""
+    constant = name.startswith((".rodata", STRINGS))
+    content += bytes(-len(content) % 8)
+    flags = RDONLY_PROG if constant else 0
+    initial = content if any(content) or constant else b""
+    return MapSpec(name, "array", 4, len(content), 1, flags, initial, frozen=constant)
+
+
+def is_const(ctype: CType) -> bool:
+    """Tell whether a variable of this type cannot be changed: `const`, or an array of what is."""
+    while isinstance(ctype, (Typedef, Qualified, Array)):
+        if isinstance(ctype, Qualified) and ctype.name == "const":
+            return True
+        ctype = ctype.target
+    return False
+
+
+class Globals:
+    """Where one program finds global data."""
+
+    def __init__(self, data: GlobalData) -> None:
+        self.data = data
+        self._strings: dict[bytes, int] = {}
+        self._content = bytearray()
+
+    def place(self, f: Frame, variable: Variable) -> Place:
+        """Where a global variable lies."""
+        found = self.data.offsets.get(variable)
+        if found is None:
+            from .externs import extern_place
+
+            return extern_place(f, variable)
+        name, offset = found
+        f.program.module.add_map(self.data.map(name))
+        return Place(f.b.map_value(name), offset, variable.ctype, "map")
+
+    def string(self, f: Frame, text: bytes) -> Place:
+        """Where a string literal lies; equal ones share their place."""
+        ctype = Array(Int("char", 1, True, "char"), len(text) + 1)
+        offset = self._strings.get(text)
+        if offset is None:
+            offset = self._strings[text] = len(self._content)
+            self._content += text + b"\0"
+        maps = f.program.module.maps
+        maps[STRINGS] = data_map(STRINGS, bytes(self._content))
+        return Place(f.b.map_value(STRINGS), offset, ctype, "map")

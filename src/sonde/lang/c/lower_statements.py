@@ -1,0 +1,194 @@
+"""Statements to blocks: declarations, choices, labels, returns. Loops are in `lower_loops`."""
+
+from __future__ import annotations
+
+from ...compiler.ir import Const
+from ...debuginfo.ctype import strip
+from . import ast
+from .analysis import Variable
+from .lower_branches import branch_on
+from .lower_expressions import evaluate, run, scalar
+from .lower_frame import failure
+from .lower_numbers import number, promoted
+from .values import is_signed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...compiler.ir import Block, Value
+    from .analysis import CaseLabel
+    from .lower_frame import Frame
+
+_NEAR = 2  # values in a range that are cheaper to compare one by one
+
+
+def run_statement(f: Frame, node: ast.Node) -> None:
+    """Lower one statement."""
+    f.b.span = node.span
+    STATEMENTS[type(node)](f, node)
+
+
+def _compound(f: Frame, node: ast.Compound) -> None:
+    for item in node.items:
+        run_statement(f, item)
+
+
+def _expression(f: Frame, node: ast.ExprStatement) -> None:
+    if node.expr is not None:
+        run(f, node.expr)
+
+
+def _declaration(f: Frame, node: ast.Declaration) -> None:
+    from .lower_initialisers import fill
+    from .lower_places import variable_place
+
+    for each in node.declarators:
+        variable = f.program.analysis.symbols.get(each.declarator)
+        if not isinstance(variable, Variable) or variable.storage not in ("auto", "register"):
+            continue
+        if variable.init is not None:
+            f.b.span = each.span
+            fill(f, variable_place(f, variable), variable.init)
+
+
+def _nothing(f: Frame, node: ast.Node) -> None:
+    """A static assertion has been checked."""
+
+
+def _if(f: Frame, node: ast.If) -> None:
+    constant = f.program.analysis.constants.get(node.condition)
+    if constant is not None and not _has_labels(node):
+        chosen = node.yes if constant else node.no
+        if chosen is not None:
+            run_statement(f, chosen)
+        return
+    b = f.b
+    then, done = b.new_block("then"), b.new_block("done")
+    otherwise = b.new_block("else") if node.no is not None else done
+    branch_on(f, node.condition, then, otherwise)
+    b.at(then)
+    run_statement(f, node.yes)
+    b.jump(done)
+    if node.no is not None:
+        b.at(otherwise)
+        run_statement(f, node.no)
+        b.jump(done)
+    b.at(done)
+
+
+def _has_labels(node: ast.Node) -> bool:
+    from .walk import iter_nodes
+
+    return any(isinstance(each, (ast.Label, ast.Case)) for each in iter_nodes(node))
+
+
+def _label(f: Frame, node: ast.Label) -> None:
+    block = f.label(node.name)
+    f.b.jump(block)
+    f.b.at(block)
+    run_statement(f, node.statement)
+
+
+def _goto(f: Frame, node: ast.Goto) -> None:
+    f.b.jump(f.label(node.name))
+
+
+def _break(f: Frame, node: ast.Break) -> None:
+    f.b.jump(f.leave[-1][1])
+
+
+def _continue(f: Frame, node: ast.Continue) -> None:
+    for again, _ in reversed(f.leave):
+        if again is not None:
+            f.b.jump(again)
+            return
+    raise failure(node.span, "continue outside of a loop")
+
+
+def _return(f: Frame, node: ast.Return) -> None:
+    if node.value is None:
+        f.finish(None)
+    elif not strip(f.type(node.value)).size and not hasattr(strip(f.type(node.value)), "target"):
+        run(f, node.value)  # return f(); of a void function
+        f.finish(None)
+    else:
+        f.finish(evaluate(f, node.value))
+
+
+# switch -----------------------------------------------------------------------------------------------------------
+
+
+def _switch(f: Frame, node: ast.Switch) -> None:
+    b = f.b
+    labels = f.program.analysis.cases[node]
+    ctype = promoted(f.type(node.value))
+    value = number(f, scalar(f, node.value), ctype)
+    done = b.new_block("done")
+    for label in labels:
+        f.cases[label.node] = b.new_block("case")
+    default = next((f.cases[label.node] for label in labels if label.low is None), done)
+    for label in labels:
+        if label.low is not None:
+            _dispatch(f, value, label, f.cases[label.node], is_signed(ctype))
+    b.jump(default)
+    b.at(b.new_block("switch"))  # what stands before the first label is reached by goto only
+    f.leave.append((None, done))
+    run_statement(f, node.body)
+    f.leave.pop()
+    b.jump(done)
+    b.at(done)
+
+
+def _dispatch(f: Frame, value: Value, label: CaseLabel, block: Block, signed: bool) -> None:
+    assert label.low is not None and label.high is not None
+    b = f.b
+    following = b.new_block("next")
+    if label.high - label.low < _NEAR:
+        for wanted in range(label.low, label.high + 1):
+            other = following if wanted == label.high else b.new_block("or")
+            b.branch(b.binary("eq", value, Const(wanted, value.type)), block, other)
+            b.at(other)
+        return
+    distance = b.binary("sub", value, Const(label.low, value.type))
+    b.branch(b.binary("ule", distance, Const(label.high - label.low, value.type)), block, following)
+    b.at(following)
+
+
+def _case(f: Frame, node: ast.Case) -> None:
+    block = f.cases[node]
+    f.b.jump(block)
+    f.b.at(block)
+    run_statement(f, node.statement)
+
+
+def _asm(f: Frame, node: ast.Asm) -> None:
+    from .lower_asm import lower_asm
+
+    lower_asm(f, node)
+
+
+def _loop(f: Frame, node: ast.Node) -> None:
+    from .lower_loops import lower_loop
+
+    lower_loop(f, node)
+
+
+STATEMENTS: dict[type, Callable[..., None]] = {
+    ast.Compound: _compound,
+    ast.ExprStatement: _expression,
+    ast.Declaration: _declaration,
+    ast.StaticAssert: _nothing,
+    ast.If: _if,
+    ast.While: _loop,
+    ast.DoWhile: _loop,
+    ast.For: _loop,
+    ast.Switch: _switch,
+    ast.Case: _case,
+    ast.Label: _label,
+    ast.Goto: _goto,
+    ast.Break: _break,
+    ast.Continue: _continue,
+    ast.Return: _return,
+    ast.Asm: _asm,
+}

@@ -1,0 +1,187 @@
+"""Machine code for aarch64, run in QEMU's user mode, against the interpreter; and its encodings against a disassembler."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from a64_runner import Image, find_qemu
+from bpf_programs import VALUE_BYTES, ArrayOfOne, ProgramGenerator, random_input
+
+from sonde.bpf.asm import assemble
+from sonde.bpf.interp import Machine, Program
+from sonde.bpf.jit import translate
+from sonde.bpf.jit.aarch64 import _bit_pattern, _mov_imm
+
+M = (1 << 64) - 1
+FEATURES = [frozenset[str](), frozenset(["lse"])]
+
+
+@pytest.fixture(scope="module")
+def qemu() -> str:
+    found = find_qemu()
+    if found is None:
+        pytest.skip("needs qemu-aarch64 (Debian package qemu-user-static)")
+    return found
+
+
+def results(qemu: str, folder: Path, *texts: str) -> list[int]:
+    image = Image(0)
+    for text in texts:
+        image.add(translate(assemble(text), "aarch64"), b"")
+    return [value for value, _ in image.run(qemu, folder)]
+
+
+@pytest.mark.parametrize("features", FEATURES, ids=["base", "lse"])
+def test_random_programs_agree_with_the_interpreter(features: frozenset[str], qemu: str, tmp_path: Path) -> None:
+    image, expected = Image(VALUE_BYTES), []
+    for seed in range(100):
+        insns = ProgramGenerator(seed, 10 + seed, acquire=True).make()
+        value = random_input(seed)
+        image.add(translate(insns, "aarch64", features=features), bytes(value))
+        ArrayOfOne.interpret(Program(insns), value)
+        expected.append((0, bytes(value)))
+    found = image.run(qemu, tmp_path)
+    assert [seed for seed in range(100) if found[seed] != expected[seed]] == []
+
+
+def test_division_and_atomics_in_every_register(qemu: str, tmp_path: Path) -> None:
+    numbers = (0, 1, M, 1 << 63, 1 << 31, 0xFFFFFFFF, 7, 0x123456789ABCDEF0)
+    texts = []
+    for dst in range(10):
+        for src in range(10):
+            lines = [f"r{r} = {numbers[(r + dst) % 8]} ll" for r in range(10)]
+            for op in ("/=", "%=", "s/=", "s%="):
+                lines += [f"r{dst} {op} r{src}", f"w{src} {op} w{dst}", f"w{dst} {op} -3"]
+            lines += [f"r0 ^= r{r}" if r % 2 else f"r0 += r{r}" for r in range(1, 10)]
+            texts.append("\n".join([*lines, "exit"]))
+            if dst == src:
+                continue
+            lines = [f"r{r} = {0x1111 * (r + 1)}" for r in range(10)]
+            lines += ["*(u64 *)(r10 -8) = 99", f"r{dst} = r10"]
+            for kind in ("add", "or", "and", "xor"):
+                lines += [f"r{src} = atomic64_fetch_{kind}((u64 *)(r{dst} -8), r{src})"]
+                lines += [f"r{src} = atomic_fetch_{kind}((u32 *)(r{dst} -4), r{src})"]
+            lines += [
+                f"r{dst} = 5",
+                "r9 += r0",
+                "r9 += r8",
+                f"r9 += r{src}",
+                "r0 = *(u64 *)(r10 -8)",
+                "r0 ^= r9",
+                "exit",
+            ]
+            texts.append("\n".join(lines))
+    expected = [Machine().run(Program(assemble(text))) for text in texts]
+    assert results(qemu, tmp_path, *texts) == expected
+
+
+def test_functions_frames_and_loops(qemu: str, tmp_path: Path) -> None:
+    texts = [
+        "r6 = 100\n*(u64 *)(r10 -8) = 5\nr1 = r10\nr1 += -8\ncall f\nr0 += r6\nexit\n"
+        "f: r6 = *(u64 *)(r1 +0)\n*(u64 *)(r10 -16) = 77\nr7 = r6\nagain: r7 += r6\nif r7 < 0x10 goto again\nr0 = r7\nexit",
+        "r1 = 5\ncall f\nexit\nf: r1 += -1\nr6 = r1\nif r1 != 0x0 goto f\nr0 = 9\nexit",
+        "r1 = 20\nr2 = subprog[f]\ncallx r2\nexit\nf: r0 = r1\nr0 += 1\nexit",
+        "r0 = 0\nagain: may_goto +2\nr0 += 1\ngoto again\nexit",
+        "r0 = 0x123456789abcdef0 ll\n*(u64 *)(r10 -512) = r0\nr0 = *(u32 *)(r10 -509)\nexit",
+        "r1 = r10\nr1 += -512\n*(u32 *)(r1 +508) = 7\nr0 = *(u32 *)(r10 -4)\nr1 += 300\n*(u16 *)(r1 -299) = -1\nr0 += 1\nexit",
+    ]
+    expected = [120, 9, 21, 1 << 23, 0x0000000000000056789ABCD & 0xFFFFFFFF, 8]
+    expected[4] = Machine().run(Program(assemble(texts[4])))
+    assert results(qemu, tmp_path, *texts) == expected
+
+
+def test_helpers_and_tail_calls(qemu: str, tmp_path: Path) -> None:
+    """A helper is C to its caller: here it is another program, which takes and returns what C functions do."""
+    image = Image(0)
+    image.add(translate(assemble("r0 = r1\nr0 += r2\nr0 += r3\nr0 += r4\nr0 += r5\nr6 = 7\nexit"), "aarch64"), b"")
+    image.name("helper", 5)
+    image.add(translate(assemble("r6 = 3\nr0 = 55\nexit"), "aarch64"), b"")
+    image.name("map", 9)
+    image.add(translate(assemble("r0 = 0\nif r3 != 0x1 goto +2\nr0 = map[fd:9]\nexit"), "aarch64"), b"")
+    image.name("helper", 12)
+    image.add(
+        translate(assemble("r6 = 9\nr1 = 1\nr2 = 2\nr3 = 3\nr4 = 4\nr5 = 5\ncall 5\nr0 += r6\nexit"), "aarch64"), b""
+    )
+    text = "r6 = 1\n*(u64 *)(r10 -40) = 7\nr2 = 0\nr3 = {}\ncall tail_call\nr0 = 7\nexit"
+    for index in (1, 2):
+        image.add(translate(assemble(text.format(index)), "aarch64"), b"")
+    assert [value for value, _ in image.run(qemu, tmp_path)][3:] == [24, 55, 7]
+
+
+def test_immediates(tmp_path: Path, qemu: str) -> None:
+    """Numbers of every shape, loaded and compared and combined."""
+    numbers = [
+        0,
+        1,
+        -1,
+        4095,
+        4096,
+        0xFFF000,
+        0x1000000,
+        -4095,
+        -4096,
+        0x7FFFFFFF,
+        -0x80000000,
+        0x00FF00FF,
+        0x3FC,
+        0xFFFE,
+        -2,
+    ]
+    texts = []
+    for number in numbers:
+        lines = ["r0 = 0x0123456789abcdef ll"]
+        for op in ("+=", "-=", "&=", "|=", "^=", "*="):
+            lines += [
+                f"r1 = r0\nr1 {op} {number}\nw2 = w0\nw2 {op} {number}\nr0 ^= r1\nr0 += r2\nif r0 s> {number & 0xFFFFFFFF} goto +1\nr0 += 1"
+            ]
+        texts.append("\n".join([*lines, f"if w0 & {number & 0xFFFFFFFF:#x} goto +1", "r0 += 3", "exit"]))
+    assert results(qemu, tmp_path, *texts) == [Machine().run(Program(assemble(text))) for text in texts]
+
+
+def test_bit_patterns_are_those_of_the_architecture() -> None:
+    """All 5,334 immediates of 64-bit logical instructions, made by the architecture's own rule, are found again."""
+    seen = {}
+    for size in (2, 4, 8, 16, 32, 64):
+        for ones in range(1, size):
+            for rotation in range(size):
+                part = (1 << ones) - 1
+                part = (part >> rotation | part << size - rotation) & (1 << size) - 1
+                value = sum(part << at for at in range(0, 64, size))
+                seen[value] = (size == 64) << 12 | rotation << 6 | (~(2 * size - 1) & 0x3F) | ones - 1
+    assert len(seen) == 5334
+    assert all(_bit_pattern(value, True) == pattern for value, pattern in seen.items())
+    assert _bit_pattern(0, True) is None and _bit_pattern(M, True) is None and _bit_pattern(5, True) is None
+
+
+def test_loads_of_numbers_are_short() -> None:
+    lengths = {
+        0: 1,
+        1: 1,
+        M: 1,
+        0xFFFF0000: 1,
+        0x12345678: 2,
+        M - 5: 1,
+        0x5555555555555555: 1,
+        0x123456789ABCDEF0: 4,
+        0xFFFFFFFF00000001: 1,
+    }
+    assert {value: len(_mov_imm(1, value)) // 4 for value in lengths} == lengths
+
+
+@pytest.mark.oracle
+def test_a_disassembler_knows_every_word(tmp_path: Path) -> None:
+    objdump = shutil.which("aarch64-linux-gnu-objdump")
+    if objdump is None:
+        pytest.skip("needs aarch64-linux-gnu-objdump (Debian package binutils-aarch64-linux-gnu)")
+    for features in FEATURES:
+        text = b"".join(
+            translate(ProgramGenerator(seed, 60).make(), "aarch64", features=features).text[:-16] for seed in range(30)
+        )
+        (tmp_path / "code").write_bytes(text)
+        command = [objdump, "-D", "-b", "binary", "-m", "aarch64", str(tmp_path / "code")]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        bad = [line for line in out.splitlines() if "undefined" in line or ".inst" in line]
+        assert len(bad) == 0, bad[:5]
