@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
-from c_text import parse_c, tokens_of
+from c_trees import parse_c, tokens_of
 
 from sonde.errors import CompileError
 

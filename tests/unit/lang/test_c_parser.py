@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from c_text import parse_c, parse_expression, shape, short
+from c_trees import parse_c, parse_expression, shape, short
 
 from sonde.lang.c import ast
 from sonde.lang.c.print_c import print_unit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from c_text import parse_c, tokens_of
+from c_trees import parse_c, tokens_of
 
 from sonde.errors import CompileError, Diagnostic
 from sonde.lang.c.parser import parse

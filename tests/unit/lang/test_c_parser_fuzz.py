@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from c_text import parse_c, shape, tokens_of
+from c_trees import parse_c, shape, tokens_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
