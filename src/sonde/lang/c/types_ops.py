@@ -63,7 +63,11 @@ def _unary(ck: Checker, node: ast.Unary) -> CType:
 
 def value_of(ck: Checker, node: ast.Expr) -> CType:
     """Return the type of an operand's value; a narrow bit-field has become an int by then, as C has it."""
-    ctype = value(ck, node)
+    return _held_by_int(ck, node, value(ck, node))
+
+
+def _held_by_int(ck: Checker, node: ast.Expr, ctype: CType) -> CType:
+    """Return `int` for a bit-field whose values it holds, else `ctype`."""
     if isinstance(node, ast.Member) and node in ck.accesses:
         width = ck.accesses[node].field.member.width_bits
         number = underlying(ctype) if width else None
@@ -278,8 +282,10 @@ def _assign(ck: Checker, node: ast.Assign) -> CType:
 def _conditional(ck: Checker, node: ast.Conditional) -> CType:
     condition(ck, node.condition)
     yes_node = node.condition if node.yes is None else node.yes
-    yes = decayed(ck.types[yes_node] if node.yes is None else ck.expr(yes_node))
-    no = decayed(ck.expr(node.no))
+    if node.yes is not None:
+        ck.expr(node.yes)
+    ck.expr(node.no)
+    yes, no = _branch(ck, yes_node), _branch(ck, node.no)
     common = _merge(ck, node, yes_node, yes, no)
     ck.common[node] = common
     known = ck.constants.get(node.condition)
@@ -290,6 +296,11 @@ def _conditional(ck: Checker, node: ast.Conditional) -> CType:
             if folded is not None:
                 ck.constants[node] = folded
     return common
+
+
+def _branch(ck: Checker, node: ast.Expr) -> CType:
+    """Return the type that a branch has as an operand; it has been checked."""
+    return _held_by_int(ck, node, decayed(ck.types[node]))
 
 
 def _merge(ck: Checker, node: ast.Conditional, yes_node: ast.Expr, yes: CType, no: CType) -> CType:
