@@ -14,6 +14,8 @@ import io
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -70,6 +72,15 @@ def _open_more(path, mode="r", *args, **named):
 
 
 builtins.open = _open_more
+_check_output = subprocess.check_output
+
+
+def _check_output_more(command, *args, **named):
+    """kvmexit asks for an Intel processor by a shell's pipe."""
+    return b"vendor_id : GenuineIntel" if "vendor_id" in str(command) else _check_output(command, *args, **named)
+
+
+subprocess.check_output = _check_output_more
 curses.wrapper = lambda function, *args, **named: function(Anything(), *args, **named)
 
 
@@ -135,6 +146,8 @@ class BPF:
     XDP_PASS = 2
 
     def __init__(self, src_file=b"", hdr_file=b"", text=None, debug=0, cflags=(), usdt_contexts=(), **_):
+        signal.signal(signal.SIGALRM, _wait)  # for tools that bound `sleep` before they met this module
+        signal.setitimer(signal.ITIMER_REAL, 2)
         if src_file:
             with open(_text(src_file)) as file:
                 text = file.read()

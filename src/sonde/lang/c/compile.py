@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...errors import Diagnostic
     from ...spec.object import MapSpec
     from ...spec.target import Target
+    from ..source import Source
     from .analysis import Analysis, FunctionSymbol, Table
     from .options import Entry, Options
     from .walk import Flow
@@ -25,11 +26,29 @@ if TYPE_CHECKING:
     Trace = Callable[[str, str], None]
 
 
+def compile_c(source: Source, target: Target, options: Options) -> Text:
+    """Preprocess, parse and analyse a text, and lay out its maps. Raises CompileError with all errors that were found."""
+    from .environment import Environment
+    from .parser import parse
+    from .preprocessor import preprocess
+    from .types_unit import analyse
+
+    warnings: list[Diagnostic] = []
+    tokens = preprocess(source, options, target, warnings)
+    environment = Environment(target)
+    unit = parse(tokens, environment.is_type_name)
+    analysis = analyse(unit, environment, dialect=options.dialect, main=source)
+    return Text(analysis, target, options, tuple(warnings))
+
+
 class Text:
     """A text that makes sense, ready to be made into programs (see `options.Unit`)."""
 
-    def __init__(self, analysis: Analysis, target: Target, options: Options) -> None:
+    def __init__(
+        self, analysis: Analysis, target: Target, options: Options, warnings: tuple[Diagnostic, ...] = ()
+    ) -> None:
         self.analysis = analysis
+        self.warnings = (*warnings, *analysis.warnings)  # of preprocessor and analysis
         self.target = target
         self.options = options
         self.globals = GlobalData(analysis)
@@ -60,11 +79,6 @@ class Text:
 
             self._events = find_events(self.analysis)
         return {name: ctype for name, ctype in self._events.items() if ctype is not None}
-
-    @property
-    def warnings(self) -> tuple[Diagnostic, ...]:
-        """What the analysis warns of."""
-        return self.analysis.warnings
 
     def compile_program(
         self, name: str, entry: Entry, *, trace: Trace | None = None, optimised: bool = True

@@ -7,7 +7,7 @@ from ...compiler.helpers import get_helper
 from ...compiler.ir import CTX, I64, Function, Module, Param
 from ...debuginfo.ctype import INT64, Pointer, strip
 from ...errors import FeatureError
-from .entry import EntryRules, start
+from .entry import start
 from .globals import Globals
 from .lower_calls import needs_place
 from .lower_frame import Frame, failure
@@ -84,7 +84,6 @@ class Program:
         self.module = Module()
         self.spaces = SpaceMaker(text.analysis, entry, text.flows)
         self.globals = Globals(text.globals)
-        self.entry_rules = EntryRules(self)
         self.active: list[FunctionSymbol] = []  # what is being lowered, outermost first
         self.external = "user" if entry.user else "any"
         self.is_tracing = entry.type in TRACING

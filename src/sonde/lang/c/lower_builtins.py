@@ -267,7 +267,7 @@ def _preserve(f: Frame, node: ast.Call, name: str) -> Operand:
 
 def _overflow(f: Frame, node: ast.Call, name: str) -> Operand:
     """`__builtin_add_overflow(a, b, &result)`: was the exact result too large for where it goes?"""
-    op = {"add": "+", "sub": "-", "mul": "*"}[name.lstrip("us").split("_")[0].rstrip("l")]
+    op = next(sign for word, sign in (("add", "+"), ("sub", "-"), ("mul", "*")) if word in name)
     target = pointed_type(f.type(node.args[2]))
     left, right = evaluate(f, node.args[0]), evaluate(f, node.args[1])
     if is_wide(target) or isinstance(left, Wide) or isinstance(right, Wide):

@@ -63,6 +63,11 @@ def _extends_by_sign(ctype: CType) -> bool:
 def to_pointer(f: Frame, scalar: Scalar, ctype: CType) -> Scalar:
     """Make a pointer of a number, or of a pointer to another type."""
     value = scalar.value
+    if scalar.space in ("register", "raw register"):
+        from .entry import inner_pointer, is_registers
+
+        if is_registers(ctype):
+            return inner_pointer(f, ctype)
     if not is_pointer(value.type):
         value = f.resize(value, _extends_by_sign(scalar.ctype), I64)
     if isinstance(value, Const) and not value.imm:

@@ -127,6 +127,11 @@ def _member(f: Frame, node: ast.Member) -> Place:
         base = pointed(f, pointer, access.struct)
     else:
         base = place_of(f, node.operand)
+    if f.program.entry.context:
+        from .entry import is_fiction, register_place
+
+        if is_fiction(f.program, base, access):
+            return register_place(f, base, access, f.type(node), node.span)
     return member_place(f, base, access, f.type(node))
 
 

@@ -7,18 +7,19 @@ from ...debuginfo.ctype import strip
 from . import ast
 from .analysis import Variable
 from .lower_branches import branch_on
-from .lower_expressions import evaluate, run, scalar
+from .lower_expressions import constant_of, evaluate, run
 from .lower_frame import failure
-from .lower_numbers import number, promoted
-from .values import is_signed
+from .lower_numbers import arithmetic, convert, promoted, truth
+from .values import Scalar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ...compiler.ir import Block, Value
+    from ...compiler.ir import Block
     from .analysis import CaseLabel
     from .lower_frame import Frame
+    from .values import Operand
 
 _NEAR = 2  # values in a range that are cheaper to compare one by one
 
@@ -123,14 +124,14 @@ def _switch(f: Frame, node: ast.Switch) -> None:
     b = f.b
     labels = f.program.analysis.cases[node]
     ctype = promoted(f.type(node.value))
-    value = number(f, scalar(f, node.value), ctype)
+    operand = convert(f, evaluate(f, node.value), ctype)
     done = b.new_block("done")
     for label in labels:
         f.cases[label.node] = b.new_block("case")
     default = next((f.cases[label.node] for label in labels if label.low is None), done)
     for label in labels:
         if label.low is not None:
-            _dispatch(f, value, label, f.cases[label.node], is_signed(ctype))
+            _dispatch(f, operand, label, f.cases[label.node])
     b.jump(default)
     b.at(b.new_block("switch"))  # what stands before the first label is reached by goto only
     f.leave.append((None, done))
@@ -140,19 +141,22 @@ def _switch(f: Frame, node: ast.Switch) -> None:
     b.at(done)
 
 
-def _dispatch(f: Frame, value: Value, label: CaseLabel, block: Block, signed: bool) -> None:
+def _dispatch(f: Frame, operand: Operand, label: CaseLabel, block: Block) -> None:
+    """Go to `block` when the value is one of a label's, else go on."""
     assert label.low is not None and label.high is not None
     b = f.b
-    following = b.new_block("next")
-    if label.high - label.low < _NEAR:
-        for wanted in range(label.low, label.high + 1):
-            other = following if wanted == label.high else b.new_block("or")
-            b.branch(b.binary("eq", value, Const(wanted, value.type)), block, other)
-            b.at(other)
+    if isinstance(operand, Scalar) and label.high - label.low >= _NEAR:
+        value = operand.value
+        distance = b.binary("sub", value, Const(label.low, value.type))
+        following = b.new_block("next")
+        b.branch(b.binary("ule", distance, Const(label.high - label.low, value.type)), block, following)
+        b.at(following)
         return
-    distance = b.binary("sub", value, Const(label.low, value.type))
-    b.branch(b.binary("ule", distance, Const(label.high - label.low, value.type)), block, following)
-    b.at(following)
+    for wanted in range(label.low, label.high + 1):
+        following = b.new_block("next")
+        same = arithmetic(f, "==", operand, constant_of(f, wanted, operand.ctype), operand.ctype, label.node.span)
+        b.branch(truth(f, same), block, following)
+        b.at(following)
 
 
 def _case(f: Frame, node: ast.Case) -> None:

@@ -106,7 +106,7 @@ class Spaces:
         """Of a member, an element, or what a pointer leads to."""
         space = self.place(node)
         ctype = self.analysis.types[node]
-        if space == "ctx":
+        if space in ("ctx", "inner"):
             return self._from_context(node, ctype)
         return loaded_space(ctype, space, self.external)
 
@@ -116,6 +116,10 @@ class Spaces:
         if access is None:  # an element of the array of arguments
             return "slot" if entry.type in _TRACING else ""
         struct, name = access.struct.name, access.field.member.name
+        if struct == "pt_regs" and entry.context in ("sys_enter", "raw_enter"):
+            if name not in ("di", "regs"):
+                return "user"
+            return "register" if entry.context == "sys_enter" else "raw register"
         if struct in _PACKET_CONTEXTS and name in _PACKET_FIELDS:
             return "packet"
         if struct.startswith(_ITERATORS) and isinstance(strip(ctype), Pointer):

@@ -14,7 +14,9 @@ btf       a kernel object that the verifier trusts                     loads
 kernel    kernel memory                                                probe_read_kernel
 user      user memory                                                  probe_read_user
 any       an address that may be any of the last two, or own memory    probe_read
+inner     the registers of a system call's caller, where the context is that of a tracepoint (see `entry`)   not as they are
 null      nowhere (a null pointer: it takes the space of what it meets)
+register  what the first register of a system call's function holds: the address of the inner registers, or the first argument ("raw register": in a raw tracepoint)
 slot      not known yet: an argument in the context of a tracing program, which is `btf` once it becomes a pointer to a struct
 ""        a number, no address
 """
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     Operand = Union["Scalar", "Wide", "Place"]
 
 OWN = frozenset(["stack", "map", "mem", "own"])
-DIRECT = OWN | {"ctx", "packet", "sock", "btf"}
+DIRECT = OWN | {"ctx", "packet", "sock", "btf", "inner"}
 EXTERNAL = frozenset(["kernel", "user", "any"])
 _IR_OF_SPACE = {
     "stack": STACK,
@@ -185,6 +187,10 @@ def join(a: str, b: str) -> str:
 
 def leads(ctype: CType, space: str, external: str = "any") -> str:
     """Return where a pointer leads whose value is a number of `space`; `external` is what a mere number is."""
+    if space in ("register", "raw register"):
+        from .entry import is_registers
+
+        return ("inner" if space == "register" else "kernel") if is_registers(ctype) else "user"
     if space == "slot":
         target = strip(pointed_type(ctype))
         pointer = strip(ctype)

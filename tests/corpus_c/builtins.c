@@ -1,0 +1,51 @@
+/* GNU builtins: byte order, bits, overflow, atomics, types. */
+long test(long *io)
+{
+    int i = 8;
+    u32 u = io[0];
+    u64 w = io[1];
+    io[i++] = __builtin_bswap16(io[0]);
+    io[i++] = __builtin_bswap32(io[0]);
+    io[i++] = __builtin_bswap64(io[0]);
+    io[i++] = __builtin_popcount(u) + __builtin_popcountll(w);
+    io[i++] = u ? __builtin_ctz(u) : -1;
+    io[i++] = u ? __builtin_clz(u) : -1;
+    io[i++] = w ? __builtin_ctzll(w) : -1;
+    io[i++] = w ? __builtin_clzll(w) : -1;
+    io[i++] = __builtin_ffs(u) + 100 * __builtin_ffsll(w);
+    io[i++] = __builtin_parity(u) + 2 * __builtin_parityll(w);
+    io[i++] = __builtin_abs((int)io[2] / 2) + __builtin_labs(io[3] / 2);
+    s32 r;
+    io[i++] = __builtin_add_overflow((s32)io[0], (s32)io[1], &r);
+    io[i++] = r;
+    io[i++] = __builtin_mul_overflow((s32)io[0], (s32)io[1], &r);
+    io[i++] = r;
+    u64 big;
+    io[i++] = __builtin_sub_overflow((u64)io[0], (u64)io[1], &big);
+    io[i++] = big;
+    io[i++] = __builtin_mul_overflow((u64)io[0], (u64)io[1], &big);
+    io[i++] = big;
+    u8 small;
+    io[i++] = __builtin_add_overflow(io[0], io[1], &small);
+    io[i++] = small;
+    long x = io[0];
+    int y = io[1];
+    io[i++] = __sync_fetch_and_add(&x, io[2]);
+    io[i++] = x;
+    __sync_fetch_and_add(&y, 3);
+    io[i++] = y;
+    io[i++] = __sync_fetch_and_or(&x, 0xff) + __sync_fetch_and_and(&x, ~0xf0L);
+    io[i++] = x;
+    io[i++] = __sync_lock_test_and_set(&x, 17);
+    io[i++] = __sync_val_compare_and_swap(&x, 17, 18) + __sync_bool_compare_and_swap(&x, 1, 2);
+    io[i++] = x;
+    io[i++] = __sync_add_and_fetch(&y, 5);
+    io[i++] = __sync_fetch_and_sub(&y, 2);
+    io[i++] = __builtin_expect(io[0] > 5, 1);
+    io[i++] = __builtin_constant_p(3) + __builtin_types_compatible_p(int, s32);
+    io[i++] = __builtin_choose_expr(1, 5, "x");
+    io[i++] = _Generic(w, int: 1, unsigned long: 2, default: 3);
+    typeof(u) v = 7;
+    io[i++] = v + sizeof(typeof(io[0]));
+    return i;
+}
