@@ -6,23 +6,23 @@ Ours becomes a program of the type raw_tracepoint, whose numbers lie in an array
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from struct import pack, unpack
+from struct import pack, pack_into, unpack
 
-from fake_target import make_target
+from bpf_programs import ArrayOfOne
+from c_text import small_target
 
+from sonde.bpf.disasm import disassemble
 from sonde.bpf.interp import Machine, Program
-from sonde.lang.c.compile import Text
-from sonde.lang.c.environment import Environment
+from sonde.bpf.isa import decode
+from sonde.lang.c.compile import Text, compile_c
 from sonde.lang.c.options import Compiled, Entry, Options
-from sonde.lang.c.parser import parse
-from sonde.lang.c.tokens import tokenize
-from sonde.lang.c.types_unit import analyse
 from sonde.lang.source import Source
-from sonde.spec.object import ObjectSpec
+from sonde.spec.object import ObjectSpec, ProgramSpec
 from sonde.spec.target import Target
 
 NUMBERS = 64
@@ -46,19 +46,15 @@ int run(void *ctx)
 """
 
 
-def analysed(text: str, target: Target | None = None, options: Options | None = None) -> Text:
-    """Analyse a text that needs no preprocessor."""
-    target = target or make_target()
-    environment = Environment(target)
-    source = Source("test.c", text)
-    unit = parse(list(tokenize(source)), environment.is_type_name)
-    return Text(analyse(unit, environment), target, options or Options())
+def compiled_text(text: str, target: Target | None = None, options: Options | None = None) -> Text:
+    """Analyse a text."""
+    return compile_c(Source("test.c", text), target or small_target(), options or Options())
 
 
 def compile_test(text: str, target: Target | None = None, *, optimised: bool = True) -> tuple[Text, Compiled]:
     """Compile a text with a function `test` as the program `run`. It must be static, or is made so."""
     text = text.replace("long test(long *io)", "static long test(long *io)")
-    unit = analysed(COMMON + text + WRAPPER, target)
+    unit = compiled_text(COMMON + text + WRAPPER, target)
     return unit, unit.compile_program("run", Entry("raw_tracepoint"), optimised=optimised)
 
 
@@ -76,6 +72,51 @@ def run_in_kernel(text: str, inputs: list[list[int]], *, optimised: bool = True)
             loaded.run("run")
             found.append(list(unpack("<64q", loaded.maps["io_map"].lookup(key)[0])))
     return found
+
+
+def run_in_interpreter(text: str, inputs: list[list[int]], *, optimised: bool = True) -> list[list[int]]:
+    """The same, without a kernel."""
+    unit, compiled = compile_test(text, optimised=optimised)
+    tables: dict[str, ArrayOfOne] = {}
+    found = []
+    specs = {spec.name: spec for spec in (*unit.maps, *compiled.maps)}
+    program = Program(_with_numbers(compiled, list(specs)))
+    for numbers in inputs:
+        tables = {name: ArrayOfOne() for name in specs}
+        machine = Machine({1: _lookup, 4: _read, 113: _read}, maps={i + 1: tables[name] for i, name in enumerate(specs)})
+        memory = {name: bytearray(spec.initial.ljust(spec.value_size, b"\0")) for name, spec in specs.items()}
+        for name, data in memory.items():
+            tables[name].address = machine.memory.add(data)
+        memory["io_map"][:] = _packed(numbers)
+        machine.run(program)
+        found.append(list(unpack("<64q", memory["io_map"])))
+    return found
+
+
+def _with_numbers(compiled: Compiled, names: list[str]) -> bytes:
+    """Put the number of its map into each wide load, and the distance into each call."""
+    code = bytearray(compiled.program.insns)
+    for reloc in compiled.program.relocs:
+        at = reloc.pc * 8
+        if reloc.kind == "subprogram":
+            pack_into("<i", code, at + 4, reloc.addend - reloc.pc - 1)
+        else:
+            code[at + 1] = code[at + 1] & 15 | (1 if reloc.kind == "map" else 2) << 4
+            pack_into("<i", code, at + 4, names.index(reloc.symbol) + 1)
+            pack_into("<i", code, at + 12, reloc.addend)
+    return bytes(code)
+
+
+def _lookup(machine: Machine, table: int, key: int, *_: int) -> int:
+    found = machine.map_at(table)
+    assert isinstance(found, ArrayOfOne)
+    return found.value_address(0)
+
+
+def _read(machine: Machine, to: int, size: int, source: int, *_: int) -> int:
+    data = bytes(machine.memory.view(source, size)) if source else bytes(size)
+    machine.memory.view(to, size, write=True)[:] = data
+    return 0
 
 
 def _packed(numbers: list[int]) -> bytes:
@@ -116,4 +157,13 @@ class Reference:
         self._directory.cleanup()
 
 
-__all__ = ["Machine", "Program", "Reference", "analysed", "compile_test", "run_in_kernel"]
+
+def instructions(spec: ProgramSpec) -> list[str]:
+    """The lines of a program's code."""
+    return disassemble(decode(spec.insns)).splitlines()
+
+
+def calls_of(spec: ProgramSpec) -> list[str]:
+    """The helpers that a program calls, in order."""
+    found = [re.search(r"call bpf_(\w+)#", line) for line in instructions(spec)]
+    return [match[1] for match in found if match]

@@ -70,6 +70,11 @@ out:
     if (io[0] > 0) if (io[1] > 0) n = 1; else n = 2;
     io[i++] = n;
     io[i++] = !!(io[0] & 4) + !(io[1] & 8 || io[2] & 16);
+    int held = io[0];
+    asm volatile("" ::: "memory");
+    asm volatile("" : "+r"(held));
+    asm volatile("" : "=r"(k) : "0"(held));
+    io[i++] = held + k;
 #pragma unroll
     for (int j = 0; j < 6; j++) { if (j == 2) continue; if (j == 5) break; io[40 + j] = j * io[0]; }
     return i;

@@ -160,10 +160,14 @@ def _convert(l: Lowering, inst: Inst) -> None:
             value = Const(value.imm, inst.type)
         l.set(inst, l.register(value), l.bits.get(value, 64))
     elif inst.op == "zext":
-        l.set(inst, l.clean(value, sign=False), min(width_of(value), l.bits.get(value, 64)))
+        register = l.clean(value, sign=False)
+        l.set(inst, register, min(width_of(value), l.bits.get(value, 64)))
+        l.note_extension(value, register, inst.op)
     else:
         bits = l.bits.get(value, 64)
-        l.set(inst, l.clean(value, sign=True), bits if bits < width_of(value) else 64)
+        register = l.clean(value, sign=True)
+        l.set(inst, register, bits if bits < width_of(value) else 64)
+        l.note_extension(value, register, inst.op)
 
 
 def _bound(l: Lowering, inst: Inst) -> None:

@@ -69,6 +69,7 @@ class Lowering:
         self.here = m.MBlock("entry")
         self.block: Block = function.blocks[0]
         self.fields: set[Inst] = set()  # places by CO-RE offset that only loads use: the offset goes into these
+        self.extended: dict[Value, tuple[Block, int, str]] = {}  # value of 32 bits -> where it was extended, register, how
         self.zero_keys: set[Block] = set()  # blocks that leave the key 0 of per-CPU arrays in its slot
         self._select = select
         self._next = m.FIRST_VIRTUAL
@@ -476,10 +477,39 @@ class Lowering:
         sign = op[0] == "s"
         whole = width in (32, 64)
         wide = width == 64
-        left = self.register(a) if whole else self.clean(a, sign=sign)
+        known = self._extension(a, op, b)
+        if known is not None:
+            left, wide = known
+        else:
+            left = self.register(a) if whole else self.clean(a, sign=sign)
         if isinstance(b, Const):
             imm = signed(b.imm, width) if sign or whole else b.imm & (1 << width) - 1
             if fits(imm):
                 return m.jump(_JUMP[op], left, target, imm=imm, wide=wide or not whole)
         right = self.register(b) if whole else self.clean(b, sign=sign)
         return m.jump(_JUMP[op], left, target, right, wide=wide or not whole)
+
+    def note_extension(self, value: Value, register: int, how: str) -> None:
+        """Remember that a value of 32 bits is in `register` too, extended."""
+        if width_of(value) == 32 and not isinstance(value, Const) and self.registers.get(value) != register:
+            self.extended[value] = self.block, register, how
+
+    def _extension(self, a: Value, op: str, b: Value) -> tuple[int, bool] | None:
+        """Return the register to compare in place of a 32-bit value that was extended before, and whether in 64 bits.
+
+        What the verifier learns of one register it does not know of a copy that was extended.
+        """
+        found = self.extended.get(a)
+        if found is None:
+            return None
+        home, register, how = found
+        block = self.block
+        while block is not home:
+            if self._idom[block] is block:
+                return None
+            block = self._idom[block]
+        if not isinstance(b, Const):
+            return register, False
+        if how == "zext":
+            return register, op[0] != "s" and b.imm & 0xFFFFFFFF < 1 << 31
+        return register, op[0] != "u"

@@ -53,6 +53,13 @@ def start(f: Frame, ctx: Param) -> None:
     _from_registers(f, ctx, [p if p in used else None for p in rest])
 
 
+def parameter_space(program: Program, name: str) -> str:
+    """Where the pointers lead that a program is given besides its context: those of a system call to user memory."""
+    if program.entry.context or is_syscall(program, name):
+        return "user"
+    return program.external
+
+
 def _from_registers(f: Frame, ctx: Value, params: list[Variable | None]) -> None:
     """Load parameters from the registers that the traced function got them in."""
     regs = _registers(f)

@@ -7,7 +7,7 @@ from ...compiler.helpers import get_helper
 from ...compiler.ir import CTX, I64, Function, Module, Param
 from ...debuginfo.ctype import INT64, Pointer, strip
 from ...errors import FeatureError
-from .entry import start
+from .entry import parameter_space, start
 from .globals import Globals
 from .lower_calls import needs_place
 from .lower_frame import Frame, failure
@@ -49,7 +49,8 @@ def lower_program(text: Text, symbol: FunctionSymbol, entry: Entry) -> Module:
     builder = Builder(program.module, function)
     assert symbol.definition is not None
     builder.span = symbol.definition.span
-    params = tuple("ctx" if i == 0 else program.parameter_space(p.ctype) for i, p in enumerate(symbol.params))
+    given = parameter_space(program, symbol.name)
+    params = tuple("ctx" if i == 0 else given if is_pointer(p.ctype) else "" for i, p in enumerate(symbol.params))
     spaces = program.spaces.instance(symbol, params)
     assert spaces is not None
     f = Frame(program, builder, symbol, spaces)
@@ -93,10 +94,6 @@ class Program:
     def have(self, feature: str) -> bool:
         """Tell whether the target has a feature."""
         return self.target.features.have(feature)
-
-    def parameter_space(self, ctype: object) -> str:
-        """Where the pointers lead that a program is given besides its context."""
-        return self.external if is_pointer(ctype) else ""  # type: ignore[arg-type]
 
     def need_helper(self, f: Frame, name: str, span: Span) -> None:
         """Raise FeatureError when the target lacks a helper that not all kernels have."""

@@ -1,7 +1,7 @@
 """Inline assembly, as far as programs for BPF use it: barriers, hiding a value from the optimiser, and moves.
 
 `asm volatile("")`, with or without a memory clobber, is nothing here: the compiler moves no memory access across calls that could see it.
-`asm volatile("" : "+r"(x))` makes x opaque. `asm("%0 = %1" : "=r"(x) : "r"(y))` is a move that nothing looks through; also `+=` and its like.
+`asm volatile("" : "+r"(x))`, also written `"=r"(x) : "0"(x)`, makes x opaque. `asm("%0 = %1" : "=r"(x) : "r"(y))` is a move that nothing looks through; also `+=` and its like.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ def lower_asm(f: Frame, node: ast.Asm) -> None:
     """Lower one asm statement. Raises CompileError for what is not among the forms above."""
     operands = [*node.outputs, *node.inputs]
     values = [_input(f, o, i < len(node.outputs)) for i, o in enumerate(operands)]
+    for operand, value in zip(operands, list(values)):
+        if operand.constraint.isdecimal():  # the same register as an output, which so begins with this value
+            values[int(operand.constraint)] = value
     names = {name: i for i, o in enumerate(operands) for name in (str(i), o.name) if name}
     for line in node.template.replace("\n", ";").split(";"):
         if line.strip():

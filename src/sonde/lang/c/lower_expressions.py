@@ -317,6 +317,11 @@ def _compound(f: Frame, node: ast.Assign) -> Operand:
 
 def _cast(f: Frame, node: ast.Cast) -> Operand:
     ctype = strip(f.type(node))
+    if f.program.entry.context:
+        from .entry import inner_pointer, is_registers
+
+        if is_registers(ctype) and f.spaces.of(node.operand) in ("register", "raw register"):
+            return inner_pointer(f, ctype)  # the number itself is not wanted
     operand = evaluate(f, node.operand)
     if not ctype.size and not isinstance(ctype, Pointer):  # (void)
         return Scalar(Const(0, ir_type(INT32)), INT32)

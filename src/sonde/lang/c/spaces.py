@@ -67,7 +67,9 @@ class Spaces:
 
     def _as(self, ctype: CType, space: str) -> str:
         """The space of a value once it has a type."""
-        return leads(ctype, space, self.external) if isinstance(strip(ctype), Pointer) else space
+        if isinstance(strip(ctype), Pointer):
+            return leads(ctype, space, self.external)
+        return "" if space == "null" else space
 
     # Expressions ------------------------------------------------------------------------------------------------
 

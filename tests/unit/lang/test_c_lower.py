@@ -1,0 +1,236 @@
+"""Lowering C: where pointers lead, what is read by helpers and how often, entry points, what is refused and with which words."""
+
+from __future__ import annotations
+
+import pytest
+from c_machine import calls_of, compiled_text, instructions
+from c_text import small_target
+
+from sonde.debuginfo.usdt import UsdtArg
+from sonde.errors import CompileError
+from sonde.lang.c.compile import Text
+from sonde.lang.c.options import Entry, Options
+from sonde.spec.object import ProgramSpec
+
+KPROBE = Entry("kprobe")
+TASK = "struct task_struct *t = (struct task_struct *)bpf_get_current_task();\n"
+
+
+def text_of(text: str, options: Options | None = None) -> Text:
+    return compiled_text(text, small_target(), options)
+
+
+def program(body: str, entry: Entry = KPROBE, *, before: str = "", params: str = "struct pt_regs *ctx") -> ProgramSpec:
+    """Compile `int f(params) { body }`."""
+    return text_of(f"{before}\nint f({params})\n{{\n{body}\n}}\n").compile_program("f", entry).program
+
+
+def refusal(body: str, entry: Entry = KPROBE, *, before: str = "", params: str = "struct pt_regs *ctx") -> str:
+    with pytest.raises(CompileError) as caught:
+        program(body, entry, before=before, params=params)
+    diagnostic = caught.value.diagnostics[0]
+    assert diagnostic.span is not None and diagnostic.excerpt
+    return diagnostic.message
+
+
+# Where pointers lead ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "reads"),
+    [
+        ("t->pid", 1),
+        ("t->usage.counter", 1),
+        ("t->low", 1),
+        ("t->real_parent->pid", 2),
+        ("t->real_parent->real_parent->comm[3]", 3),
+        ("t->comm[bpf_get_smp_processor_id() & 7]", 1),
+        ("*(&t->pid)", 1),
+        ("(&t->usage)->counter", 1),
+        ("(long)&t->real_parent->pid", 1),
+        ("(long)&t->pid", 0),
+        ("(long)t->comm", 0),
+        ("t->flag_b", 1),
+        ("(t ? t : t->real_parent)->pid", 2),
+    ],
+)
+def test_a_path_through_kernel_memory_is_read_at_once(expression: str, reads: int) -> None:
+    spec = program(TASK + f"return {expression};")
+    assert calls_of(spec).count("probe_read_kernel") == reads
+    assert "probe_read" not in spec.helpers
+
+
+def test_parameters_of_kprobes_may_lead_anywhere_and_those_of_uprobes_lead_to_user_memory() -> None:
+    params = "struct pt_regs *ctx, struct task_struct *t"
+    assert calls_of(program("return t->pid;", params=params)) == ["probe_read"]
+    assert calls_of(program("return t->real_parent->pid;", Entry("kprobe", user=True), params=params)) == ["probe_read_user"] * 2
+
+
+def test_members_that_are_tagged_lead_to_user_memory() -> None:
+    before = "struct file_op { const char __attribute__((btf_type_tag(\"user\"))) *name; };"
+    found = calls_of(program("return op->name[2];", params="struct pt_regs *ctx, struct file_op *op", before=before))
+    assert found == ["probe_read", "probe_read_user"]
+
+
+MAP = '__bcc_table("hash", int, struct task_struct *, tasks, 10, 0);\n__bcc_table("hash", int, long, numbers, 10, 0);\n'
+
+
+def test_map_values_are_read_directly_and_pointers_in_them_are_not() -> None:
+    body = "int k = 1; long *n = numbers.lookup(&k); if (!n) return 0; (*n)++; return *n;"
+    assert calls_of(program(body, before=MAP)) == ["map_lookup_elem"]
+    body = "int k = 1; struct task_struct **p = tasks.lookup(&k); if (!p) return 0; return (*p)->pid;"
+    assert calls_of(program(body, before=MAP)) == ["map_lookup_elem", "probe_read"]
+
+
+def test_a_function_has_an_instance_for_each_kind_of_pointer_that_it_is_given() -> None:
+    before = (
+        MAP
+        + """
+static long follow(long *p, int n) { long s = 0; for (int i = 0; i < 3; i++) s += p[i & n] * (s + 3) + n; return s; }
+"""
+    )
+    body = TASK + "int k = 1; long a[2] = { k, 2 }, *n = numbers.lookup(&k); return follow(a, 1) + follow((long *)t, 0) + follow(a, 0);"
+    spec = program(body, before=before)
+    assert calls_of(spec).count("probe_read_kernel") == 1
+    calls = [line for line in instructions(spec) if "call pc" in line]
+    assert len(calls) == 2  # of the instance for the stack; the other one was called once, and is inline
+
+
+def test_pointers_keep_their_space_through_numbers_casts_conditions_and_functions() -> None:
+    before = MAP + "static void *same(void *p) { return p; }\nstatic long *either(int c, long *a, long *b) { return c ? a : b; }\n"
+    body = """
+    int k = 1; long here = 5, *n = numbers.lookup(&k);
+    if (!n) return 0;
+    unsigned long address = (unsigned long)n;
+    long *again = same((void *)(address + 0));
+    *again = 7;
+    *either(k, n, again) += here;
+    *(k ? n : &here) = 3;
+    return here;
+    """
+    assert calls_of(program(body, before=before)) == ["map_lookup_elem"]
+
+
+def test_stores_through_foreign_pointers_are_refused() -> None:
+    assert "kernel memory" in refusal(TASK + "t->pid = 1; return 0;")
+    assert "not the program's own" in refusal("t->pid++; return 0;", params="struct pt_regs *ctx, struct task_struct *t")
+    assert "user memory" in refusal("*p = 1; return 0;", Entry("kprobe", user=True), params="struct pt_regs *ctx, int *p")
+    message = refusal("long here = 0, *p = &here; if (ctx->di) p = (long *)ctx->di; *p = 1; return 0;")
+    assert "not the program's own" in message
+
+
+def test_structs_are_copied_from_the_kernel_by_one_read() -> None:
+    spec = program(TASK + "struct task_struct copy = *t; return copy.pid + copy.usage.counter;")
+    assert calls_of(spec) == ["get_current_task", "probe_read_kernel"]
+
+
+def test_explicit_reads_take_addresses_as_they_are() -> None:
+    spec = program(TASK + "int pid = 0; bpf_probe_read_kernel(&pid, sizeof(pid), &t->real_parent->pid); return pid;")
+    assert calls_of(spec) == ["get_current_task", "probe_read_kernel", "probe_read_kernel"]
+
+
+# Entry points -----------------------------------------------------------------------------------------------------
+
+
+def test_only_parameters_that_are_used_are_loaded() -> None:
+    spec = program("return b;", params="struct pt_regs *ctx, long a, int b")
+    loads = [line for line in instructions(spec) if "r1 +" in line]
+    assert len(loads) == 1 and "+104" in loads[0]  # si
+
+
+def test_parameters_of_system_calls_come_from_the_inner_registers() -> None:
+    spec = text_of("int syscall__open(struct pt_regs *ctx, int dfd, const char *name, int flags, int mode) { return mode; }")
+    found = spec.compile_program("syscall__open", KPROBE).program
+    assert calls_of(found) == ["probe_read_kernel"]
+    assert any("+112" in line for line in instructions(found))  # di: the address of the inner registers
+    assert any("+= 56" in line for line in instructions(found))  # r10 there
+
+
+SYSCALL = """
+int on_enter(struct pt_regs *ctx, int dfd, const char *name) { return dfd + name[0]; }
+int by_register(struct pt_regs *ctx) { struct pt_regs *in = (struct pt_regs *)ctx->di; return in->di; }
+int number(struct pt_regs *ctx) { return ctx->di; }
+"""
+
+
+def test_programs_for_system_calls_run_at_their_tracepoints() -> None:
+    entry = Entry("tracepoint", context="sys_enter", event="openat")
+    text = text_of(SYSCALL)
+    on_enter = text.compile_program("on_enter", entry).program
+    assert calls_of(on_enter) == ["probe_read_user"]
+    assert any("(r1 +16)" in line for line in instructions(on_enter))
+    for name in ("by_register", "number"):
+        spec = text.compile_program(name, entry).program
+        assert calls_of(spec) == [] and any("(r1 +16)" in line for line in instructions(spec))
+
+
+def test_programs_for_system_calls_run_at_the_raw_tracepoint_of_all() -> None:
+    entry = Entry("raw_tracepoint", context="raw_enter", event="openat", number=257)
+    for name in ("by_register", "number"):
+        spec = text_of(SYSCALL).compile_program(name, entry).program
+        assert calls_of(spec) == ["probe_read_kernel"]
+        assert any("0x101" in line for line in instructions(spec))
+
+
+def test_what_a_tracepoint_does_not_have_is_an_error() -> None:
+    entry = Entry("tracepoint", context="sys_exit", event="openat")
+    assert "not known when a system call returns" in refusal("return ctx->di;", entry)
+    assert "not known when a system call returns" in refusal("return a;", entry, params="struct pt_regs *ctx, int a")
+
+
+def test_usdt_arguments_come_from_where_the_probe_says() -> None:
+    body = "u64 a = 0; short b = 0; bpf_usdt_readarg(1, ctx, &a); bpf_usdt_readarg(2, ctx, &b); return a + b;"
+    usdt = (UsdtArg(8, False, "reg", 0, 112), UsdtArg(4, True, "mem", -8, 32))
+    before = "typedef unsigned long u64;"
+    spec = program(body, Entry("kprobe", user=True, usdt=usdt), before=before)
+    assert calls_of(spec) == ["probe_read_user"]
+    assert "no USDT argument 3" in refusal("long a; bpf_usdt_readarg(3, ctx, &a); return a;", Entry("kprobe", usdt=usdt))
+
+
+# The rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_unrolled_loops_are_no_loops() -> None:
+    loop = "long s = 0; long v[4] = { ctx->di, 2, 3, 4 }; for (int i = 0; i < 4; i++) { if (i == 2) continue; s += v[i]; } return s;"
+    assert any("goto pc-" in line for line in instructions(program(loop)))
+    unrolled = "#pragma unroll\n".join(loop.partition("for")[::2]).replace("#pragma unroll\n", "\n#pragma unroll\nfor")
+    assert not any("goto pc-" in line for line in instructions(program(unrolled)))
+
+
+def test_relocatable_objects_note_accesses_of_kernel_structs() -> None:
+    text = "int f(void *ctx) { struct task_struct *t = (struct task_struct *)bpf_get_current_task(); return t->real_parent->low; }"
+    spec = text_of(text, Options(relocatable=True)).compile_program("f", KPROBE).program
+    found = [(r.core.type_name, r.core.path, r.core.value) for r in spec.relocs if r.core is not None]
+    assert found == [("struct task_struct", ("real_parent",), 24), ("struct task_struct", ("low",), 32)]
+
+
+def test_events_have_the_type_of_what_is_submitted() -> None:
+    text = """
+struct event { int pid; char comm[16]; };
+__bcc_table("perf_output", int, unsigned int, events, 0, 0);
+__bcc_table("perf_output", int, unsigned int, mixed, 0, 0);
+static void send(void *ctx, struct event *e) { events.perf_submit(ctx, e, sizeof(*e)); }
+int f(void *ctx)
+{
+    struct event e = {};
+    int n = 0;
+    send(ctx, &e);
+    mixed.perf_submit(ctx, &n, sizeof(n));
+    mixed.perf_submit(ctx, &e, sizeof(e));
+    return 0;
+}
+"""
+    unit = text_of(text)
+    assert {name: (ctype.name, ctype.size) for name, ctype in unit.events.items()} == {"events": ("event", 20)}
+    assert calls_of(unit.compile_program("f", KPROBE).program).count("perf_event_output") == 3
+
+
+def test_what_bpf_cannot_do_is_said_at_its_place() -> None:
+    assert "number of bytes" in refusal("char a[8], b[8]; __builtin_memcpy(a, b, ctx->di); return 0;")
+    assert "inline assembly" in refusal('asm volatile("call 5"); return 0;')
+
+
+def test_the_same_text_gives_the_same_bytes() -> None:
+    text = "int f(struct pt_regs *ctx, struct task_struct *t) { return t->real_parent->pid; }"
+    first, second = (text_of(text).compile_program("f", KPROBE).program for _ in range(2))
+    assert (first.insns, first.relocs) == (second.insns, second.relocs)
