@@ -16,7 +16,7 @@ from sonde.lang.source import Source
 
 
 def run(text: str, *flags: str, directory: str = "", header: str = "", dialect: str = "libbpf") -> list[Token]:
-    return preprocess(Source("t.c", text), Options(dialect, flags, directory, header))
+    return preprocess(Source("t.c", text), Options(dialect, flags, directory, header=header))
 
 
 def expand(text: str, *flags: str, directory: str = "", header: str = "", dialect: str = "libbpf") -> str:
