@@ -122,12 +122,14 @@ def check_cast(ck: Checker, node: ast.Cast, source: CType, target: CType) -> Non
 def complete_object(ck: Checker, at: ast.Node, ctype: CType, what: str) -> None:
     """Require a type that objects can have. Raises CompileError; `what` names the use."""
     if is_incomplete(ctype):
-        raise ck.fail(at, f"{what} has incomplete type {shown(ctype)}", hint=_incomplete_hint(ctype))
+        raise ck.fail(at, f"{what} has incomplete type {shown(ctype)}", hint=_incomplete_hint(ck, ctype))
 
 
-def _incomplete_hint(ctype: CType) -> str:
+def _incomplete_hint(ck: Checker, ctype: CType) -> str:
     inner = strip(ctype)
     if isinstance(inner, (Forward, Struct)) and inner.name:
+        if f"{inner.kind} {inner.name}" in ck.text_tags:
+            return "its definition comes later, or is this one"
         return f"neither the text nor the kernel's BTF defines {inner.kind} {inner.name}"
     return ""
 

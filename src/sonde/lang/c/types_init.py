@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+
 from ...debuginfo.ctype import Array, CType, Int, Member, Struct, sizeof, strip
 from ...probes.close import close_names
 from . import ast
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 65536
 
 
-def initialise(ck: Checker, node: ast.Init, ctype: CType, *, static: bool) -> tuple[CType, tuple[Initialiser, ...]]:
+def initialise(
+    ck: Checker, node: ast.Init, ctype: CType, *, static: bool, flexible: bool = False
+) -> tuple[CType, tuple[Initialiser, ...]]:
     """Check the initialiser of an object; return its type, which an array without a size gets from it, and the entries.
 
-    `static`: the object lives as long as the program, so that every value must be constant. Raises CompileError.
+    `static`: the object lives as long as the program, so that every value must be constant. `flexible`: the array without a size at
+    the end of a struct may have elements. Raises CompileError.
     """
     if isinstance(node, ast.InitList):
-        return initialise_list(ck, node, ctype, static=static)
+        return initialise_list(ck, node, ctype, static=static, flexible=flexible)
     builder = _Builder(ck, static)
     inner = strip(ctype)
     if isinstance(inner, Array):
@@ -38,10 +43,11 @@ def initialise(ck: Checker, node: ast.Init, ctype: CType, *, static: bool) -> tu
 
 
 def initialise_list(
-    ck: Checker, node: ast.InitList, ctype: CType, *, static: bool
+    ck: Checker, node: ast.InitList, ctype: CType, *, static: bool, flexible: bool = False
 ) -> tuple[CType, tuple[Initialiser, ...]]:
     """The same for a list in braces."""
     builder = _Builder(ck, static)
+    builder.size = 0 if flexible else sizeof(ctype)
     used = builder.fill(node, ctype, 0)
     inner = strip(ctype)
     if isinstance(inner, Array) and not inner.count:
@@ -126,6 +132,8 @@ class _Builder:
         self.ck = ck
         self.static = static
         self.entries: list[Initialiser] = []
+        self.size = 0  # of the whole object in bytes, where that is given
+        self.end_bits = 0  # behind the last entry
         self.overlaps = False  # a designator went back: entries may have to give way
         self.chosen: dict[
             int, Member
@@ -133,15 +141,22 @@ class _Builder:
 
     def finish(self) -> tuple[Initialiser, ...]:
         """Return the entries, without those that a later one covers wholly."""
-        if len(self.entries) > MAX_ENTRIES:
-            raise self.ck.fail(self.entries[0].value, f"an initialiser of more than {MAX_ENTRIES} values")
         if not self.overlaps:
             return tuple(self.entries)
         kept: list[Initialiser] = []
+        covered = _Covered()
         for entry in reversed(self.entries):
-            if not any(_covers(later, entry) for later in kept):
+            if covered.add(*_bits(entry)):
                 kept.append(entry)
         return tuple(reversed(kept))
+
+    def _add(self, entry: Initialiser) -> None:
+        self.entries.append(entry)
+        self.end_bits = max(self.end_bits, _bits(entry)[1])
+        if self.size and self.end_bits > 8 * self.size:
+            raise self.ck.fail(entry.value, "an array without a size at the end of a struct cannot be initialised")
+        if len(self.entries) > MAX_ENTRIES:
+            raise self.ck.fail(entry.value, f"an initialiser of more than {MAX_ENTRIES} values")
 
     # values ---------------------------------------------------------------------------------------------------
 
@@ -159,7 +174,7 @@ class _Builder:
         convert(self.ck, node, found, target, "initializing")
         if self.static and not is_static(self.ck, node):
             raise self.ck.fail(node, "the initialiser of a variable that is not local must be constant")
-        self.entries.append(Initialiser(offset, target, node, bit_offset, width))
+        self._add(Initialiser(offset, target, node, bit_offset, width))
 
     def put_string(self, node: ast.String, ctype: CType, offset: int) -> None:
         """Put a string into an array of characters."""
@@ -168,7 +183,7 @@ class _Builder:
         assert isinstance(array, Array)
         if len(node.value) > array.count:
             self.ck.warn(node, f"a string of {len(node.value)} characters is too long for {shown(ctype)}")
-        self.entries.append(Initialiser(offset, unqualified(ctype), node))
+        self._add(Initialiser(offset, unqualified(ctype), node))
 
     # lists ----------------------------------------------------------------------------------------------------
 
@@ -309,6 +324,8 @@ class _Builder:
     def _drop(self, slot: _Slot) -> None:
         """Forget what a place was initialised with: it begins anew, from zero."""
         first, last = 8 * slot.offset, 8 * (slot.offset + sizeof(slot.ctype))
+        if first >= self.end_bits:
+            return
         self.entries = [e for e in self.entries if not (first <= _bits(e)[0] and _bits(e)[1] <= last)]
         self.chosen = {o: m for o, m in self.chosen.items() if not slot.offset <= o < slot.offset + sizeof(slot.ctype)}
 
@@ -365,11 +382,24 @@ class _Items:
         return self._type
 
 
-def _covers(later: Initialiser, entry: Initialiser) -> bool:
-    """Whether a later entry writes all bits of an earlier one."""
-    start, end = _bits(later)
-    first, last = _bits(entry)
-    return start <= first and last <= end
+class _Covered:
+    """The bits that some entries cover, as ranges that do not touch, in order."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+
+    def add(self, start: int, end: int) -> bool:
+        """Add a range; tell whether some of its bits were not covered before."""
+        first = bisect_left(self.ends, start)
+        last = bisect_right(self.starts, end)
+        if first < last and self.starts[first] <= start and end <= self.ends[first]:
+            return False
+        if first < last:
+            start, end = min(start, self.starts[first]), max(end, self.ends[last - 1])
+        self.starts[first:last] = [start]
+        self.ends[first:last] = [end]
+        return True
 
 
 def _bits(entry: Initialiser) -> tuple[int, int]:

@@ -222,7 +222,7 @@ def with_values(ck: Checker, table: Table, variable: Variable, init: ast.Init) -
     """Add what an initialiser such as `{ .values = { &inner } }` puts into a map. Raises CompileError."""
     struct = strip(variable.ctype)
     values = struct.get_member("values") if isinstance(struct, Struct) else None
-    _, entries = initialise(ck, init, variable.ctype, static=True)
+    _, entries = initialise(ck, init, variable.ctype, static=True, flexible=True)
     initial: list[tuple[int, str]] = []
     for entry in entries:
         node = entry.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import Array, CType, Float, FuncProto, Pointer, Void, strip
+from ...debuginfo.ctype import Array, CType, Float, FuncProto, Pointer, Void, sizeof, strip
 from ...errors import CompileError
 from . import ast
 from .analysis import FunctionSymbol, Variable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .checker import Checker
 
     Declare = Callable[[Checker, ast.Declaration, ast.InitDeclarator], None]
+
+MAX_GLOBAL_BYTES = 1 << 26  # globals live in the one value of an array map
 
 
 def check_static_assert(ck: Checker, node: ast.StaticAssert) -> None:
@@ -165,6 +167,10 @@ def _declare_variable(
         storage == "extern" and isinstance(strip(ctype), Void)
     ):  # `extern const void sym __ksym` has an address only
         complete_object(ck, declarator, variable.ctype, f"variable '{declarator.name}'")
+    if sizeof(variable.ctype) > MAX_GLOBAL_BYTES:
+        raise ck.fail(
+            declarator, f"variable '{declarator.name}' of {sizeof(variable.ctype)} bytes is too large for a map"
+        )
     ck.types[declarator] = variable.ctype
     if section == "license":
         _read_license(ck, item)
