@@ -1,99 +1,122 @@
-"""C texts for tests of the front end: to tokens, trees and analyses, against a target with a small BTF of its own."""
+"""C text for the tests of the C front end: to tokens, to a tree, and a tree to a shape that can be compared."""
 
 from __future__ import annotations
 
-from btf_builder import BtfBuilder
-from fake_target import FakeFeatures
+from typing import Any
 
-from sonde.debuginfo.btf import Btf
-from sonde.debuginfo.tracefs import TracepointFormat, parse_format
-from sonde.errors import CompileError, ProbeError
-from sonde.lang.c.analysis import Analysis
-from sonde.lang.c.environment import Environment
+from sonde.lang.c import ast
 from sonde.lang.c.parser import parse
-from sonde.lang.c.tokens import tokenize
-from sonde.lang.c.types_unit import analyse
-from sonde.lang.source import Source
-from sonde.spec.target import Target
+from sonde.lang.c.tokens import Token, tokenize
+from sonde.lang.source import Place, Source
 
-OPENAT = """name: sys_enter_openat
-ID: 600
-format:
-\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
-\tfield:unsigned char common_flags;\toffset:2;\tsize:1;\tsigned:0;
-\tfield:unsigned char common_preempt_count;\toffset:3;\tsize:1;\tsigned:0;
-\tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
-
-\tfield:int dfd;\toffset:16;\tsize:8;\tsigned:0;
-\tfield:const char * filename;\toffset:24;\tsize:8;\tsigned:0;
-\tfield:__data_loc char[] name;\toffset:32;\tsize:4;\tsigned:1;
-
-print fmt: "dfd: %d", REC->dfd
-"""
+TYPES = frozenset(["u8", "u16", "u32", "u64", "s8", "s16", "s32", "s64", "size_t", "pid_t", "bool"])
 
 
-def kernel_btf() -> Btf:
-    """A kernel with a few types: a task that points to its parent, a union inside, bit-fields, an enumeration, functions."""
-    b = BtfBuilder()
-    int_ = b.int("int", 4, signed=True)
-    uint = b.int("unsigned int", 4)
-    char = b.int("char", 1, signed=True)
-    long = b.int("long unsigned int", 8)
-    u32 = b.typedef("u32", b.typedef("__u32", uint))
-    b.typedef("pid_t", b.typedef("__kernel_pid_t", int_))
-    comm = b.array(char, 16, int_)
-    atomic = b.struct("", 4, [("counter", int_, 0)])
-    atomic_t = b.typedef("atomic_t", atomic)
-    inner = b.struct("", 8, [("low", u32, 0), ("whole", long, 0)], union=True)
-    task = 14
-    parent = b.ptr(task)
-    assert b.struct(
-        "task_struct",
-        64,
-        [
-            ("pid", int_, 0, 0), ("usage", atomic_t, 32, 0), ("comm", comm, 64, 0), ("real_parent", parent, 192, 0),
-            ("", inner, 256, 0), ("flag_a", uint, 320, 1), ("flag_b", uint, 321, 31), ("forward", b._next_id + 1, 384, 0),
-        ],
-        flag=True,
-    ) == task  # fmt: skip
-    b.ptr(b._next_id + 1)
-    b.fwd("unknown")
-    b.enum("states", {"TASK_RUNNING": 0, "TASK_STOPPED": 4})
-    b.enum("", {"TASK_COMM_LEN": 16})
-    proto = b.func_proto(int_, [("task", parent), ("flags", u32)])
-    b.func("do_something", proto)
-    b.struct("pt_regs", 168, [("di", long, 896)])
-    return Btf.from_bytes(b.build())
+def tokens_of(text: str) -> list[Token]:
+    """The tokens of a text without directives but #pragma, which become tokens as the preprocessor makes them."""
+    tokens = tokenize(Source("t.c", text))
+    out: list[Token] = []
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        at += 1
+        if token.kind == "#" and token.line_start and tokens[at].text == "pragma":
+            at += 1
+            start = tokens[at].span.start
+            while not tokens[at].line_start:
+                at += 1
+            end = tokens[at - 1].span.end
+            token = Token("pragma", text[start:end], Place(token.span.source, token.span.start, end))
+        out.append(token)
+    return out
 
 
-def _tracepoint(category: str, event: str) -> TracepointFormat:
-    if (category, event) != ("syscalls", "sys_enter_openat"):
-        raise ProbeError(f"there is no tracepoint {category}:{event}")
-    return parse_format(OPENAT, category=category)
+def parse_c(text: str, types: frozenset[str] = TYPES) -> ast.TranslationUnit:
+    """Parse a text that needs no preprocessor; the names in `types` are types."""
+    return parse(tokens_of(text), types.__contains__)
 
 
-def small_target(arch: str = "x86_64") -> Target:
-    """A target that knows the types of `kernel_btf` and one tracepoint."""
-    btf = kernel_btf()
-    return Target(arch, "test", 4096, 2, FakeFeatures(), lambda: btf, _tracepoint, lambda _: 0, lambda _: "")
+def parse_expression(text: str) -> ast.Expr:
+    """Parse the value that a function returns."""
+    unit = parse_c(
+        "struct s { int a; struct s *n; int b[4]; }; int f(int x, int y, struct s *p) { return " + text + "; }"
+    )
+    function = unit.items[-1]
+    assert isinstance(function, ast.FunctionDef)
+    last = function.body.items[-1]
+    assert isinstance(last, ast.Return) and last.value is not None
+    return last.value
 
 
-def analysed(text: str, dialect: str = "bcc", arch: str = "x86_64") -> Analysis:
-    """Analyse a text that needs no preprocessor."""
-    source = Source("test.c", text)
-    environment = Environment(small_target(arch))
-    return analyse(parse(tokenize(source), environment.is_type_name), environment, dialect=dialect, main=source)
+def shape(node: Any) -> Any:
+    """A tree without its places."""
+    if isinstance(node, ast.Node):
+        return (type(node).__name__, *(shape(getattr(node, field)) for field in node._fields[1:]))
+    if isinstance(node, tuple):
+        return tuple(map(shape, node))
+    return node
 
 
-def errors(text: str, dialect: str = "bcc") -> list[str]:
-    """Return the messages of all errors in a text; [] when it is right."""
-    try:
-        analysed(text, dialect)
-    except CompileError as error:
-        return [d.message for d in error.diagnostics]
-    return []
+def short(node: Any) -> str:
+    """An expression, a type or a statement as an S-expression, for comparison."""
+    if node is None:
+        return "none"
+    if isinstance(node, tuple):
+        return " ".join(filter(None, map(short, node)))
+    if not isinstance(node, ast.Node):
+        return str(node)
+    maker = SHORT.get(type(node))
+    if maker:
+        return maker(node)
+    defaults = node._defaults
+    parts = [short(getattr(node, f)) for f in node._fields[1:] if getattr(node, f) not in ((), "", defaults.get(f, ()))]
+    return f"({' '.join([type(node).__name__, *parts])})"
 
 
-def warnings(text: str, dialect: str = "bcc") -> list[str]:
-    """Return the messages of all warnings."""
-    return [d.message for d in analysed(text, dialect).warnings]
+def _short_specifiers(node: ast.Specifiers) -> str:
+    words = [node.storage, "inline" if node.inline else "", *(short(a) for a in node.attributes), *node.qualifiers]
+    return " ".join(filter(None, [*words, short(node.type)]))
+
+
+def _short_declarator(node: ast.Declarator) -> str:
+    return " ".join([node.name or "_", *(short(d) for d in node.derived), *(short(a) for a in node.attributes)])
+
+
+SHORT: dict[type, Any] = {
+    ast.Name: lambda n: n.name,
+    ast.Number: lambda n: f"{n.value}{n.suffix}",
+    ast.Character: lambda n: f"'{n.value}'",
+    ast.String: lambda n: repr(n.value)[1:],
+    ast.Unary: lambda n: f"({n.op} {short(n.operand)})",
+    ast.Postfix: lambda n: f"({short(n.operand)} {n.op})",
+    ast.Binary: lambda n: f"({short(n.left)} {n.op} {short(n.right)})",
+    ast.Assign: lambda n: f"({short(n.target)} {n.op} {short(n.value)})",
+    ast.Conditional: lambda n: f"({short(n.condition)} ? {short(n.yes)} : {short(n.no)})",
+    ast.Comma: lambda n: f"({short(n.left)} , {short(n.right)})",
+    ast.Call: lambda n: f"{short(n.function)}({', '.join(map(short, n.args))})",
+    ast.Member: lambda n: f"{short(n.operand)}{'->' if n.arrow else '.'}{n.name}",
+    ast.Index: lambda n: f"{short(n.operand)}[{short(n.index)}]",
+    ast.Cast: lambda n: f"({short(n.type)} <- {short(n.operand)})",
+    ast.TypeName: lambda n: f"<{short(n.specifiers)} {short(n.declarator)}>".replace(" _>", ">").replace(" _ ", " "),
+    ast.BasicType: lambda n: " ".join(n.words),
+    ast.NamedType: lambda n: n.name,
+    ast.StructType: lambda n: f"{n.kind} {n.name}" if n.members is None else f"({n.kind} {n.name} {{{short(n.members)}}} {short(n.attributes)})",
+    ast.Specifiers: _short_specifiers,
+    ast.Declarator: _short_declarator,
+    ast.PointerTo: lambda n: "".join(["*", *n.qualifiers]),
+    ast.ArrayOf: lambda n: f"[{'' if n.size is None else short(n.size)}]",
+    ast.FunctionOf: lambda n: f"({', '.join(map(short, n.params))}{', ...' * n.variadic}{'' if n.prototype else '?'})",
+    ast.ParamDecl: lambda n: f"{short(n.specifiers)} {short(n.declarator)}",
+    ast.Attribute: lambda n: f"@{n.name}" + (f"({', '.join(map(short, n.args))})" if n.args else ""),
+}  # fmt: skip
+
+
+def iter_nodes(node: Any) -> Any:
+    """Yield every node of a tree."""
+    if isinstance(node, ast.Node):
+        yield node
+        for field in node._fields[1:]:
+            yield from iter_nodes(getattr(node, field))
+    elif isinstance(node, tuple):
+        for item in node:
+            yield from iter_nodes(item)

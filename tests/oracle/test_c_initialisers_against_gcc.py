@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from c_text import analysed
+from c_analysed import analysed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from c_text import analysed, errors, warnings
+from c_analysed import analysed, errors, warnings
 
 from sonde.debuginfo.ctype import Pointer, Struct, declare, sizeof, strip
 from sonde.lang.c import ast
@@ -44,6 +44,8 @@ def type_of(expression: str, before: str = "") -> str:
         ("t ? t->flag_a : (char)1", "int"),
         ("t ? (char)1 : t->flag_b", "int"),
         ("t->flag_a ?: 0", "int"),
+        ("1 ? t->flag_a : 0", "int"),
+        ("t->flag_b ?: t->flag_a", "int"),
         ("t->usage.counter", "int"),
         ("bpf_ktime_get_ns()", "unsigned long long"),
         ("bpf_get_current_pid_tgid() >> 32", "unsigned long long"),
@@ -270,6 +272,7 @@ def test_names_of_tables_are_symbols() -> None:
         ("case 1: return 0;", "'case' outside of a switch"),
         ("int x; int x; return 0;", "redefinition of 'x'"),
         ("const int x = 1; x = 2; return x;", "cannot assign to 'x' of const-qualified type 'const int'"),
+        ("return &TASK_STOPPED != 0;", "cannot take the address of a value of type 'int'"),
         ("1 = 2; return 0;", "this expression cannot be assigned to"),
         ("char a[2]; a = 0; return 0;", "an array cannot be assigned to ('char[2]')"),
         ("return *t->pid;", "indirection requires a pointer, not 'int'"),

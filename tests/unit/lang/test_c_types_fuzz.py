@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from c_text import small_target
+from c_analysed import small_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

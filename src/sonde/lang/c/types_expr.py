@@ -159,7 +159,8 @@ def _index(ck: Checker, node: ast.Index) -> CType:
     if not is_integer(right):
         raise ck.fail(node.index, f"an index must be an integer, not {shown(right)}")
     element = dereferenced(ck, node, left)
-    complete_object(ck, node, element, "the element")
+    if not is_void(element):
+        complete_object(ck, node, element, "the element")
     known, array = ck.constants.get(node.index), strip(whole)
     # An array of one element at the end of a struct often is one of any length.
     if known is not None and isinstance(array, Array) and array.count > 1 and not 0 <= known <= array.count:

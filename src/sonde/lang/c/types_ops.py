@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import VOID, Array, CType, FuncProto, Pointer, Struct, Void, strip
+from ...debuginfo.ctype import VOID, Array, CType, FuncProto, Pointer, Qualified, Struct, Void, strip
 from . import ast
-from .analysis import Variable
+from .analysis import EnumConstant, Variable
 from .arithmetic import (
     INT,
     LONG,
@@ -81,7 +81,8 @@ def _address(ck: Checker, node: ast.Unary) -> CType:
     ctype = ck.expr(operand)
     if isinstance(operand, ast.Unary) and operand.op == "*":
         return decayed(ck.types[operand.operand])
-    if not isinstance(strip(ctype), FuncProto) and not is_lvalue(operand):
+    number = isinstance(operand, ast.Name) and isinstance(ck.symbols.get(operand), EnumConstant)
+    if (not isinstance(strip(ctype), FuncProto) and not is_lvalue(operand)) or number:
         raise ck.fail(node, f"cannot take the address of a value of type {shown(ctype)}")
     if isinstance(operand, ast.Member) and ck.accesses[operand].field.member.width_bits:
         raise ck.fail(node, f"cannot take the address of the bit-field '{operand.name}'")
@@ -325,9 +326,13 @@ def _merge(ck: Checker, node: ast.Conditional, yes_node: ast.Expr, yes: CType, n
 
 
 def _merge_pointers(ck: Checker, node: ast.Conditional, yes_node: ast.Expr, yes: CType, no: CType) -> CType:
-    a, b = strip(dereferenced(ck, node, yes)), strip(dereferenced(ck, node, no))
+    left, right = dereferenced(ck, node, yes), dereferenced(ck, node, no)
+    a, b = strip(left), strip(right)
     if compatible(a, b):
-        return yes
+        missing = qualifiers(right) - qualifiers(left)
+        for qualifier in sorted(missing):
+            left = Qualified(qualifier, left)
+        return Pointer(left) if missing else yes
     if isinstance(a, Void):
         return no if ck.constants.get(yes_node) == 0 else yes
     if isinstance(b, Void):
