@@ -12,9 +12,11 @@ from sonde.lang.source import Place, Source
 TYPES = frozenset(["u8", "u16", "u32", "u64", "s8", "s16", "s32", "s64", "size_t", "pid_t", "bool"])
 
 
-def tokens_of(text: str) -> list[Token]:
+def tokens_of(source: str | Source) -> list[Token]:
     """The tokens of a text without directives but #pragma, which become tokens as the preprocessor makes them."""
-    tokens = tokenize(Source("t.c", text))
+    source = Source("t.c", source) if isinstance(source, str) else source
+    text = source.text
+    tokens = tokenize(source)
     out: list[Token] = []
     at = 0
     while at < len(tokens):

@@ -54,6 +54,35 @@ def test_memcpy_and_memset(size: int, offset: int) -> None:
     assert run(build) == (0x1111 if size == 1 else 0xAB11)
 
 
+@pytest.mark.parametrize("offset", range(8))
+@pytest.mark.parametrize("type_", [I16, I32, I64])
+def test_the_stack_at_any_address(offset: int, type_: str) -> None:
+    """Members of packed structs: the verifier wants every access to the stack aligned."""
+    number = 0x7766554433221100 + offset
+    mask = (1 << {I16: 16, I32: 32, I64: 64}[type_]) - 1
+
+    def build(constant: bool) -> Callable[[Builder, Module], Value]:
+        def body(b: Builder, _: Module) -> Value:
+            given, slot, other = b.map_value("given"), b.alloca(24), b.alloca(24)
+            b.store(given, b.const(number))
+            b.memset(slot, 24, 0xFF, align=8)
+            value: Value = b.load(type_, given) if not constant else b.const(number & mask, type_)
+            b.store(slot, value, offset)
+            b.call(
+                "probe_read_kernel", [other, 24, slot]
+            )  # the store has to be in memory, and the load to come from there
+            read = b.load(type_, other, offset)
+            wide = read if type_ == I64 else b.convert("zext", read, I64)
+            beyond = b.convert("zext", b.load(I8, other, offset + mask.bit_length() // 8), I64)
+            return b.binary("add", wide, b.binary("sub", beyond, 0xFF))
+
+        return body
+
+    maps = (MapSpec("given", "array", 4, 8, 1),)
+    assert run(build(False), maps=maps) == number & mask
+    assert run(build(True), maps=maps) == number & mask
+
+
 def test_slots_beyond_the_stack_go_to_scratch() -> None:
     def build(b: Builder, _: Module) -> Value:
         big = [b.alloca(300) for _ in range(4)]

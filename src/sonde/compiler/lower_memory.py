@@ -61,9 +61,22 @@ def _load(l: Lowering, inst: Inst) -> None:
         op = l.emit(m.load(size, register, l.register(place.args[0]), access.value))
         op.core = access
     else:
-        op = l.emit(m.load(size, register, *l.near(place, inst.offset)))
+        base, offset = l.near(place, inst.offset)
+        op = _load_pieces(l, register, base, offset, size)
     op.volatile = inst.volatile
     l.set(inst, register, 8 * size)
+
+
+def _load_pieces(l: Lowering, register: int, base: int, offset: int, size: int) -> m.Op:
+    """Load `size` bytes; from where the stack is not aligned to them (a packed struct), in several pieces."""
+    (first, width), *rest = _pieces(size, (offset if base == m.FP else 0, 8))
+    op = l.emit(m.load(width, register, base, offset + first))
+    for start, width in rest:
+        part = l.new()
+        l.emit(m.load(width, part, base, offset + start))
+        l.emit(m.alu(isa.BPF_LSH, part, imm=8 * start))
+        l.emit(m.alu(isa.BPF_OR, register, part))
+    return op
 
 
 def _store(l: Lowering, inst: Inst) -> None:
@@ -71,17 +84,24 @@ def _store(l: Lowering, inst: Inst) -> None:
     size = bytes_of(value.type)
     if isinstance(value, Const):
         imm = signed(value.imm & 1 if value.type == I1 else value.imm, size * 8)
-        if fits(imm):
-            base, offset = l.near(p, inst.offset)
-            l.emit(m.store(size, base, offset, imm=imm))
-            return
-        base, offset = l.near(p, inst.offset)  # two halves take less than a register with 64 bits
-        l.emit(m.store(4, base, offset, imm=signed(imm, 32)))
-        l.emit(m.store(4, base, offset + 4, imm=imm >> 32))
+        base, offset = l.near(p, inst.offset)
+        for start, width in _store_pieces(base, offset, size if fits(imm) else 4, size):
+            l.emit(m.store(width, base, offset + start, imm=signed(imm >> 8 * start, 8 * min(width, 4))))
         return
     source = l.clean(value, sign=False) if value.type == I1 else l.register(value)
     base, offset = l.near(p, inst.offset)
-    l.emit(m.store(size, base, offset, source))
+    for start, width in _store_pieces(base, offset, size, size):
+        part = source
+        if start:
+            part = l.new()
+            l.emit(m.mov(part, source))
+            l.emit(m.alu(isa.BPF_RSH, part, imm=8 * start))
+        l.emit(m.store(width, base, offset + start, part))
+
+
+def _store_pieces(base: int, offset: int, widest: int, size: int) -> list[tuple[int, int]]:
+    """Cut a store of `size` bytes: where the stack is not aligned to it (a packed struct), or an immediate holds only `widest`."""
+    return _pieces(size, (offset, widest) if base == m.FP else (0, widest))
 
 
 def _memcpy(l: Lowering, inst: Inst) -> None:

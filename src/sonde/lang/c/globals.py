@@ -9,6 +9,7 @@ from __future__ import annotations
 from ...debuginfo.ctype import Array, Int, Qualified, Typedef, alignof, sizeof, strip
 from ...spec.object import MapSpec
 from . import ast
+from .arithmetic import underlying, wrap
 from .lower_frame import failure
 from .values import Place, is_aggregate
 
@@ -69,6 +70,9 @@ class GlobalData:
         number = self.analysis.constants.get(value)
         if number is None:
             raise failure(value.span, "the first value of a global variable has to be a constant")
+        kind = underlying(part.ctype)
+        if kind is not None:
+            number = wrap(number, kind)
         if part.bit_width:
             old = int.from_bytes(data[part.offset : part.offset + size], "little")
             mask = (1 << part.bit_width) - 1

@@ -314,8 +314,9 @@ def _member(ck: Checker, struct: ast.StructType, node: ast.MemberDecl) -> Member
     if not flexible:
         complete_object(ck, node, ctype, f"member '{name}'")
     width = -1 if node.width is None else _width(ck, node.width, ctype, name)
-    aligned = max(alignment(ck, attributes), ck.alignments.get(ctype, 0))
-    return MemberDecl(name, ctype, width, aligned, has_attribute(attributes, "packed"))
+    own = ck.alignments.get(ctype, 0)  # a typedef's alignment may also be less than that of its type
+    aligned = max(alignment(ck, attributes), own)
+    return MemberDecl(name, ctype, width, aligned, own > 0 or has_attribute(attributes, "packed"))
 
 
 def _width(ck: Checker, node: ast.Expr, ctype: CType, name: str) -> int:
