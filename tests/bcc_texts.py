@@ -56,12 +56,15 @@ def tool_names() -> list[str]:
 
 
 @cache
-def record(tool: str) -> dict:  # type: ignore[type-arg]
-    """Run a tool against the recorder. Returns {"texts": [{"text", "cflags", "programs"}], "error": …}."""
+def record(tool: str, kfunc: bool = False) -> dict:  # type: ignore[type-arg]
+    """Run a tool against the recorder. Returns {"texts": [{"text", "cflags", "programs"}], "error": …}.
+
+    With `kfunc` it is told that the kernel can trace functions by fentry.
+    """
     with tempfile.TemporaryDirectory() as directory:
         out = os.path.join(directory, "out.json")
         environ = dict(os.environ, PYTHONPATH=str(RECORDER), BCC_RECORDER_OUT=out, BCC_RECORDER_SONDE=str(SOURCE))
-        environ["TERM"] = "dumb"
+        environ |= {"TERM": "dumb", "BCC_RECORDER_KFUNC": str(int(kfunc))}
         command = [str(TOOLS / (tool + ENDING)), *ARGUMENTS.get(tool, [])]
         try:
             done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=SECONDS, cwd=directory)

@@ -83,7 +83,9 @@ def run_in_interpreter(text: str, inputs: list[list[int]], *, optimised: bool = 
     program = Program(_with_numbers(compiled, list(specs)))
     for numbers in inputs:
         tables = {name: ArrayOfOne() for name in specs}
-        machine = Machine({1: _lookup, 4: _read, 113: _read}, maps={i + 1: tables[name] for i, name in enumerate(specs)})
+        machine = Machine(
+            {1: _lookup, 4: _read, 113: _read}, maps={i + 1: tables[name] for i, name in enumerate(specs)}
+        )
         memory = {name: bytearray(spec.initial.ljust(spec.value_size, b"\0")) for name, spec in specs.items()}
         for name, data in memory.items():
             tables[name].address = machine.memory.add(data)
@@ -155,7 +157,6 @@ class Reference:
 
     def close(self) -> None:
         self._directory.cleanup()
-
 
 
 def instructions(spec: ProgramSpec) -> list[str]:

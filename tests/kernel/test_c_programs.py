@@ -206,7 +206,7 @@ int f(struct __sk_buff *skb)
     return udp->dport == 53 ? -1 : 0;
 }
 """
-    with load(text, Entry("socket_filter")) as loaded:
+    with load(text, Entry("sched_cls")) as loaded:  # a socket filter would be run without the ethernet header
         run_packet(loaded, PACKET)
         found = outputs(loaded, 13)
         assert found[:9] == [0x800, 0x010203040506, 4, 5, 17, 0x0A000001, 64, 1000, 53]

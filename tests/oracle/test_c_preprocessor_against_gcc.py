@@ -345,7 +345,13 @@ EXPRESSIONS = st.recursive(
         ["0", "1", "2u", "-1", "0x7fffffffffffffff", "0xffffffffffffffff", "63", "'a'", "A", "B", "defined A", "(3)"]
     ),
     lambda inner: st.one_of(
-        st.tuples(inner, st.sampled_from(["+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>", "<", ">", "<=", ">=", "==", "!=", "&&", "||"]), inner).map(" ".join),
+        st.tuples(
+            inner,
+            st.sampled_from(
+                ["+", "-", "*", "/", "%", "&", "|", "^", "<<", ">>", "<", ">", "<=", ">=", "==", "!=", "&&", "||"]
+            ),
+            inner,
+        ).map(" ".join),
         st.tuples(st.sampled_from(["-", "~", "!", "+"]), inner).map(" ".join),
         inner.map(lambda e: f"({e})"),
         st.tuples(inner, inner, inner).map(lambda e: f"{e[0]} ? {e[1]} : {e[2]}"),

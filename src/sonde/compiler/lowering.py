@@ -69,7 +69,9 @@ class Lowering:
         self.here = m.MBlock("entry")
         self.block: Block = function.blocks[0]
         self.fields: set[Inst] = set()  # places by CO-RE offset that only loads use: the offset goes into these
-        self.extended: dict[Value, tuple[Block, int, str]] = {}  # value of 32 bits -> where it was extended, register, how
+        self.extended: dict[
+            Value, tuple[Block, int, str]
+        ] = {}  # value of 32 bits -> where it was extended, register, how
         self.zero_keys: set[Block] = set()  # blocks that leave the key 0 of per-CPU arrays in its slot
         self._select = select
         self._next = m.FIRST_VIRTUAL

@@ -241,7 +241,7 @@ class BPF:
         found = _btf().get_type(f"struct {_text(struct)}")
         return -1 if found is None else int(found.get_member(_text(field)) is not None)
 
-    support_kfunc = staticmethod(lambda: False)
+    support_kfunc = staticmethod(lambda: os.environ.get("BCC_RECORDER_KFUNC") == "1")
     support_raw_tracepoint = staticmethod(lambda: True)
     support_raw_tracepoint_in_module = staticmethod(lambda: True)
     get_probe_limit = staticmethod(lambda: 1000)

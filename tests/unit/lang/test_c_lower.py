@@ -63,11 +63,14 @@ def test_a_path_through_kernel_memory_is_read_at_once(expression: str, reads: in
 def test_parameters_of_kprobes_may_lead_anywhere_and_those_of_uprobes_lead_to_user_memory() -> None:
     params = "struct pt_regs *ctx, struct task_struct *t"
     assert calls_of(program("return t->pid;", params=params)) == ["probe_read"]
-    assert calls_of(program("return t->real_parent->pid;", Entry("kprobe", user=True), params=params)) == ["probe_read_user"] * 2
+    assert (
+        calls_of(program("return t->real_parent->pid;", Entry("kprobe", user=True), params=params))
+        == ["probe_read_user"] * 2
+    )
 
 
 def test_members_that_are_tagged_lead_to_user_memory() -> None:
-    before = "struct file_op { const char __attribute__((btf_type_tag(\"user\"))) *name; };"
+    before = 'struct file_op { const char __attribute__((btf_type_tag("user"))) *name; };'
     found = calls_of(program("return op->name[2];", params="struct pt_regs *ctx, struct file_op *op", before=before))
     assert found == ["probe_read", "probe_read_user"]
 
@@ -89,7 +92,10 @@ def test_a_function_has_an_instance_for_each_kind_of_pointer_that_it_is_given() 
 static long follow(long *p, int n) { long s = 0; for (int i = 0; i < 3; i++) s += p[i & n] * (s + 3) + n; return s; }
 """
     )
-    body = TASK + "int k = 1; long a[2] = { k, 2 }, *n = numbers.lookup(&k); return follow(a, 1) + follow((long *)t, 0) + follow(a, 0);"
+    body = (
+        TASK
+        + "int k = 1; long a[2] = { k, 2 }, *n = numbers.lookup(&k); return follow(a, 1) + follow((long *)t, 0) + follow(a, 0);"
+    )
     spec = program(body, before=before)
     assert calls_of(spec).count("probe_read_kernel") == 1
     calls = [line for line in instructions(spec) if "call pc" in line]
@@ -97,7 +103,10 @@ static long follow(long *p, int n) { long s = 0; for (int i = 0; i < 3; i++) s +
 
 
 def test_pointers_keep_their_space_through_numbers_casts_conditions_and_functions() -> None:
-    before = MAP + "static void *same(void *p) { return p; }\nstatic long *either(int c, long *a, long *b) { return c ? a : b; }\n"
+    before = (
+        MAP
+        + "static void *same(void *p) { return p; }\nstatic long *either(int c, long *a, long *b) { return c ? a : b; }\n"
+    )
     body = """
     int k = 1; long here = 5, *n = numbers.lookup(&k);
     if (!n) return 0;
@@ -113,8 +122,12 @@ def test_pointers_keep_their_space_through_numbers_casts_conditions_and_function
 
 def test_stores_through_foreign_pointers_are_refused() -> None:
     assert "kernel memory" in refusal(TASK + "t->pid = 1; return 0;")
-    assert "not the program's own" in refusal("t->pid++; return 0;", params="struct pt_regs *ctx, struct task_struct *t")
-    assert "user memory" in refusal("*p = 1; return 0;", Entry("kprobe", user=True), params="struct pt_regs *ctx, int *p")
+    assert "not the program's own" in refusal(
+        "t->pid++; return 0;", params="struct pt_regs *ctx, struct task_struct *t"
+    )
+    assert "user memory" in refusal(
+        "*p = 1; return 0;", Entry("kprobe", user=True), params="struct pt_regs *ctx, int *p"
+    )
     message = refusal("long here = 0, *p = &here; if (ctx->di) p = (long *)ctx->di; *p = 1; return 0;")
     assert "not the program's own" in message
 
@@ -139,7 +152,9 @@ def test_only_parameters_that_are_used_are_loaded() -> None:
 
 
 def test_parameters_of_system_calls_come_from_the_inner_registers() -> None:
-    spec = text_of("int syscall__open(struct pt_regs *ctx, int dfd, const char *name, int flags, int mode) { return mode; }")
+    spec = text_of(
+        "int syscall__open(struct pt_regs *ctx, int dfd, const char *name, int flags, int mode) { return mode; }"
+    )
     found = spec.compile_program("syscall__open", KPROBE).program
     assert calls_of(found) == ["probe_read_kernel"]
     assert any("+112" in line for line in instructions(found))  # di: the address of the inner registers
@@ -184,7 +199,9 @@ def test_usdt_arguments_come_from_where_the_probe_says() -> None:
     before = "typedef unsigned long u64;"
     spec = program(body, Entry("kprobe", user=True, usdt=usdt), before=before)
     assert calls_of(spec) == ["probe_read_user"]
-    assert "no USDT argument 3" in refusal("long a; bpf_usdt_readarg(3, ctx, &a); return a;", Entry("kprobe", usdt=usdt))
+    assert "no USDT argument 3" in refusal(
+        "long a; bpf_usdt_readarg(3, ctx, &a); return a;", Entry("kprobe", usdt=usdt)
+    )
 
 
 # The rest ---------------------------------------------------------------------------------------------------------
