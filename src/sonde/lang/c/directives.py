@@ -40,7 +40,7 @@ def name_of(sign: Token, line: list[Token]) -> str:
 def _run_define(pp: Preprocessor, sign: Token, line: list[Token]) -> None:
     macro = parse_macro(line[1:], whole_line(sign, line))
     old = pp.macros.get(macro.name)
-    if isinstance(old, Macro) and old.place.source.name != "<built-in>" and not _is_same(old, macro):
+    if isinstance(old, Macro) and not old.builtin and not _is_same(old, macro):
         first = diagnose(old.place, "first defined here", severity="NOTE")
         pp.warn(macro.place, f"the macro {macro.name} is defined again, as something else", notes=(first,))
     pp.macros[macro.name] = macro

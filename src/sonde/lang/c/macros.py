@@ -28,10 +28,10 @@ MAX_TOKENS = 1_000_000  # that one text may expand to
 class Macro:
     """A macro. `params` is None for an object-like one; the last of a `variadic` one takes what is left of the arguments.
 
-    `virtual` macros come from a table, and give way to what the text itself declares.
+    `builtin`: it is of a table, and nobody wants to see its text. `virtual`: it also gives way to what the text itself declares.
     """
 
-    __slots__ = ("body", "is_plain", "name", "params", "place", "variadic", "virtual")
+    __slots__ = ("body", "builtin", "is_plain", "name", "params", "place", "variadic", "virtual")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Macro:
         variadic: bool,
         body: list[Token],
         place: Place,
+        builtin: bool = False,
         virtual: bool = False,
     ) -> None:
         self.name = name
@@ -47,6 +48,7 @@ class Macro:
         self.variadic = variadic
         self.body = body
         self.place = place
+        self.builtin = builtin
         self.virtual = virtual
         self.is_plain = not params and not any(t.kind == "##" for t in body)
 
@@ -63,7 +65,7 @@ class Context:
         self.at = 0
 
 
-def parse_macro(tokens: list[Token], place: Place, *, virtual: bool = False) -> Macro:
+def parse_macro(tokens: list[Token], place: Place, *, builtin: bool = False, virtual: bool = False) -> Macro:
     """Make a macro of what stands behind `#define` on its line. Raises CompileError."""
     if not tokens or tokens[0].kind != "name":
         raise c_error(tokens[0].span if tokens else place, "#define needs the name of a macro")
@@ -77,7 +79,7 @@ def parse_macro(tokens: list[Token], place: Place, *, virtual: bool = False) -> 
         params, variadic, at = _parse_params(tokens)
     body = tokens[at:]
     _check_body(name, params, variadic, body)
-    return Macro(name.text, params, variadic, body, name.span, virtual)
+    return Macro(name.text, params, variadic, body, name.span, builtin, virtual)
 
 
 def _parse_params(tokens: list[Token]) -> tuple[tuple[str, ...], bool, int]:
@@ -278,7 +280,11 @@ class Expander:
             args, end = self._collect(macro, name)
             call = _whole(name.span, end)
             given = self._checked(macro, args, call)
-        body = _placed(macro.body, call) if macro.is_plain else _Substitution(self, macro, given, call).run(macro.body)
+        body = (
+            _placed(macro, macro.body, call)
+            if macro.is_plain
+            else _Substitution(self, macro, given, call).run(macro.body)
+        )
         self.budget -= len(body) + 1
         if self.budget < 0:
             raise c_error(name.span, f"the macros of this text expand to more than {MAX_TOKENS} tokens")
@@ -401,7 +407,7 @@ class _Substitution:
                 return list((self.args[i] or []) if raw else self._expanded(i)), at + 1
             if token.text == "__VA_OPT__" and self.macro.variadic:
                 return self._optional(body, at)
-        return _placed([token], self.call), at + 1
+        return _placed(self.macro, [token], self.call), at + 1
 
     def _expanded(self, i: int) -> list[Token]:
         found = self.expanded.get(i)
@@ -437,12 +443,13 @@ class _Substitution:
         if (len(text) - len(text.rstrip("\\"))) % 2:
             text = text[:-1]
         self._spend(len(text) // 16)
-        place = Place(sign.span.source, sign.span.start, sign.span.end, self.call)
-        return Token("string", f'"{text}"', place, sign.space)
+        return Token("string", f'"{text}"', _placed(self.macro, [sign], self.call)[0].span, sign.space)
 
 
-def _placed(tokens: list[Token], call: Place) -> list[Token]:
-    """Copies of a macro's tokens that know the call."""
+def _placed(macro: Macro, tokens: list[Token], call: Place) -> list[Token]:
+    """Copies of a macro's tokens that know the call; those of a built-in macro stand where the call does."""
+    if macro.builtin:
+        return [Token(t.kind, t.text, call, t.space, False, t.hidden) for t in tokens]
     return [
         Token(t.kind, t.text, Place(t.span.source, t.span.start, t.span.end, call), t.space, False, t.hidden)
         for t in tokens

@@ -455,7 +455,7 @@ def _make_macro(name: str, body: str, virtual: bool) -> Macro:
     """Make a macro of what a table has behind its name."""
     tokens = tokenize(Source("<built-in>", f"#define {name}{body}"))
     end = next(i for i in range(1, len(tokens)) if tokens[i].line_start)
-    return parse_macro(tokens[2:end], tokens[0].span, virtual=virtual)
+    return parse_macro(tokens[2:end], tokens[0].span, builtin=True, virtual=virtual)
 
 
 def _is_outside(tokens: list[Token]) -> bool:

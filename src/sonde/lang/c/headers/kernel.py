@@ -299,7 +299,7 @@ _VALUES = """
 #define USER_HZ 100
 """
 
-_NUMBERS = {
+NUMBERS = {
     "READ": 0, "WRITE": 1, "IFNAMSIZ": 16, "SCM_RIGHTS": 1, "SCM_CREDENTIALS": 2, "UUID_SIZE": 16, "DISK_NAME_LEN": 32,
     "PAGE_ALLOC_COSTLY_ORDER": 3, "MAX_RT_PRIO": 100, "DEFAULT_PRIO": 120, "MAX_PRIO": 140, "NICE_WIDTH": 40, "SECTOR_SHIFT": 9,
     "SECTOR_SIZE": 512, "PERF_MAX_STACK_DEPTH": 127, "PERF_MAX_CONTEXTS_PER_STACK": 8, "BPF_TAG_SIZE": 8, "MODULE_NAME_LEN": 56,
@@ -413,7 +413,7 @@ def make_table() -> dict[str, Definition]:
     table: dict[str, Definition] = {}
     for numbers in (
         constants.SOCKET, constants.SCHED, constants.ERRNO, constants.SIGNAL, constants.FCNTL, constants.STAT, constants.IN,
-        constants.LIMITS, constants.STDINT, _NUMBERS,
+        constants.LIMITS, constants.STDINT, NUMBERS,
     ):  # fmt: skip
         table.update({name: f" {value}" if value >= 0 else f" ({value})" for name, value in numbers.items()})
     table.update(_wide())
