@@ -1,6 +1,6 @@
 """C functions run by gcc and by us, on the same input: `long test(long *io)` reads and writes 64 numbers and returns one.
 
-Ours becomes a program of the type raw_tracepoint, whose numbers lie in an array map. It runs in the kernel, or in the interpreter.
+Ours becomes a program of the type raw_tracepoint, whose numbers lie in an array map, and runs in the interpreter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from struct import pack, pack_into, unpack
 
 from bpf_programs import ArrayOfOne
-from c_text import small_target
+from c_analysed import small_target
 
 from sonde.bpf.disasm import disassemble
 from sonde.bpf.interp import Machine, Program
@@ -22,7 +22,7 @@ from sonde.bpf.isa import decode
 from sonde.lang.c.compile import Text, compile_c
 from sonde.lang.c.options import Compiled, Entry, Options
 from sonde.lang.source import Source
-from sonde.spec.object import ObjectSpec, ProgramSpec
+from sonde.spec.object import ProgramSpec
 from sonde.spec.target import Target
 
 NUMBERS = 64
@@ -58,24 +58,8 @@ def compile_test(text: str, target: Target | None = None, *, optimised: bool = T
     return unit, unit.compile_program("run", Entry("raw_tracepoint"), optimised=optimised)
 
 
-def run_in_kernel(text: str, inputs: list[list[int]], *, optimised: bool = True) -> list[list[int]]:
-    """Return the 64 numbers after each run; the last one is the result."""
-    from sonde.kernel.engine import KernelEngine
-    from sonde.kernel.target import live_target
-
-    unit, compiled = compile_test(text, live_target(), optimised=optimised)
-    key = bytes(4)
-    found = []
-    with KernelEngine().load(ObjectSpec((compiled.program,), (*unit.maps, *compiled.maps))) as loaded:
-        for numbers in inputs:
-            loaded.maps["io_map"].update(key, _packed(numbers))
-            loaded.run("run")
-            found.append(list(unpack("<64q", loaded.maps["io_map"].lookup(key)[0])))
-    return found
-
-
 def run_in_interpreter(text: str, inputs: list[list[int]], *, optimised: bool = True) -> list[list[int]]:
-    """The same, without a kernel."""
+    """Return the 64 numbers after each run; the last one is the result."""
     unit, compiled = compile_test(text, optimised=optimised)
     tables: dict[str, ArrayOfOne] = {}
     found = []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from c_analysed import small_target
 from c_machine import calls_of, compiled_text, instructions
-from c_text import small_target
 
 from sonde.debuginfo.usdt import UsdtArg
 from sonde.errors import CompileError
