@@ -12,13 +12,8 @@ import subprocess
 from pathlib import Path
 from random import Random
 
-from c_trees import tokens_of
-
-from sonde.lang.c.compile import Text
-from sonde.lang.c.environment import Environment
+from sonde.lang.c.compile import compile_c
 from sonde.lang.c.options import Entry, Options
-from sonde.lang.c.parser import parse
-from sonde.lang.c.types_unit import analyse
 from sonde.lang.source import Source
 from sonde.spec.object import ObjectSpec
 from sonde.spec.target import Target
@@ -31,7 +26,7 @@ typedef signed char s8; typedef short s16; typedef int s32; typedef long long s6
 struct io {{ u64 in[{INPUTS}]; u64 out[{OUTPUTS}]; u64 result; }};
 """
 BPF_TAIL = """
-__bcc_table("array", int, struct io, io, 1, 0)
+BPF_ARRAY(io, struct io, 1);
 int entry(void *ctx) {
     int zero = 0;
     struct io *p = io.lookup(&zero);
@@ -74,9 +69,7 @@ def build_by_gcc(text: str, folder: Path) -> ctypes.CDLL:
 
 def build_by_us(text: str, target: Target) -> ObjectSpec:
     """Return what the kernel loads."""
-    source, environment = Source("case.c", PRELUDE + text + BPF_TAIL), Environment(target)
-    tree = parse(tokens_of(source), environment.is_type_name)
-    unit = Text(analyse(tree, environment, main=source), target, Options())
+    unit = compile_c(Source("case.c", PRELUDE + text + BPF_TAIL), target, Options())
     compiled = unit.compile_program("entry", Entry("raw_tracepoint"))
     return ObjectSpec((compiled.program,), (*unit.maps, *compiled.maps))
 
