@@ -193,6 +193,49 @@ def test_what_a_tracepoint_does_not_have_is_an_error() -> None:
     assert "not known when a system call returns" in refusal("return a;", entry, params="struct pt_regs *ctx, int a")
 
 
+def test_arguments_of_trampolines_and_raw_tracepoints_are_an_array() -> None:
+    params = "unsigned long long *ctx, long a, long b, long c, long d, long e, long f, long ret"
+    for kind in ("tracing", "raw_tracepoint"):
+        lines = [
+            line for line in instructions(program("return ret + b;", Entry(kind), params=params)) if "r1 +" in line
+        ]
+        assert len(lines) == 2 and "+8)" in "".join(lines) and "+48)" in "".join(lines)
+    assert "at most 6" in refusal("return ret;", params=params)
+    assert "12 more" in refusal(
+        "return 0;", Entry("tracing"), params=params.replace("ret", ", ".join(f"int p{i}" for i in range(7)))
+    )
+
+
+def test_words_of_libbpf_say_where_arguments_are() -> None:
+    text = text_of(
+        """#include <bpf/bpf_tracing.h>
+#include <bpf/usdt.bpf.h>
+SEC("kprobe/f") int BPF_KPROBE(on_entry, long a, int b) { return b; }
+SEC("kretprobe/f") int BPF_KRETPROBE(on_return, int ret) { return ret; }
+SEC("kretprobe/g") int BPF_KRETPROBE(too_many, int ret, int a) { return a; }
+SEC("ksyscall/openat") int BPF_KSYSCALL(on_call, int dfd, const char *name) { return name[0]; }
+SEC("fexit/f") int BPF_PROG(on_exit, long a, long ret) { return ret; }
+SEC("usdt") int BPF_USDT(on_usdt, long a) { return a; }
+""",
+        Options("libbpf"),
+    )
+
+    def loads(name: str, entry: Entry = KPROBE) -> list[str]:
+        return [line for line in instructions(text.compile_program(name, entry).program) if "(r1 +" in line]
+
+    assert text.programs == ("on_entry", "on_return", "too_many", "on_call", "on_exit", "on_usdt")
+    assert "+104" in loads("on_entry")[0]  # si
+    assert "+80" in loads("on_return")[0]  # ax
+    assert "+112" in loads("on_call")[0]  # di, which leads to the caller's registers
+    assert calls_of(text.compile_program("on_call", KPROBE).program) == ["probe_read_kernel", "probe_read_user"]
+    assert "+8)" in loads("on_exit", Entry("tracing"))[0]
+    assert "+40)" in loads("on_usdt", Entry("kprobe", usdt=(UsdtArg(8, False, "reg", 0, 40),)))[0]
+    with pytest.raises(CompileError, match="only its result"):
+        loads("too_many")
+    with pytest.raises(CompileError, match="no USDT argument 1"):
+        loads("on_usdt")
+
+
 def test_usdt_arguments_come_from_where_the_probe_says() -> None:
     body = "u64 a = 0; short b = 0; bpf_usdt_readarg(1, ctx, &a); bpf_usdt_readarg(2, ctx, &b); return a + b;"
     usdt = (UsdtArg(8, False, "reg", 0, 112), UsdtArg(4, True, "mem", -8, 32))

@@ -8,12 +8,14 @@ what reads them is led to where the tracepoint has the same value.
 
 from __future__ import annotations
 
+from ...compiler.access import usdt_argument
 from ...compiler.ir import I64
 from ...debuginfo.ctype import UINT64, Pointer, Struct, strip
 from ...debuginfo.ptregs import get_ptregs
 from .lower_frame import failure
 from .lower_numbers import convert
 from .lower_places import variable_place
+from .types_decl import attribute_text
 from .values import Place, Scalar
 
 TYPE_CHECKING = False
@@ -22,17 +24,21 @@ if TYPE_CHECKING:
     from ...debuginfo.ctype import CType
     from ...debuginfo.ptregs import PtRegs
     from ...errors import Span
-    from .analysis import Access, Variable
+    from .analysis import Access, FunctionSymbol, Variable
     from .lower import Program
     from .lower_frame import Frame
 
-_MOST = 6  # parameters besides the context
+_MOST = 6  # parameters besides the context that registers hold
+_MOST_SLOTS = 12  # that a trampoline passes on, with the result of the function
 _SYSCALL_NAMES = ("syscall__", "kprobe____x64_sys_", "kprobe____arm64_sys_")
 _SYSCALL_FOURTH = {
     "x86_64": "r10"
 }  # the register that a system call has its fourth argument in, where it is another than a function's
 _NUMBER = {"x86_64": ("orig_ax", -1), "aarch64": ("", 280)}  # where struct pt_regs has the number of the system call
 _REGISTERS = "pt_regs"
+_SLOTS = frozenset(
+    ["tracing", "lsm", "raw_tracepoint", "raw_tracepoint_writable"]
+)  # programs that get an array of arguments
 
 
 def start(f: Frame, ctx: Param) -> None:
@@ -47,10 +53,50 @@ def start(f: Frame, ctx: Param) -> None:
     rest = params[1:]
     if not rest:
         return
-    if len(rest) > _MOST:
-        raise failure(rest[_MOST].span, f"a program takes at most {_MOST} arguments besides its context")
+    slots = f.program.entry.type in _SLOTS
+    most = _MOST_SLOTS if slots else _MOST
+    if len(rest) > most:
+        raise failure(rest[most].span, f"a program takes at most {most} arguments besides its context")
     used = f.program.spaces.flow(f.program.analysis.functions[f.symbol.name]).used
-    _from_registers(f, ctx, [p if p in used else None for p in rest])
+    wanted = [p if p in used else None for p in rest]
+    way = arguments_word(f.symbol)
+    if f.program.entry.context or (not slots and way not in ("kretprobe", "usdt")):
+        _from_registers(f, ctx, wanted)
+        return
+    load = _load_slot if slots else _load_result if way == "kretprobe" else _load_usdt
+    for i, param in enumerate(wanted):
+        if param is not None:
+            value = load(f, ctx, i, param)
+            f.store(variable_place(f, param), convert(f, Scalar(value, UINT64), param.ctype))
+
+
+def arguments_word(symbol: FunctionSymbol) -> str:
+    """How the text wants the parameters behind the context to be had (`bpf_args`): "tracing", "kprobe", "kretprobe", "ksyscall", "usdt", ""."""
+    node = symbol.definition
+    return (
+        "" if node is None else attribute_text((*node.specifiers.attributes, *node.declarator.attributes), "bpf_args")
+    )
+
+
+def _load_slot(f: Frame, ctx: Value, index: int, param: Variable) -> Value:
+    """A trampoline, like a raw tracepoint, gives the address of the arguments, eight bytes each; the result is the last."""
+    return f.b.load(I64, ctx, 8 * index)
+
+
+def _load_result(f: Frame, ctx: Value, index: int, param: Variable) -> Value:
+    if index:
+        raise failure(
+            param.span, "when a function returns only its result is known", "keep arguments in a map at its entry"
+        )
+    regs = _registers(f)
+    return f.b.load(I64, ctx, regs.get_offset(regs.result))
+
+
+def _load_usdt(f: Frame, ctx: Value, index: int, param: Variable) -> Value:
+    known = f.program.entry.usdt
+    if index >= len(known):
+        raise failure(param.span, f"there is no USDT argument {index + 1}: the probe has {len(known)}")
+    return usdt_argument(f.b, ctx, known[index])
 
 
 def parameter_space(program: Program, name: str) -> str:
@@ -104,6 +150,8 @@ def _read_inner(f: Frame, inner: Value, offset: int, name: str) -> Value:
 
 def is_syscall(program: Program, name: str) -> bool:
     """Tell whether the function is written for a system call's function, whose only argument points to the caller's registers."""
+    if arguments_word(program.analysis.functions[name].symbol) == "ksyscall":
+        return True
     return name.startswith(_SYSCALL_NAMES) and program.target.arch in ("x86_64", "aarch64")
 
 

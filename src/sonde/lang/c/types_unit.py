@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .checker import StatementRule
     from .environment import Environment
 
-MAX_REGISTER_PARAMS = 7  # BCC: the context, and six that registers hold
+MAX_PARAMS = 13  # of a program: the context, and what a trampoline passes on
 
 
 def analyse(
@@ -140,9 +140,10 @@ def _declare_params(ck: Checker, node: ast.FunctionDef, symbol: FunctionSymbol) 
             ck.declare(name, variable, param.declarator.span)
         ck.symbols[param.declarator] = variable
         params.append(variable)
-    if symbol.is_program and ck.dialect == "bcc" and len(params) > MAX_REGISTER_PARAMS:
+    if symbol.is_program and ck.dialect == "bcc" and len(params) > MAX_PARAMS:
         raise ck.fail(
-            node.declarator, f"'{symbol.name}' has {len(params)} parameters; a program has the context and six more"
+            node.declarator,
+            f"'{symbol.name}' has {len(params)} parameters; a program has the context and {MAX_PARAMS - 1} more",
         )
     change(symbol, params=tuple(params))
 
