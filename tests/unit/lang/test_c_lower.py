@@ -201,7 +201,7 @@ def test_arguments_of_trampolines_and_raw_tracepoints_are_an_array() -> None:
         ]
         assert len(lines) == 2 and "+8)" in "".join(lines) and "+48)" in "".join(lines)
     assert "at most 6" in refusal("return ret;", params=params)
-    assert "12 more" in refusal(
+    assert "twelve more" in refusal(
         "return 0;", Entry("tracing"), params=params.replace("ret", ", ".join(f"int p{i}" for i in range(7)))
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ...debuginfo.ctype import Pointer, strip
 from ...errors import CompileError
 from . import ast
 from .analysis import Analysis, FunctionInfo, FunctionSymbol, Variable
-from .arithmetic import is_void
+from .arithmetic import is_integer, is_void
 from .checker import Checker, FunctionState, TooMany, change
 from .conversions import complete_object
 from .types_call import RULES as CALLS
@@ -20,11 +21,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...debuginfo.ctype import CType
     from ..source import Source
     from .checker import StatementRule
     from .environment import Environment
 
-MAX_PARAMS = 13  # of a program: the context, and what a trampoline passes on
+MAX_REGISTER_PARAMS = 7  # BCC: the context, and six that registers hold
+MAX_SLOT_PARAMS = 13  # the context as an array of numbers, and what a trampoline passes on
 
 
 def analyse(
@@ -140,12 +143,19 @@ def _declare_params(ck: Checker, node: ast.FunctionDef, symbol: FunctionSymbol) 
             ck.declare(name, variable, param.declarator.span)
         ck.symbols[param.declarator] = variable
         params.append(variable)
-    if symbol.is_program and ck.dialect == "bcc" and len(params) > MAX_PARAMS:
+    is_array = bool(params) and _leads_to_numbers(params[0].ctype)
+    most = MAX_SLOT_PARAMS if is_array else MAX_REGISTER_PARAMS
+    if symbol.is_program and ck.dialect == "bcc" and len(params) > most:
+        more = "twelve" if is_array else "six"
         raise ck.fail(
-            node.declarator,
-            f"'{symbol.name}' has {len(params)} parameters; a program has the context and {MAX_PARAMS - 1} more",
+            node.declarator, f"'{symbol.name}' has {len(params)} parameters; a program has the context and {more} more"
         )
     change(symbol, params=tuple(params))
+
+
+def _leads_to_numbers(ctype: CType) -> bool:
+    pointer = strip(ctype)
+    return isinstance(pointer, Pointer) and is_integer(pointer.target)
 
 
 def _check_calls(ck: Checker) -> None:
