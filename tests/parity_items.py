@@ -1,8 +1,8 @@
-"""The checklist behind docs/parity/bpftrace.md: every item of the language and command line of bpftrace 0.27.
+"""The checklists behind docs/parity/*.md: every item of a peer's language, interface and command line.
 
 An item names the tests that show it: a corpus case (`case:NAME`) or a pytest function (`path::function`). An item without
 one is "missing" or, with a note that starts with "later:", left for a later milestone. `tests/test_parity.py` checks that every
-named test exists and that the page is current; `python tests/parity_items.py` writes it.
+named test exists and that the pages are current; `python tests/parity_items.py` writes them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "parity" / "bpftrace.md"
+FOLDER = ROOT / "docs" / "parity"
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: made from tests/parity/NAME.txt, followed by the hand-written files `more`."""
+
+    name: str
+    peer: str  # whose items these are, and what is followed where versions differ
+    more: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        return FOLDER / f"{self.name}.md"
+
+
+PAGES = (
+    Page("bpftrace", "Output follows bpftrace 0.27.1.", ("tools.md",)),
+    Page("bcc", "Names and arguments follow BCC 0.37, text that is printed follows 0.26, beside which the tests run."),
+)
 
 
 @dataclass(frozen=True)
@@ -30,24 +49,24 @@ class Item:
         return "done" if self.tests else "missing"
 
 
-def load_items() -> list[Item]:
-    """Read the items from tests/parity/bpftrace.txt: `section | item | tests | note`, one a line."""
+def load_items(page: Page) -> list[Item]:
+    """Read the items of a page: `section | item | tests | note`, one a line."""
     items = []
-    for line in (ROOT / "tests" / "parity" / "bpftrace.txt").read_text().splitlines():
+    for line in (ROOT / "tests" / "parity" / f"{page.name}.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             section, text, tests, note = (part.strip() for part in line.split(" | "))
             items.append(Item(section, text, tuple(tests.split()) if tests != "-" else (), note if note != "-" else ""))
     return items
 
 
-def render(items: list[Item]) -> str:
-    """Return the page."""
+def render(page: Page, items: list[Item]) -> str:
+    """Return the text of a page."""
     states = [item.state for item in items]
     lines = [
-        "# bpftrace: what sonde does of it, and the test that shows it",
+        f"# {page.name}: what sonde does of it, and the test that shows it",
         "",
-        "Printed by `python tests/parity_items.py` from `tests/parity/bpftrace.txt`; `tests/test_parity.py` checks that the tests",
-        "named here exist. `case:` is a file in `tests/corpus/`. Output follows bpftrace 0.27.1.",
+        f"Printed by `python tests/parity_items.py` from `tests/parity/{page.name}.txt`; `tests/test_parity.py` checks that the tests",
+        f"named here exist. `case:` is a file in `tests/corpus/`. {page.peer}",
         "",
         f"{states.count('done')} done, {states.count('missing')} missing, {states.count('later')} left for later.",
     ]
@@ -59,11 +78,11 @@ def render(items: list[Item]) -> str:
         tests = ", ".join(f"`{t}`" for t in item.tests)
         text = item.text.replace("|", "\\|")
         lines.append(f"| {text} | {item.state} | {tests} | {item.note.replace('|', chr(92) + '|')} |")
-    tools = ROOT / "docs" / "parity" / "tools.md"
-    if tools.exists():
-        lines += ["", tools.read_text().rstrip()]
+    for name in page.more:
+        lines += ["", (FOLDER / name).read_text().rstrip()]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(load_items()))
+    for each in PAGES:
+        each.path.write_text(render(each, load_items(each)))

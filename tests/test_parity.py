@@ -1,4 +1,4 @@
-"""The parity page is current, and what it names exists."""
+"""The parity pages are current, and what they name exists."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 import parity_items
 import pytest
 
-ITEMS = parity_items.load_items()
+ITEMS = {page: parity_items.load_items(page) for page in parity_items.PAGES}
 
 
-@pytest.mark.parametrize("reference", sorted({t for item in ITEMS for t in item.tests}))
+@pytest.mark.parametrize("reference", sorted({t for items in ITEMS.values() for item in items for t in item.tests}))
 def test_named_test_exists(reference: str) -> None:
     if reference.startswith("case:"):
         name = reference.removeprefix("case:")
@@ -25,5 +25,6 @@ def test_named_test_exists(reference: str) -> None:
     assert not function or f"def {function}(" in text
 
 
-def test_page_is_current() -> None:
-    assert parity_items.PAGE.read_text() == parity_items.render(ITEMS), "run `python tests/parity_items.py`"
+@pytest.mark.parametrize("page", parity_items.PAGES, ids=lambda page: page.name)
+def test_page_is_current(page: parity_items.Page) -> None:
+    assert page.path.read_text() == parity_items.render(page, ITEMS[page]), "run `python tests/parity_items.py`"

@@ -433,7 +433,7 @@ FEATURES: dict[str, tuple[str, Callable[[], bool]]] = {
     "program:tracing:raw_tp": ("5.5", _have_tracing("trace_raw_tp", "sched_switch")),
     "program:tracing:fentry": ("5.5", _have_tracing("trace_fentry", _TRY_FUNCTION)),
     "program:tracing:fexit": ("5.5", _have_tracing("trace_fexit", _TRY_FUNCTION)),
-    "program:tracing:fmod_ret": ("5.7", _have_tracing("modify_return", "bpf_modify_return_test")),
+    "program:tracing:fmod_ret": ("5.7", _have_tracing("modify_return", "security_task_getpgid")),
     "program:lsm": ("5.7", _have_tracing("lsm_mac", "bpf", "lsm")),
     "program:tracing:iter": ("5.8", _have_tracing("trace_iter", "task")),
     "program:iter": ("5.8", _have_tracing("trace_iter", "task")),

@@ -253,3 +253,80 @@ def test_importing_the_api_is_cheap() -> None:
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, env={"PYTHONPATH": bcc.shim_path()}
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_filter_by_containers() -> None:
+    from types import SimpleNamespace
+
+    from sonde.api.bcc.containers import filter_by_containers
+
+    plain = filter_by_containers(SimpleNamespace(cgroupmap=None, mntnsmap=None))
+    assert "static inline int _cgroup_filter() { return 0; }" in plain
+    assert "static inline int _mntns_filter() { return 0; }" in plain
+    assert plain.count("container_should_be_filtered") == 1
+    both = filter_by_containers(SimpleNamespace(cgroupmap="/sys/fs/bpf/cg", mntnsmap="/sys/fs/bpf/ns"))
+    assert 'BPF_TABLE_PINNED("hash", u64, u64, cgroupset, 1024, "/sys/fs/bpf/cg");' in both
+    assert 'mount_ns_set, 1024, "/sys/fs/bpf/ns");' in both
+    assert "{{" not in both
+
+
+def test_a_command_waits_until_it_may_run(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    code = (
+        "import sys, os, time; from sonde.api.bcc.commands import run_cmd, cmd_ready, cmd_exited; "
+        f"pid = run_cmd(['touch', {str(mark)!r}]); time.sleep(0.2); print(os.path.exists({str(mark)!r}), cmd_exited()); "
+        "cmd_ready(); deadline = time.time() + 10\n"
+        "while not cmd_exited() and time.time() < deadline: time.sleep(0.01)\n"
+        f"print(os.path.exists({str(mark)!r}), cmd_exited())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(rooms.ROOT / "src")},
+    )
+    assert (done.stdout, done.stderr) == ("False 0\nTrue 1\n", "")
+
+
+def test_the_stand_in_for_libbcc() -> None:
+    from sonde.api.bcc.libbcc import lib
+    from sonde.errors import FeatureError
+
+    assert lib.bpf_module_rw_engine_enabled() is True
+    assert lib.bcc_free_memory() == bcc.BPF.free_bcc_memory() == 0
+    assert lib.bcc_procutils_which_so(b"c", 0) == bcc.BPF.find_library("c")
+    assert lib.bcc_procutils_which_so(b"no-such", 0) is None
+    with pytest.raises(FeatureError, match="libbcc's function bpf_prog_load does not exist here"):
+        lib.bpf_prog_load()
+
+
+def test_libraries_of_a_process() -> None:
+    from sonde.api.bcc import binaries
+    from sonde.errors import ProbeError
+
+    path = binaries.find_library("c", os.getpid())
+    assert any(os.path.samefile(path, mapped) for mapped in binaries.mapped_files(os.getpid()))
+    assert binaries.find_binary("c", os.getpid()) == path
+    assert binaries.find_binary("/bin/sh") == "/bin/sh"
+    assert binaries.find_binary("sh").endswith("/sh")
+    assert binaries.through_process("/lib/x.so", os.getpid()) == "/lib/x.so"
+    assert binaries.through_process("/lib/x.so", -1) == "/lib/x.so"
+    with pytest.raises(ProbeError, match="there is no file /no/such for process 1"):
+        binaries.find_binary("/no/such", 1)
+    with pytest.raises(ProbeError, match="no program or library"):
+        binaries.find_place(__file__, "f", None)
+    with pytest.raises(ProbeError, match="in no part of"):
+        binaries.find_place(os.path.realpath(path), "", 1 << 60)
+
+
+def test_source_files_are_found_beside_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sonde.api.bcc.unit import find_header, read_source
+
+    (tmp_path / "prog.c").write_bytes(b"int x;")
+    (tmp_path / "prog.h").write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "tool.py")])
+    assert read_source(b"prog.c") == (b"int x;", str(tmp_path / "prog.c"))
+    assert find_header(b"prog.h") == str(tmp_path / "prog.h")
+    assert find_header(b"") == ""
+    with pytest.raises(UsageError, match=r"Could not find file nosuch\.c"):
+        read_source(b"nosuch.c")

@@ -1,0 +1,24 @@
+"""Class BPF on other kernels, in the VM: see bcc_in_guest.py for the checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kernel.bcc_in_guest import CHECKS
+from vm.guest import Guest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])
+def test_bcc_check(guest: Guest, check: str) -> None:
+    result = guest.python(
+        "import sys; from kernel.bcc_in_guest import main; sys.exit(main())",
+        path=[str(ROOT / "src"), str(ROOT / "tests")],
+        args=[check],
+        timeout_s=180,
+    )
+    assert result.status == 0, f"{result.out}\n{result.err}"
+    if result.out.startswith("SKIP: "):
+        pytest.skip(f"Linux {guest.kernel.release}: {result.out[6:].strip()}")
