@@ -47,7 +47,7 @@ class UnitOfIr:
     def programs(self) -> tuple[str, ...]:
         return tuple(self.texts)
 
-    def compile_program(self, name: str, entry: Entry) -> Compiled:
+    def compile_program(self, name: str, entry: Entry, *, trace: Callable[[str, str], None] | None = None) -> Compiled:
         self.compiled.append((name, entry))
         text = self.texts[name]
         body = text if isinstance(text, str) else text(entry)
@@ -65,7 +65,7 @@ class UnitOfIr:
         from sonde.kernel.target import live_target
 
         module = parse_module(declared + "\n" + re.sub(r"\bKIND\b", kind, body))
-        compiled = compile_module(module, live_target())
+        compiled = compile_module(module, live_target(), trace=trace)
         known = {m.name for m in self.maps}
         extra = tuple(m for m in compiled.maps if m.name not in known)
         return Compiled(compiled.programs[0], extra)

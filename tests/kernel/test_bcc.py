@@ -454,6 +454,20 @@ def test_functions_are_loaded_once_and_shown(make: Callable[..., BPF]) -> None:
         b.load_func("nosuch", BPF.KPROBE)
 
 
+def test_debug_shows_the_stages(make: Callable[..., BPF], capsys: pytest.CaptureFixture[str]) -> None:
+    b = make(UnitOfIr({"f": count("f")}, [COUNTS]), debug=0x1 | 0x2 | 0x4 | 0x10 | 0x20)
+    b.load_func("f", BPF.KPROBE)
+    shown = capsys.readouterr().err
+    assert shown.startswith("int unused;\n")
+    assert "; IR of f\nfunc @f(" in shown
+    assert "; bytecode of f (kprobe): " in shown
+    assert ": (85) call bpf_get_current_pid_tgid#14" in shown
+    assert "; counts" in shown, "a load of a map has the map's name"
+    assert "; verifier's log of f\n" in shown
+    assert "R1=ctx" in shown
+    assert "; f is verified against no function of the kernel" in shown
+
+
 def test_a_text_that_does_not_compile_leaves_nothing(make: Callable[..., BPF]) -> None:
     with pytest.raises(Exception, match=r"Failed to compile BPF module tracepoint__a__b\n.*cannot be compiled"):
         make(UnitOfIr({"tracepoint__a__b": ""}, [COUNTS]))

@@ -93,8 +93,14 @@ class Program:
             self.close()
 
 
-def load_program(spec: ProgramSpec, maps: Mapping[str, KernelMap], attach_type: str, module: str = "") -> int:
-    """Load one program for one attach type and return its descriptor."""
+def load_program(
+    spec: ProgramSpec,
+    maps: Mapping[str, KernelMap],
+    attach_type: str,
+    module: str = "",
+    log: list[str] | None = None,
+) -> int:
+    """Load one program for one attach type and return its descriptor. The verifier's full log is added to `log`, if given."""
     insns = relocate(spec, maps)
     btf_id = btf_fd = 0
     if spec.attach_btf:
@@ -108,7 +114,7 @@ def load_program(spec: ProgramSpec, maps: Mapping[str, KernelMap], attach_type: 
         if takes_function_address(insns):
             own_btf, func_info = _func_info(spec, insns)
         request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info)
-        return request.load()
+        return request.load(log)
     finally:
         close_fd(own_btf)
         if btf_fd:
@@ -122,6 +128,16 @@ def _func_info(spec: ProgramSpec, insns: bytearray) -> tuple[int, bytes]:
     names = {r.addend: r.symbol for r in spec.relocs if r.kind == "subprogram"}
     blob, info = make_func_info(insns, spec.name, names)
     return load_btf(blob), info
+
+
+def read_verifier_log(program: Program) -> str:
+    """Load a program that was accepted once more, for what the verifier has to say of each instruction; return that."""
+    from .descriptor import close_fd
+
+    kind = next(iter(program._fds), program.spec.attach_type)
+    found: list[str] = []
+    close_fd(load_program(program.spec, program._maps, kind, program.module, found))
+    return found[0]
 
 
 class LoadRequest:
@@ -146,17 +162,17 @@ class LoadRequest:
         self.own_btf = own_btf
         self.func_info = func_info
 
-    def try_load(self, log: bytearray | None = None) -> int:
+    def try_load(self, log: bytearray | None = None, level: int = 1) -> int:
         """Ask the kernel; a descriptor or a negative errno. The verifier writes what it did into `log`."""
         fd = -EAGAIN
         for _ in range(_TRIES):  # a signal makes the verifier give up with EAGAIN
-            fd = bpf_new(abi.BPF_PROG_LOAD, lambda: self.pack(log))
+            fd = bpf_new(abi.BPF_PROG_LOAD, lambda: self.pack(log, level))
             if fd not in (-EAGAIN, -EINTR):
                 break
         return fd
 
-    def pack(self, log: bytearray | None = None) -> bytearray:
-        """Pack the attribute of the call."""
+    def pack(self, log: bytearray | None = None, level: int = 1) -> bytearray:
+        """Pack the attribute of the call. Log level 2 tells the state of all registers at each instruction."""
         spec, info = self.spec, self.func_info
         return bytearray(
             PROG_LOAD.pack(
@@ -164,7 +180,7 @@ class LoadRequest:
                 len(self.insns) // 8,
                 address(self.insns),
                 address(self.license),
-                1 if log else 0,
+                level if log else 0,
                 len(log) if log else 0,
                 address(log) if log else 0,
                 0,
@@ -186,15 +202,20 @@ class LoadRequest:
             )
         )
 
-    def load(self) -> int:
+    def load(self, log: list[str] | None = None) -> int:
         """Load it; a refusal is asked for its reason and raised."""
-        fd = self.try_load()
+        if log is not None:
+            buffer = bytearray(_LOG_BYTES[-1])
+            fd = self.try_load(buffer, 2)
+            log.append(buffer.split(b"\0", 1)[0].decode(errors="replace"))
+        else:
+            fd = self.try_load()
         if fd >= 0:
             return fd
-        fd, log = self._load_with_log(fd)
+        fd, text = self._load_with_log(fd)
         if fd >= 0:
             return fd
-        raise load_refusal(self.spec, self.attach_type, -fd, log)
+        raise load_refusal(self.spec, self.attach_type, -fd, text)
 
     def _load_with_log(self, refused: int) -> tuple[int, str]:
         """Ask again for the reason. Newer kernels keep the end of a log that is too long, older ones its start."""

@@ -69,9 +69,12 @@ class BPF(UserProbes, PerfEvents, Network, Output, Symbols):
         source, path = to_bytes(text or b""), ""
         if src_file:
             source, path = read_source(to_bytes(src_file))
-        self.debug = debug
+        if debug:
+            from .debug import show_text
+
+            show_text(debug, source)
         unit = open_unit(source, path, find_header(to_bytes(hdr_file)), [to_str(flag) for flag in cflags])
-        super().__init__(unit, bool(debug) or bool(os.environ.get("SONDE_BCC_VERBOSE")))
+        super().__init__(unit, debug, bool(debug) or bool(os.environ.get("SONDE_BCC_VERBOSE")))
         self._init_kernel_probes()
         self._init_user_probes()
         self._init_perf_events()

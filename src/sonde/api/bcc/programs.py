@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...kernel.programs import Program
     from ...lang.c.options import Unit
     from ...spec.object import ProbeSpec
+    from .debug import Shower
 
 # The prefix of a function's name to what it attaches to: type, attach type.
 TRACING = {
@@ -57,10 +58,11 @@ class Function:
 class Programs(Constants):
     """Base of class BPF: what was compiled, what is loaded, and who owns it."""
 
-    def __init__(self, unit: Unit, verbose: bool) -> None:
+    def __init__(self, unit: Unit, debug: int = 0, verbose: bool = False) -> None:
         from ...kernel.engine import KernelEngine
 
         self.unit = unit
+        self.debug = debug
         self.verbose = verbose
         self.funcs: dict[bytes, Function] = {}
         self.tables: dict[Any, Any] = {}
@@ -137,7 +139,8 @@ class Programs(Constants):
         known = self._loaded.get((name, entry))
         if known is not None:
             return known
-        compiled = self._compile(name, entry)
+        shower = self._shower()
+        compiled = self._compile(name, entry, shower)
         program = compiled.program
         if any(loaded.program.name == program.name for loaded in self._loaded.values()):
             program = replace(program, name=f"{program.name}@{len(self._loaded)}")
@@ -146,10 +149,19 @@ class Programs(Constants):
             probes = [_module_probe(program.name, module)]
         live = self.object.add_program(program, [replace(p, program=program.name) for p in probes], own)
         function = self._loaded[name, entry] = Function(self, name, live)
+        if shower is not None:
+            shower.show_verdict(live)
         self.funcs.setdefault(name, function)
         return function
 
-    def _compile(self, name: bytes, entry: Entry) -> Any:
+    def _shower(self) -> Shower | None:
+        if not self.debug:
+            return None
+        from .debug import Shower
+
+        return Shower(self.debug)
+
+    def _compile(self, name: bytes, entry: Entry, shower: Shower | None = None) -> Any:
         from ...errors import CompileError
         from .unit import ProgramError
 
@@ -158,9 +170,12 @@ class Programs(Constants):
             close = [other for other in self.unit.programs if other[:3] == text[:3]]
             raise UsageError(f"Unknown program {text}", hint=f"did you mean {', '.join(close)}?" if close else "")
         try:
-            return self.unit.compile_program(text, entry)
+            compiled = self.unit.compile_program(text, entry, trace=shower.trace if shower else None)
         except CompileError as error:
             raise ProgramError(error, text) from None
+        if shower is not None:
+            shower.show_program(compiled.program)
+        return compiled
 
     def attach_probe(self, name: bytes, entry: Entry, probe: ProbeSpec) -> KernelLink:
         """Load a function for `entry` and attach it to one place. Raises SondeError."""

@@ -10,7 +10,7 @@ from ...record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Protocol
 
     from ...debuginfo.ctype import CType
@@ -45,8 +45,13 @@ if TYPE_CHECKING:
         @property
         def warnings(self) -> tuple[Diagnostic, ...]: ...
 
-        def compile_program(self, name: str, entry: Entry) -> Compiled:
-            """Lower one function for one kind of entry. Raises CompileError. Same input, same bytes."""
+        def compile_program(
+            self, name: str, entry: Entry, *, trace: Callable[[str, str], None] | None = None
+        ) -> Compiled:
+            """Lower one function for one kind of entry. Raises CompileError. Same input, same bytes.
+
+            trace(stage, text) gets the IR after each pass that changed something.
+            """
             ...
 
 
