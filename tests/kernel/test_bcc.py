@@ -1008,3 +1008,39 @@ def test_tables_behave_as_a_dictionary_of_the_object(make: Callable[..., BPF]) -
     assert len(b) == 0
     with pytest.raises(KeyError):
         b["nosuch"]
+
+
+CAPABLE = """
+import os, sys
+sys.path[:0] = sys.argv[1:3]
+from kernel import bcc_in_guest as t
+b, _ = t.make({"f": t.count("f"), "g": t.count("g", 1)})
+b.attach_raw_tracepoint("sys_enter", "f")
+b.attach_uprobe(name="c", sym="getpgid", fn_name="g")
+os.getpgid(0)
+entered, called = t.totals(b)
+print(entered > 0, called, open("/proc/self/status").read().split("CapEff:")[1].split()[0])
+b.cleanup()
+"""
+
+
+def test_two_capabilities_are_enough() -> None:
+    """CAP_BPF and CAP_PERFMON, and no other privilege: uid 65534."""
+    import rooms
+
+    folders = [str(rooms.ROOT / "src"), str(rooms.ROOT / "tests")]
+    caps = "-all,+cap_38,+cap_39"
+    command = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        f"--inh-caps={caps}",
+        f"--ambient-caps={caps}",
+    ]
+    python = "/usr/bin/python3"  # the test's own may lie where nobody else can read
+    probe = subprocess.run([*command, python, "-c", f"open({__file__!r}).close()"], capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"that cannot be tried here: {probe.stderr.strip()}")
+    done = subprocess.run([*command, python, "-c", CAPABLE, *folders], capture_output=True, text=True, cwd="/")
+    assert (done.stdout, done.stderr) == ("True 1 000000c000000000\n", "")
