@@ -205,6 +205,22 @@ def test_functions_that_are_no_system_calls_cannot_be_had_without_kprobes(
     assert b.num_open_kprobes() == 2
 
 
+def test_a_function_that_no_system_call_leads_to_needs_no_probe(
+    make: Callable[..., BPF], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """__x64_sys_stat is in the kernel beside __x64_sys_newstat, which the system call stat has been for long."""
+    monkeypatch.setattr(functions, "_kprobes", [False])
+    b = make(UnitOfIr({"f": count("f")}, [COUNTS]))
+    function = b.get_syscall_fnname("stat")
+    if b.ksymname(function) == -1 or functions.syscall_tracepoint(function):
+        pytest.skip("this kernel has no such function")
+    b.attach_kprobe(event=function, fn_name="f")
+    assert b.num_open_kprobes() == 1
+    b.detach_kprobe(function)
+    with pytest.raises(FeatureError, match="no kprobes"):
+        b.attach_kprobe(event=b.get_syscall_fnname("no_such_call"), fn_name="f")
+
+
 def test_syscall_names(make: Callable[..., BPF]) -> None:
     b = make(UnitOfIr({}, []))
     prefix = b.get_syscall_prefix()
@@ -940,7 +956,8 @@ def test_facts_of_the_kernel() -> None:
     assert all(isinstance(answer, bool) for answer in (BPF.support_kfunc(), BPF.support_lsm(), BPF.support_fmod_ret()))
     assert BPF.tracepoint_exists("sched", b"sched_switch")
     assert not BPF.tracepoint_exists("sched", "no_such")
-    assert BPF.get_tracepoints(rb"sched:sched_sw.*h$") == ["sched:sched_switch"]
+    (found,) = BPF.get_tracepoints(rb"sched:sched_sw.*h$")
+    assert (found, found.decode("utf-8", "replace")) == ("sched:sched_switch",) * 2
     assert BPF.find_exe(b"sh") in (b"/bin/sh", b"/usr/bin/sh")
     assert BPF.find_exe("no-such-program") is None
     assert BPF.find_library("no-such-library") is None

@@ -215,6 +215,17 @@ def _have_tracing(attach_type: str, function: str, kind: str = "tracing") -> Cal
     return question
 
 
+def _have_lsm() -> bool:
+    """Whether LSM programs can be attached and are asked: older kernels attach them, but call none unless booted with lsm=…,bpf."""
+    if not _have_tracing("lsm_mac", "bpf", "lsm")():
+        return False
+    try:
+        with open("/sys/kernel/security/lsm") as file:
+            return "bpf" in file.read().strip().split(",")
+    except OSError:  # nobody has mounted securityfs
+        return True
+
+
 def _have_sleepable() -> bool:
     return _loads(_spec("tracing", _RETURN_0, attach_type="trace_iter", attach_btf="task", sleepable=True))
 
@@ -434,7 +445,7 @@ FEATURES: dict[str, tuple[str, Callable[[], bool]]] = {
     "program:tracing:fentry": ("5.5", _have_tracing("trace_fentry", _TRY_FUNCTION)),
     "program:tracing:fexit": ("5.5", _have_tracing("trace_fexit", _TRY_FUNCTION)),
     "program:tracing:fmod_ret": ("5.7", _have_tracing("modify_return", "security_task_getpgid")),
-    "program:lsm": ("5.7", _have_tracing("lsm_mac", "bpf", "lsm")),
+    "program:lsm": ("5.7", _have_lsm),
     "program:tracing:iter": ("5.8", _have_tracing("trace_iter", "task")),
     "program:iter": ("5.8", _have_tracing("trace_iter", "task")),
     "program:sleepable_iter": ("6.1", _have_sleepable),

@@ -111,6 +111,22 @@ def syscall_tracepoint(function: bytes) -> str:
     return name if name and tracepoint_exists("syscalls", f"sys_enter_{name}") else ""
 
 
+def is_unreachable(function: bytes) -> bool:
+    """Whether no system call of this machine leads to a function that exists and is named as if one did.
+
+    The kernel makes a tracepoint for each function that its table of system calls names. `__x64_sys_stat`, which newstat has
+    replaced, is in the kernel all the same, and a kprobe on it never fires.
+    """
+    from .symbols import kernel_address
+
+    return (
+        function.startswith(native_prefix())
+        and not syscall_tracepoint(function)
+        and tracepoint_exists("syscalls", "sys_enter_read")
+        and kernel_address(function.decode(errors="replace")) != -1
+    )
+
+
 def tracepoint_exists(category: str, event: str) -> bool:
     """Whether there is such a tracepoint here."""
     from ...debuginfo.tracefs import find_root
@@ -121,6 +137,14 @@ def tracepoint_exists(category: str, event: str) -> bool:
         return False
 
 
+class Name(str):
+    """A name that scripts may treat as text or as bytes that they decode: some of BCC's own tools do so with tracepoints."""
+
+    def decode(self, *_: object) -> str:
+        """Return the name."""
+        return str(self)
+
+
 def find_tracepoints(tp_re: bytes) -> list[str]:
     """Return the tracepoints ("category:event") that match a regular expression from their start."""
     import re
@@ -128,7 +152,8 @@ def find_tracepoints(tp_re: bytes) -> list[str]:
     from ...debuginfo.tracefs import find_root, iter_events
 
     matches = re.compile(tp_re.decode()).match
-    return [f"{category}:{event}" for category, event in iter_events(find_root()) if matches(f"{category}:{event}")]
+    names = (Name(f"{category}:{event}") for category, event in iter_events(find_root()))
+    return [name for name in names if matches(name)]
 
 
 def native_prefix() -> bytes:

@@ -114,6 +114,11 @@ class KernelProbes(Programs):
     def _attach_syscall(self, kind: str, event: bytes, offset: int, fn_name: bytes, refused: SondeError) -> KernelLink:
         """Attach to the tracepoint of the system call that `event` implements. Raises what was said of the kprobe if it is none."""
         call = functions.syscall_tracepoint(event)
+        if not call and not offset and functions.is_unreachable(event):
+            from ...kernel.links import KernelLink
+
+            self.say(f"{kind}:{event.decode()}: {refused}; nothing is lost: no system call of this machine leads to it")
+            return KernelLink([_function_probe(kind, event, 0)], "not needed: no system call leads there")
         if not call or offset:
             raise refused
         context = "sys_enter" if kind == "kprobe" else "sys_exit"

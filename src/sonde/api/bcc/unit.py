@@ -29,16 +29,15 @@ class ProgramError(CompileError):
 
 def open_unit(text: bytes, path: str = "", header: str = "", flags: Sequence[str] = ()) -> Unit:
     """Analyse a BCC text for the running machine. Warnings go to stderr, as a compiler's do. Raises ProgramError, FeatureError."""
-    from importlib import import_module
-
     from ...kernel.target import live_target
+    from ...lang.c.compile import compile_c
     from ...lang.c.options import Options
     from ...lang.source import Source
 
     source = Source(path or NAME, text.decode("utf-8", "surrogateescape"))
     options = Options(flags=tuple(flags), directory=os.path.dirname(path), header=header)
     try:
-        unit: Unit = import_module("sonde.lang.c.compile").compile_c(source, live_target(), options)
+        unit: Unit = compile_c(source, live_target(), options)
     except CompileError as error:
         raise ProgramError(error, path or "<text>") from None
     for warning in unit.warnings:

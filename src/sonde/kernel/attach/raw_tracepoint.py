@@ -32,8 +32,12 @@ def _attach_one(program: Program, probe: ProbeSpec) -> KernelLink:
     if fd == -ENOENT:
         where = f" in module {probe.module}" if probe.module else ""
         raise ProbeError(f"there is no raw tracepoint {probe.event}{where} on this kernel")
-    hint = "this kernel has no cookies for raw tracepoints" if probe.cookie and fd == -EINVAL else ""
-    if fd == -EEXIST:
+    hint = ""
+    if fd == -EINVAL:
+        hint = f"the program reads more arguments than {probe.event} has on this kernel"
+        if probe.cookie:
+            hint = "this kernel has no cookies for raw tracepoints"
+    elif fd == -EEXIST:
         hint = "the same program is attached there already"
     raise attach_refusal(probe.name, -fd, hint=hint)
 
