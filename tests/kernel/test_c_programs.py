@@ -293,3 +293,23 @@ def test_the_verifier_s_refusal_names_the_line() -> None:
     with pytest.raises(VerifierError) as caught:
         load(text)
     assert "test.c:6:" in caught.value.render() and "return *v;" in caught.value.render()
+
+
+def test_a_refusal_within_a_macro_names_the_line_that_calls_it() -> None:
+    from sonde.errors import VerifierError
+
+    text = "BPF_HASH(h, u32);\n#define VALUE(p) (*(p))\nint f(void *ctx)\n{\n    u32 k = 1;\n    return VALUE(h.lookup(&k));\n}\n"
+    with pytest.raises(VerifierError) as caught:
+        load(text)
+    assert "test.c:6:" in caught.value.render() and "return VALUE(h.lookup(&k));" in caught.value.render()
+
+
+def test_variables_that_do_not_fit_the_stack_work_all_the_same() -> None:
+    body = """
+    char big[2000] = {}; struct { u64 a[90]; } one = {}, two;
+    big[1999] = 7; one.a[89] = 5; two = one;
+    bpf_probe_read_kernel(&big[10], 4, &one.a[89]);
+    put(0, big[1999] + big[10] * 10 + two.a[89] * 100);
+    """
+    with run(body, "") as loaded:
+        assert outputs(loaded, 1) == [557]

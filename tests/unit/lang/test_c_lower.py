@@ -294,3 +294,24 @@ def test_the_same_text_gives_the_same_bytes() -> None:
     text = "int f(struct pt_regs *ctx, struct task_struct *t) { return t->real_parent->pid; }"
     first, second = (text_of(text).compile_program("f", KPROBE).program for _ in range(2))
     assert (first.insns, first.relocs) == (second.insns, second.relocs)
+
+
+def test_too_large_variables_are_listed_with_what_they_take() -> None:
+    body = "char big[40000] = {}, small[600] = {}; bpf_probe_read_kernel(big, 40000, small); bpf_probe_read_kernel(small, 600, big); return big[5];"
+    with pytest.raises(CompileError) as caught:
+        program(body)
+    shown = caught.value.render()
+    assert (
+        "there is room for 32768" in shown and "40000 bytes  big in f()" in shown and "600 bytes  small in f()" in shown
+    )
+
+
+def test_tables_say_what_keys_and_values_look_like() -> None:
+    text = 'struct k { int a : 3; char name[5]; }; __bcc_table("hash", struct k, long, h, 10, 0); int f(void *ctx) { return 0; }'
+    (spec,) = text_of(text).maps
+    assert spec.key is not None and spec.value is not None
+    assert [(f.name, f.offset, f.bit_width, f.layout.kind) for f in spec.key.fields] == [
+        ("a", 0, 3, "int"),
+        ("name", 1, 0, "string"),
+    ]
+    assert (spec.value.kind, spec.value.size, spec.value.signed) == ("int", 8, True)

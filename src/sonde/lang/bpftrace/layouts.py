@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import Array, CType, Enum, Float, Int, Member, Pointer, Struct, bit_field_place, sizeof, strip
+from ...debuginfo.ctype import Array, CType, Enum, Float, Int, Pointer, Struct, strip
+from ...spec.clayout import layout_of
 from ...spec.layout import Layout, LayoutField
 from .stype import (
     Aggregate,
@@ -33,7 +34,6 @@ from .stype import (
     Username,
     UStack,
     USym,
-    is_bool,
 )
 
 TYPE_CHECKING = False
@@ -106,38 +106,8 @@ def _aggregate(ctype: CType, size: int, buckets_size: int) -> Layout:
 _AGGREGATES: dict[type, str] = {Sum: "sum", Min: "min", Max: "max", Avg: "avg", Stats: "stats"}
 
 
-def _integer(layouts: Layouts, ctype: Int) -> Layout:
-    if is_bool(ctype):
-        return Layout("bool", ctype.size)
-    return Layout("int", ctype.size, ctype.signed)
-
-
-def _enum(layouts: Layouts, ctype: Enum) -> Layout:
-    names = tuple((number, name) for name, number in ctype.values.items())
-    return Layout("enum", ctype.size, ctype.signed, name=ctype.name, params=(("names", names),))
-
-
-def _array(layouts: Layouts, ctype: Array) -> Layout:
-    element = strip(ctype.element)
-    size = sizeof(ctype)
-    if isinstance(element, Int) and element.encoding == "char" and ctype.count:
-        return Layout("string", size)
-    return Layout("array", size, element=layouts.of(element), count=ctype.count)
-
-
-def _struct(layouts: Layouts, ctype: Struct) -> Layout:
-    layout = Layout(ctype.kind if ctype.kind == "struct" else "struct", ctype.size, name=ctype.name)
-    fields = tuple(_member(layouts, m, ctype.size) for m in ctype.members)
-    layout.fields = fields  # type: ignore[misc]
-    return layout
-
-
-def _member(layouts: Layouts, member: Member, size: int) -> LayoutField:
-    layout = layouts.of(member.ctype)
-    if not member.width_bits:
-        return LayoutField(member.name, member.offset, layout)
-    offset, bit = bit_field_place(member.offset_bits, member.width_bits, layout.size, size)
-    return LayoutField(member.name, offset, layout, bit, member.width_bits)
+def _of_c(layouts: Layouts, ctype: CType) -> Layout:
+    return layout_of(ctype, layouts.of)
 
 
 def _string(layouts: Layouts, ctype: Str) -> Layout:
@@ -181,12 +151,7 @@ def _number(layouts: Layouts, ctype: CType) -> Layout:
 
 
 _MAKERS: dict[type, Callable[..., Layout]] = {
-    Int: _integer,
-    Enum: _enum,
-    Float: lambda layouts, ctype: Layout("raw", ctype.size),
-    Pointer: lambda layouts, ctype: Layout("pointer", 8),
-    Array: _array,
-    Struct: _struct,
+    **dict.fromkeys((Int, Enum, Float, Pointer, Array, Struct), _of_c),
     Str: _string,
     Buffer: _plain("buffer"),
     Tuple: _tuple,

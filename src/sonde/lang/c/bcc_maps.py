@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...debuginfo.ctype import sizeof
 from ...errors import CompileError
+from ...spec.clayout import layout_of
 from ...spec.object import MapSpec
 from ..source import diagnose
 
@@ -55,7 +56,11 @@ def map_spec(table: Table, tables: Mapping[str, Table], target: Target) -> MapSp
     elif kind == "lpm_trie":
         flags |= _NO_PREALLOC
     inner = _inner(table, tables, target) if kind in ("array_of_maps", "hash_of_maps") else None
-    return MapSpec(table.name, kind, key_size, value_size, entries, flags, inner=inner, pinning=table.pinning)
+    key = layout_of(table.key) if table.key is not None and key_size == sizeof(table.key) else None
+    value = layout_of(table.leaf) if table.leaf is not None and value_size == sizeof(table.leaf) else None
+    return MapSpec(
+        table.name, kind, key_size, value_size, entries, flags, inner=inner, pinning=table.pinning, key=key, value=value
+    )
 
 
 def _ring_bytes(pages: int, target: Target) -> int:

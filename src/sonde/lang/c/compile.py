@@ -85,10 +85,13 @@ class Text:
     ) -> Compiled:
         """Make the function `name` into a program. Raises CompileError, FeatureError. Same input, same bytes."""
         from ...compiler.pipeline import compile_module
+        from .limits import check_memory, show_calls
         from .lower import lower_program
 
         module = lower_program(self, self.analysis.functions[name].symbol, entry)
+        show_calls(module)
         compiled = compile_module(module, self.target, trace=trace, optimised=optimised)
+        check_memory(self.analysis.functions[name].symbol, module, compiled)
         shared = {spec.name for spec in self.maps}
         program = next(p for p in compiled.programs if p.name == name)
         return Compiled(program, tuple(spec for spec in compiled.maps if spec.name not in shared))
