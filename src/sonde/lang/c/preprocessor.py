@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..source import Place, Source, diagnose
 from .conditions import evaluate
 from .directives import BRANCHES, DIRECTIVES, Condition, check_branch, name_of, run_line, whole_line
-from .headers import Dependent, Header, Inline, config_definition, kernel_group, predefined, target_group
+from .headers import Dependent, Header, Inline, bcc_group, config_definition, kernel_group, predefined, target_group
 from .includes import Includes, parse_flags
 from .macros import Expander, Macro, parse_macro
 from .parser_literals import decode_escapes
@@ -71,7 +71,10 @@ class Preprocessor(Expander):
         self.prelude: list[Token] = []  # inline functions of virtual headers
         self.once: set[str] = set()
         self.inserted: set[str] = set()  # virtual headers whose text has been put in
-        self.groups: set[Callable[[], dict[str, Definition]]] = set()  # tables of macros that are known
+        # The tables of macros that are known; BCC's dialect begins with these.
+        self.groups: set[Callable[[], dict[str, Definition]]] = (
+            {kernel_group, bcc_group} if options.dialect == "bcc" else set()
+        )
         self.saved: dict[str, list[object]] = {}  # by #pragma push_macro
         self.attributes: list[tuple[int, list[Token]]] = []  # by #pragma clang attribute push: where, and what
         self.counter = 0

@@ -219,4 +219,4 @@ def make_text(name: str) -> str:
 
 
 # What stands in front of the text when it uses the name.
-DEFINITIONS = {"libbpf_tristate": "enum libbpf_tristate { TRI_NO = 0, TRI_YES = 1, TRI_MODULE = 2 };"}
+DEFINITIONS = {"libbpf_tristate": "enum libbpf_tristate { __TRI_NO = 0, __TRI_YES = 1, __TRI_MODULE = 2 };"}
