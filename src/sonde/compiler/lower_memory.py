@@ -33,7 +33,11 @@ def _ptradd(l: Lowering, inst: Inst) -> None:
 def _core(l: Lowering, inst: Inst) -> None:
     assert inst.core is not None
     register = l.new()
-    l.emit(m.mov_imm(register, inst.core.value)).core = inst.core
+    value = inst.core.value
+    if inst.core.kind == "enumval_value" or not fits(value):  # enumerators have up to 64 bits on any target
+        l.emit(m.Op("wide", isa.LDDW, register, imm=value & (1 << 64) - 1)).core = inst.core
+    else:
+        l.emit(m.mov_imm(register, value)).core = inst.core
     l.set(inst, register)
 
 
@@ -60,11 +64,13 @@ def _load(l: Lowering, inst: Inst) -> None:
         access = place.args[1].core  # type: ignore[attr-defined]
         op = l.emit(m.load(size, register, l.register(place.args[0]), access.value))
         op.core = access
+        bits = 64  # the member may be wider on the target, and then the load is
     else:
         base, offset = l.near(place, inst.offset)
         op = _load_pieces(l, register, base, offset, size)
+        bits = 8 * size
     op.volatile = inst.volatile
-    l.set(inst, register, 8 * size)
+    l.set(inst, register, bits)
 
 
 def _load_pieces(l: Lowering, register: int, base: int, offset: int, size: int) -> m.Op:

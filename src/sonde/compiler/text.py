@@ -112,7 +112,9 @@ class _Printer:
         words += [k for k in _FLAGS if getattr(inst, k)]
         if inst.core is not None:
             c = inst.core
-            words.append(f"core={c.kind}|{c.type_name.replace(' ', '~')}|{'.'.join(map(str, c.path))}|{c.value}")
+            words.append(
+                f"core={c.kind}|{c.type_name.replace(' ', '~')}|{'.'.join(map(str, c.path))}|{c.value}|{c.index}"
+            )
         text = " ".join(words)
         return text if inst.type == NONE else f"{self.name(inst)} = {text}"
 
@@ -297,9 +299,9 @@ class _Parser:
     def attribute(self, inst: Inst, key: str, value: str) -> None:
         try:
             if key == "core":
-                kind, type_name, path, number = value.split("|")
+                kind, type_name, path, number, index = value.split("|")
                 steps = tuple(int(p) if p.isdigit() else p for p in path.split(".") if p)
-                inst.core = CoreAccess(kind, type_name.replace("~", " "), steps, int(number))
+                inst.core = CoreAccess(kind, type_name.replace("~", " "), steps, int(number), int(index))
             elif key in _NUMBERS:
                 setattr(inst, key, int(value, 0))
             else:

@@ -311,6 +311,19 @@ def strip(ctype: CType) -> CType:
     raise FormatError("typedefs and qualifiers form a loop")
 
 
+def essential_name(name: str) -> str:
+    """Return a type's name without its flavour: what stands behind the last three underscores, no more and no fewer.
+
+    libbpf's rule: programs call their own view of "task_struct" "task_struct___old" where two of them must live side by side.
+    """
+    at = name.rfind("___")
+    while at > 0:
+        if name[at - 1] != "_" and name[at + 3 : at + 4] not in ("", "_"):
+            return name[:at]
+        at = name.rfind("___", 0, at + 2)
+    return name
+
+
 def _strip_arrays(ctype: CType) -> tuple[CType, int]:
     """Return the type below typedefs, qualifiers and arrays, and how many of it the arrays hold."""
     count = 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from struct import pack
 
-from ..errors import FeatureError, ProbeError
+from ..errors import FeatureError, ProbeError, SondeError
 from . import abi, syscall
 from .descriptor import bpf_new, close_fd
 from .refusal import refusal
@@ -12,9 +13,16 @@ from .syscall import address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..debuginfo.btf import Btf
 
+VMLINUX_PATH = "/sys/kernel/btf/vmlinux"
 _kernel_btf: Btf | None = None
+_kernel_id = ""
+_NOTES_PATH = "/sys/kernel/notes"
+_GNU_BUILD_ID = b"\3\0\0\0GNU\0"  # type and name of the note
+_NOTES_BYTES = 1 << 16
 _INFO_BYTES = 32  # struct bpf_btf_info: btf, btf_size, id, name, name_len, kernel_btf
 
 
@@ -26,6 +34,50 @@ def kernel_btf() -> Btf:
 
         _kernel_btf = Btf.open()
     return _kernel_btf
+
+
+def kernel_id() -> str:
+    """Return what tells this build of the kernel, and so its types, from any other. Costs two system calls and a short read, once.
+
+    Release, version, size of the BTF, and the build ID where the kernel has one.
+    """
+    global _kernel_id
+    if not _kernel_id:
+        machine = os.uname()
+        try:
+            size_bytes = os.stat(VMLINUX_PATH).st_size
+        except OSError:
+            size_bytes = 0
+        _kernel_id = f"{machine.release} {machine.version} {size_bytes} {_build_id()}"
+    return _kernel_id
+
+
+def _build_id() -> str:
+    try:
+        with open(_NOTES_PATH, "rb", buffering=0) as file:
+            notes = file.read(_NOTES_BYTES)
+    except OSError:
+        return ""
+    at = notes.find(_GNU_BUILD_ID)
+    size = int.from_bytes(notes[at - 4 : at], "little") if at >= 4 else 0
+    return notes[at + 8 : at + 8 + size].hex() if at >= 0 else ""
+
+
+def iter_module_btf() -> Iterator[Btf]:
+    """Open the BTF of each kernel module in turn; one that is corrupt, or gone again, is left out."""
+    from ..debuginfo.btf import Btf
+
+    folder = os.path.dirname(VMLINUX_PATH)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return
+    for name in names:
+        if name != os.path.basename(VMLINUX_PATH):
+            try:
+                yield Btf.open(os.path.join(folder, name), base=kernel_btf())
+            except SondeError:
+                continue
 
 
 def module_btf(module: str) -> Btf:

@@ -6,7 +6,7 @@ does the same.
 
 from __future__ import annotations
 
-from ..errors import ProbeError, UsageError
+from ..errors import FeatureError, ProbeError, UsageError
 from .descriptor import warn_forgotten
 from .maps import KernelMap, create_map
 from .programs import Program
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..spec.engine import Reader
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
+    from .coreload import CoreLoader
     from .links import KernelLink
     from .mappings import MappingRecorder
 
@@ -56,6 +57,8 @@ class KernelObject:
         self.programs: dict[str, Program] = {}
         self._links: list[KernelLink] = []
         self._readers: list[Reader] = []
+        self._core: CoreLoader | None = None
+        check_kernel(spec)
         try:
             for map_spec in spec.maps:
                 self.add_map(map_spec)
@@ -87,10 +90,20 @@ class KernelObject:
         `maps` goes before the object's own. Raises what `load` raises; then there is no such program.
         """
         module = probes[0].module if probes and spec.type in ("tracing", "lsm") else ""
-        program = Program(spec, {**self.maps, **maps} if maps else self.maps, module)
+        program = Program(spec, {**self.maps, **maps} if maps else self.maps, module, self._core_loader(spec))
         program.fd_as(preferred_attach_type(spec, probes, self.without))
         self.programs[spec.name] = program
         return program
+
+    def _core_loader(self, spec: ProgramSpec) -> CoreLoader | None:
+        """What fits a program to this kernel's types; None where there is nothing to do."""
+        if not any(reloc.kind == "core" for reloc in spec.relocs) or is_from_here(self.spec):
+            return None
+        if self._core is None:
+            from .coreload import CoreLoader
+
+            self._core = CoreLoader()
+        return self._core
 
     def own(self, link: KernelLink) -> None:
         """Take over a link that was made elsewhere: it is closed with the object."""
@@ -199,6 +212,23 @@ class KernelObject:
         if getattr(self, "maps", None) is not None and not self.closed:
             warn_forgotten(self)
             self.close()
+
+
+def is_from_here(spec: ObjectSpec) -> bool:
+    """Whether an object was compiled for this very kernel."""
+    from .btf import kernel_id
+
+    return bool(spec.kernel_id) and spec.kernel_id == kernel_id()
+
+
+def check_kernel(spec: ObjectSpec) -> None:
+    """Raise FeatureError when an object was compiled for another kernel, and for that one only."""
+    if spec.fixed and not is_from_here(spec):
+        raise FeatureError(
+            f"this object was compiled for another kernel ({spec.kernel_id or 'unknown'}), and takes {spec.fixed} as it is there",
+            feature="btf",
+            hint="compile it on this machine, or as relocatable",
+        )
 
 
 def preferred_attach_type(spec: ProgramSpec, probes: Sequence[ProbeSpec], without: frozenset[str]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..spec.object import ProgramSpec, Reloc
+    from .coreload import CoreLoader
     from .maps import KernelMap
 
 _LOG_BYTES = (1 << 18, 1 << 21, (1 << 24) - 1)  # the last is the most that Linux 5.10 takes
@@ -30,12 +31,18 @@ _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE, _PSEUDO_KFUNC_CALL = 1, 2, 2
 
 
 class Program:
-    """A loaded program. `module` is the kernel module of the function that a tracing program attaches to."""
+    """A loaded program. `module` is the kernel module of the function that a tracing program attaches to.
 
-    def __init__(self, spec: ProgramSpec, maps: Mapping[str, KernelMap], module: str = "") -> None:
+    `core` fills in CO-RE relocations; None where the program was compiled for this very kernel.
+    """
+
+    def __init__(
+        self, spec: ProgramSpec, maps: Mapping[str, KernelMap], module: str = "", core: CoreLoader | None = None
+    ) -> None:
         self.spec = spec
         self.module = module
         self._maps = maps
+        self._core = core
         self._fds: dict[str, int] = {}
 
     @property
@@ -57,7 +64,7 @@ class Program:
         kind = attach_type or self.spec.attach_type
         fd = self._fds.get(kind, -1)
         if fd < 0:
-            fd = self._fds[kind] = load_program(self.spec, self._maps, kind, self.module)
+            fd = self._fds[kind] = load_program(self.spec, self._maps, kind, self.module, self._core)
         return fd
 
     def run(self) -> int:
@@ -98,10 +105,11 @@ def load_program(
     maps: Mapping[str, KernelMap],
     attach_type: str,
     module: str = "",
+    core: CoreLoader | None = None,
     log: list[str] | None = None,
 ) -> int:
     """Load one program for one attach type and return its descriptor. The verifier's full log is added to `log`, if given."""
-    insns = relocate(spec, maps)
+    insns = relocate(spec, maps, core)
     btf_id = btf_fd = 0
     if spec.attach_btf:
         from .btf import attach_target
@@ -115,6 +123,10 @@ def load_program(
             own_btf, func_info = _func_info(spec, insns)
         request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info)
         return request.load(log)
+    except VerifierError as error:
+        if core is None:
+            raise
+        raise core.explained(error, spec) from None
     finally:
         close_fd(own_btf)
         if btf_fd:
@@ -136,7 +148,7 @@ def read_verifier_log(program: Program) -> str:
 
     kind = next(iter(program._fds), program.spec.attach_type)
     found: list[str] = []
-    close_fd(load_program(program.spec, program._maps, kind, program.module, found))
+    close_fd(load_program(program.spec, program._maps, kind, program.module, program._core, found))
     return found[0]
 
 
@@ -256,8 +268,11 @@ def load_refusal(spec: ProgramSpec, attach_type: str, errno: int, log: str) -> E
     )
 
 
-def relocate(spec: ProgramSpec, maps: Mapping[str, KernelMap]) -> bytearray:
-    """Return a copy of the program's code with its relocations filled in. Raises FormatError, FeatureError."""
+def relocate(spec: ProgramSpec, maps: Mapping[str, KernelMap], core: CoreLoader | None = None) -> bytearray:
+    """Return a copy of the program's code with its relocations filled in. Raises FormatError, FeatureError.
+
+    Without `core`, values that depend on the kernel's types stand as the compiler found them.
+    """
     insns = bytearray(spec.insns)
     if len(insns) % 8 or not insns:
         raise FormatError(f"the code of program {spec.name} has {len(insns)} bytes: not whole instructions")
@@ -269,6 +284,8 @@ def relocate(spec: ProgramSpec, maps: Mapping[str, KernelMap]) -> bytearray:
         if not 0 <= reloc.pc <= len(insns) // 8 - slots:
             raise FormatError(f"program {spec.name}: relocation {reloc.kind!r} outside the code, at {reloc.pc}")
         fill(spec, insns, reloc, maps)
+        if core is not None and reloc.kind == "core":
+            core.fill(spec, insns, reloc)
     return insns
 
 
@@ -313,7 +330,7 @@ def _fill_kfunc(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping
 
 
 def _fill_core(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
-    """Nothing: the object was compiled against the BTF of the machine that it is loaded on, so its values stand."""
+    """Nothing: what `relocate` is given for it does it."""
 
 
 _FILL = {

@@ -22,7 +22,7 @@ def live_target(features: FeatureTable | None = None) -> Target:
     """Describe the running machine. `features` replaces the table of features (to leave some out)."""
     from mmap import PAGESIZE
 
-    from .btf import kernel_btf
+    from .btf import kernel_btf, kernel_id
 
     facts = _Facts()
     machine = os.uname()
@@ -37,6 +37,7 @@ def live_target(features: FeatureTable | None = None) -> Target:
         ksym=facts.ksym,
         kconfig=facts.kconfig,
         bpf_programs=facts.bpf_programs,
+        kernel_id=kernel_id(),
     )
 
 

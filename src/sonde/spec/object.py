@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..debuginfo.ctype import CType
+
 
 class MapSpec(Record):
     """A kernel map to be created. `type` is the kernel's name in lower case: "hash", "percpu_array", "ringbuf" …
@@ -51,16 +53,19 @@ class Reloc(Record):
 
 
 class CoreAccess(Record):
-    """A CO-RE relocation: `kind` as libbpf numbers and names them ("field_byte_offset", "field_exists" …).
+    """A CO-RE relocation: `kind` as libbpf names them ("field_byte_offset", "field_exists"; see debuginfo.corerelo.KINDS).
 
-    `type_name` is "struct task_struct"; `path` the member names and array indices from it; `value` what the
-    compiler put into the instruction for its own target.
+    `type_name` is "struct task_struct"; `path` the member names and array indices from it, or the name of an enumerator;
+    `value` what the compiler put into the instruction for its own target. `index` is not 0 where the path starts from `p[index]` in place of
+    `*p`. `local` is the type as the program knows it; without it, names alone decide, and a load keeps its size.
     """
 
     kind: str
     type_name: str
     path: tuple[str | int, ...]
     value: int
+    index: int = 0
+    local: CType | None = None
 
 
 class LineInfo(Record):
@@ -263,3 +268,7 @@ class ObjectSpec(Record):
     failures: tuple[FailureSpec, ...] = ()
     settings: Settings = Settings()
     warnings: tuple[Diagnostic, ...] = ()  # of the compilation
+    kernel_id: str = ""  # Target.kernel_id of the machine that this was compiled for
+    fixed: str = (
+        ""  # what programs have from that machine's kernel for good ("struct file.f_mode"): another one cannot run them
+    )

@@ -38,7 +38,8 @@ class Target(Record, eq=False):
     """The machine to compile for. The callables are lazy and cached by whoever made them.
 
     `btf()` raises FeatureError where the kernel has no BTF. `tracepoint(category, event)` raises ProbeError.
-    `ksym(name)` returns the address of a kernel symbol, or 0.
+    `ksym(name)` returns the address of a kernel symbol, or 0. `kernel_id` tells one build of a kernel from all others; "" when it is not
+    known: objects are then relocated when they are loaded.
     """
 
     arch: str  # "x86_64", "aarch64"
@@ -51,3 +52,4 @@ class Target(Record, eq=False):
     ksym: Callable[[str], int]
     kconfig: Callable[[str], str]
     bpf_programs: Callable[[], Sequence[BpfProgram]] | None = None  # those that are loaded; None: nobody can tell
+    kernel_id: str = ""

@@ -29,7 +29,7 @@ entry:
   %slot = alloca size=16 align=8
   %p = map_value @data imm=4
   memcpy %slot, %p offset=8 size=4 align=4
-  %o = core core=field_byte_offset|struct~file|f_path.dentry|16
+  %o = core core=field_byte_offset|struct~file|f_path.dentry|16|0
   %old = atomic.i64 @add %slot, %o offset=8 fetch
   %v = load.i64 %slot offset=8 volatile
   %b = bound.i64 %v imm=100 low=3
