@@ -16,6 +16,8 @@ from bt_typing import TARGET
 from ir_machine import evaluate
 
 from sonde.compiler.ir import BINARY, COMPARE, WIDTH, Const, Function, Inst, Module, Value, bytes_of
+from sonde.debuginfo.btf import Btf
+from sonde.debuginfo.corerelo import resolve
 from sonde.lang.bpftrace.compile import front
 from sonde.lang.bpftrace.lower import lower
 from sonde.lang.bpftrace.options import Options
@@ -162,6 +164,7 @@ class World:
         self.comm = COMM
         self.task = 0
         self.overrides: list[tuple[int, ...]] = []  # what functions were made to return, signed
+        self.types: Btf | None = None  # of a kernel that is not the one that the script was compiled for
 
     def string(self, text: str) -> int:
         """Put a string into the memory of the traced process; return its address."""
@@ -268,6 +271,15 @@ def _callsub(run: Run, inst: Inst, a: list[int]) -> int:
     return Run(run.world, run.module, run.module.functions[inst.symbol], a).run()
 
 
+def _core(run: Run, inst: Inst, a: list[int]) -> int:
+    """What an object that goes to other kernels finds there when it is loaded."""
+    assert inst.core is not None
+    value = inst.core.value if run.world.types is None else resolve(inst.core, run.world.types).value
+    if value is None:
+        raise Fault(f"{inst.core} has no answer")
+    return value & MASK
+
+
 STEPS: dict[str, Callable[[Run, Inst, list[int]], int | None]] = {
     "zext": _convert,
     "sext": _convert,
@@ -286,6 +298,7 @@ STEPS: dict[str, Callable[[Run, Inst, list[int]], int | None]] = {
     "map_value": _map_value,
     "percpu_value": _map_value,
     "atomic": _atomic,
+    "core": _core,
     "call": _call,
     "callsub": _callsub,
     "funcaddr": lambda run, inst, a: list(run.module.functions).index(inst.symbol),

@@ -10,7 +10,7 @@ BTF of the kernel that the program is loaded on, by libbpf's rules (src/relo_cor
   Each member must be of a kind that the program's own may stand for.
 * Where nothing fits, questions for existence and about types answer 0. The others have no answer: the instruction must not be reached.
 
-Two things are kinder than in libbpf: names of integers are compared in one spelling (GCC says "long unsigned int", clang
+Three things are kinder than in libbpf: an enumerator of an enumeration without a name is found by its own; names of integers are compared in one spelling (GCC says "long unsigned int", clang
 "unsigned long"), and bit-fields in the old encoding, hidden in the type of a member, are bit-fields.
 """
 
@@ -110,6 +110,8 @@ def resolve(access: Access, target: Btf, modules: Iterable[Btf] = ()) -> Answer:
         raise FormatError(f"there is no CO-RE relocation {access.kind!r}, only {', '.join(KINDS)}")
     if access.kind == "type_id_local":
         return Answer(access.value, checked=False)
+    if access.type_name == "enum" and access.kind in _ENUMERATORS:
+        return _answer_by_name(access, target)
     own = _own_place(access)
     found: Answer | None = None
     bits = -1
@@ -130,6 +132,8 @@ def explain(access: Access, target: Btf, modules: Iterable[Btf] = ()) -> tuple[s
     """Say why nothing fits `access` ("struct file has no member f_x"; "" when something does), with names close to the missing one."""
     from difflib import get_close_matches
 
+    if access.type_name == "enum" and access.kind in _ENUMERATORS:
+        return f"there is no enumerator {access.path[0]}", []
     miss: Miss | None = None
     for btf, ident in _candidates(access, target, modules):
         fit = _match(access, btf.type_by_id(ident))
@@ -150,7 +154,7 @@ def show_type(access: Access) -> str:
 
 
 def show(access: Access) -> str:
-    """Return an access as C would write it: "struct task_struct.comm[3]", "enum pid_type::PIDTYPE_PID"."""
+    """Return an access in the words of C: "struct task_struct.comm[3]", "enum pid_type::PIDTYPE_PID"."""
     text = show_type(access)
     if access.kind in _ENUMERATORS:
         return "::".join([text, *map(str, access.path)])
@@ -334,6 +338,14 @@ def _own_place(access: Access) -> Place | None:
     if isinstance(own, Miss):
         raise _misfit(access, own)
     return own
+
+
+def _answer_by_name(access: Access, target: Btf) -> Answer:
+    """The answer about an enumerator whose enumeration has no name: the type is called "enum"."""
+    found = target.get_enumerator(str(access.path[0])) if len(access.path) == 1 else None
+    if access.kind == "enumval_exists":
+        return Answer(int(found is not None))
+    return Answer(found[0] if found else None)
 
 
 def _answer(access: Access, own: Place | None, fit: Fit, ident: int, btf: Btf) -> Answer:

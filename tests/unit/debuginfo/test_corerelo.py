@@ -397,6 +397,18 @@ def test_enumerators_of_64_bits_and_below_zero() -> None:
     assert ask("enumval_value", "enum narrow", "MINUS", own=None, target=target) == -1
 
 
+def test_enumerators_of_an_enumeration_without_a_name() -> None:
+    target = made(lambda b: b.enum("", {"TCP_LISTEN": 10, "TCP_CLOSE": 7}))  # type: ignore[arg-type,return-value]
+    own = made(lambda b: b.enum("", {"TCP_LISTEN": 9}))  # type: ignore[arg-type,return-value]
+    access = CoreAccess("enumval_value", "enum", ("TCP_LISTEN",), 9, 0, own.type_by_id(1))
+    assert local_answer(access) == 9
+    assert resolve(access, target).value == 10
+    assert ask("enumval_exists", "enum", "TCP_NEW", own=None, target=target) == 0
+    missing = CoreAccess("enumval_value", "enum", ("TCP_NEW",), 9)
+    assert resolve(missing, target).value is None
+    assert explain(missing, target) == ("there is no enumerator TCP_NEW", [])
+
+
 # Candidates -------------------------------------------------------------------------------------------------------
 
 

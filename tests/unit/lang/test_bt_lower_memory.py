@@ -190,19 +190,6 @@ def _instructions(lowered):  # type: ignore[no-untyped-def]
     return [i for f in lowered.module.functions.values() for b in f.blocks for i in b.insts]
 
 
-def test_objects_that_travel_look_fields_up_at_load_time() -> None:
-    assert not any(i.op == "core" for i in _instructions(lower_script("begin { print(curtask.parent.pid) }")))
-    found = [
-        i.core
-        for i in _instructions(lower_script("begin { print(curtask.parent.pid) }", relocatable=True))
-        if i.op == "core"
-    ]
-    assert [(c.type_name, c.path, c.value) for c in found] == [
-        ("struct task_struct", ("parent",), 32),
-        ("struct task_struct", ("pid",), 0),
-    ]
-
-
 @pytest.mark.parametrize(
     ("operand", "expected"),
     [(("const", 8, True, -3), "-3"), (("reg", 4, True, 0, 112), "-2"), (("reg", 1, False, 0, 113), "255"),

@@ -71,6 +71,8 @@ def compile_script(
         failures=lowered.failures,
         settings=_settings(config, lowered),
         warnings=(*program.warnings, *config.warnings, *analysis.warnings),
+        kernel_id=target.kernel_id,
+        fixed=lowered.fixed,
     )
     if trace is not None:
         from .explain import show_plan, show_programs

@@ -10,6 +10,7 @@ from ...compiler.builder import Builder
 from ...compiler.ir import BTF, CTX, I64, Function, Param
 from ...record import Record, replace
 from .lower_branches import branch_on
+from .lower_expr import LAID_OUT
 from .lower_frame import Frame
 from .lower_statements import run_statements
 from .lower_unit import EVENTS, LOST, Unit
@@ -53,6 +54,7 @@ class Lowered(Record, eq=False):
     ringbuf: str
     lost: str
     start_offset: int
+    fixed: str
 
 
 def lower(analysis: Analysis, target: Target, config: Config, options: Options) -> Lowered:
@@ -74,6 +76,7 @@ def lower(analysis: Analysis, target: Target, config: Config, options: Options) 
         EVENTS if unit.events else "",
         LOST if unit.events or unit.failures else "",
         unit.start_offset,
+        unit.fixed,
     )
 
 
@@ -131,6 +134,10 @@ def _lower_probe(unit: Unit, probe: AnalysedProbe, name: str) -> None:
 
         run(frame, probe.body.value)
     builder.ret(0)
+    if any(isinstance(node, LAID_OUT) for node in probe.operands):
+        from .lower_relocated import fix_constants
+
+        fix_constants(frame)
 
 
 def _restrict_to_process(f: Frame, probe: Probe) -> None:

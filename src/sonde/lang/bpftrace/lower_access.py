@@ -9,7 +9,6 @@ from __future__ import annotations
 from ...compiler.access import scale
 from ...compiler.ir import BTF, I64, Const
 from ...debuginfo.ctype import INT8, UINT64, Array, Enum, Int, Pointer, Struct, bit_field_place, sizeof, strip
-from ...spec.object import CoreAccess
 from . import ast
 from .lower_expr import evaluate
 from .lower_values import Memory, Scalar, is_scalar
@@ -82,30 +81,36 @@ def member(f: Frame, base: Memory, info: FieldInfo) -> Operand:
     assert field is not None and isinstance(info.struct, Struct)
     last = field.member
     ctype = value_type(last.ctype)
-    pointer, offset = base.pointer, base.offset + field.offset
+    if base.space not in ("", "ctx") and info.struct.type_id:
+        found = _relocated(f, base, info.struct, field)
+        if found is not None:
+            return found
+    offset = base.offset + field.offset
     bit_offset = bit_width = 0
     if last.width_bits:
         start, bit_offset = bit_field_place(field.offset_bits, last.width_bits, sizeof(ctype), info.struct.size)
         offset, bit_width = base.offset + start, last.width_bits
-    elif base.space in ("kernel", "btf", "user") and info.struct.type_id:
-        pointer, offset = _relocated(f, base, info.struct, field)
     if (
         isinstance(ctype, Str) and base.space == ""
     ):  # a copy of a struct: its strings may hold anything behind their end
         return Memory(f.raw_address(base.part(offset - base.offset, ctype)), 0, ctype, "kernel")
     leads = _leads(ctype, base)
-    return Memory(pointer, offset, ctype, base.space, leads=leads, bit_offset=bit_offset, bit_width=bit_width)
+    return Memory(base.pointer, offset, ctype, base.space, leads=leads, bit_offset=bit_offset, bit_width=bit_width)
 
 
-def _relocated(f: Frame, base: Memory, struct: Struct, field: Field) -> tuple[Value, int]:
-    """Base and offset of a member of a kernel struct. The compiler's own target knows the offset: only an object that
-    goes elsewhere needs the access to be looked up again.
-    """
-    if not f.unit.relocatable or not struct.name:
-        return base.pointer, base.offset + field.offset
-    path = tuple(m.name for m in field.path if m.name)
-    access = CoreAccess("field_byte_offset", f"{struct.kind} {struct.name}", path, field.offset)
-    return f.b.ptradd(f.b.ptradd(base.pointer, base.offset), f.b.core(access)), 0
+def _relocated(f: Frame, base: Memory, struct: Struct, field: Field) -> Memory | None:
+    """A member of a kernel struct, for an object that goes elsewhere. For one that stays, the compiler's target knows the offset."""
+    if f.unit.relocatable:
+        from .lower_relocated import at_route, member_route
+
+        route = member_route(f.b, base, struct, field)
+        if route is not None:
+            ctype = value_type(field.member.ctype)
+            found = at_route(f.b, route, base, ctype, _leads(ctype, base))
+            found.bit_width = field.member.width_bits
+            return found
+    f.unit.fix(f"{struct.kind} {struct.name or '{...}'}.{field.member.name}")
+    return None
 
 
 def _leads(ctype: CType, base: Memory) -> str:
@@ -251,11 +256,17 @@ def element_of(f: Frame, base: Memory, element: CType, count: int, index: ast.No
     from .lower_expr import wide
 
     ctype = value_type(element)
-    step = sizeof(element)
     at = wide(f, index)
     leads = _leads(ctype, base)
-    if isinstance(at, Const):
-        return Memory(base.pointer, base.offset + at.imm * step, ctype, base.space, leads=leads)
+    if f.unit.relocatable and isinstance(at, Const):
+        from .lower_relocated import at_route, element_route
+
+        route = element_route(base, at.imm)
+        if route is not None:
+            return at_route(f.b, route, base, ctype, leads)
+    step = step_of(f, base, element)
+    if isinstance(at, Const) and isinstance(step, Const):
+        return Memory(base.pointer, base.offset + at.imm * step.imm, ctype, base.space, leads=leads)
     space = base.space
     if space == "" and count:
         at = f.b.bound(at, count - 1)
@@ -263,7 +274,27 @@ def element_of(f: Frame, base: Memory, element: CType, count: int, index: ast.No
         space = "kernel"
     pointer = base.pointer if space == "" else f.raw_address(base)
     offset = base.offset if space == "" else 0
-    return Memory(f.b.ptradd(pointer, scale(f.b, at, step)), offset, ctype, space, leads=leads)
+    return Memory(
+        f.b.ptradd(pointer, f.b.binary("mul", at, step) if not isinstance(step, Const) else scale(f.b, at, step.imm)),
+        offset,
+        ctype,
+        space,
+        leads=leads,
+    )
+
+
+def step_of(f: Frame, base: Memory, element: CType) -> Value:
+    """The bytes from one element to the next."""
+    if f.unit.relocatable and base.space not in ("", "ctx"):
+        from .lower_relocated import element_size
+
+        found = element_size(f.b, base, element)
+        if found is not None:
+            return found
+    struct = strip(element)
+    if isinstance(struct, Struct) and struct.type_id and base.space not in ("", "ctx"):
+        f.unit.fix(f"the size of {struct.kind} {struct.name}")
+    return Const(sizeof(element))
 
 
 def _tuple_item(f: Frame, node: ast.TupleAccess) -> Operand:

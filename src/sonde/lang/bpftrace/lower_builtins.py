@@ -142,6 +142,7 @@ def _comm_offset(f: Frame) -> int:
         return -1
     task = unit.target.btf().get_type("struct task_struct")
     field = task.get_member("comm") if isinstance(task, Struct) else None
+    unit.fix("struct task_struct.comm")
     return field.offset if field is not None and sizeof(field.member.ctype) == COMM_BYTES else -1
 
 

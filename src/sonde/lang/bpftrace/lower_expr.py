@@ -91,6 +91,9 @@ def _fits(have: CType, want: CType) -> bool:
     return sizeof(have) == sizeof(want) and same_bytes(have, want)
 
 
+LAID_OUT = (ast.Sizeof, ast.Offsetof, ast.Identifier)  # constants that may depend on the kernel's types
+
+
 def literal(f: Frame, node: ast.Node, value: int | str | bool) -> Operand:
     """The operand of a constant."""
     found = f.type_of.get(node)
@@ -98,6 +101,12 @@ def literal(f: Frame, node: ast.Node, value: int | str | bool) -> Operand:
         data = value.encode("utf-8", "surrogateescape")
         return Text(data, found.ctype if found else Str(len(data) + 1))
     ctype = strip(found.ctype) if found else None
+    if f.unit.relocatable and isinstance(node, LAID_OUT):
+        from .lower_relocated import constant
+
+        asked = constant(f, node)
+        if asked is not None and ctype is not None:
+            return Scalar(f.resize(asked, INT64, ir_type(ctype)), ctype)
     if isinstance(value, bool):
         if ctype is None or not isinstance(ctype, (Int, Enum)):
             ctype = BOOL
@@ -236,8 +245,12 @@ def pointer_arithmetic(f: Frame, op: str, left: Scalar, right: Scalar) -> Scalar
     """`p + n`, `n + p`, `p - n`: in steps of what the pointer leads to."""
     pointer, count = (left, right) if isinstance(left.ctype, Pointer) else (right, left)
     assert isinstance(pointer.ctype, Pointer)
-    step = sizeof(pointer.ctype.target) or 1
-    amount = scale(f.b, f.wide(count), step)
+    from .lower_access import step_of
+
+    place = Memory(pointer.value, 0, pointer.ctype, pointer.space or "any")
+    step = step_of(f, place, pointer.ctype.target)
+    number = f.wide(count)
+    amount = scale(f.b, number, step.imm or 1) if isinstance(step, Const) else f.b.binary("mul", number, step)
     if isinstance(amount, Const):
         amount = Const(-amount.imm if op == "-" else amount.imm)
         op = "+"

@@ -37,6 +37,7 @@ def _reg(f: Frame, node: ast.Call, info: Any) -> Operand:
 
 
 def _kaddr(f: Frame, node: ast.Call, info: Any) -> Operand:
+    f.unit.fix(f"the address of {info.params['symbol']}")
     return _result(f, node, Const(info.params["address"]), "kernel")
 
 
@@ -56,6 +57,7 @@ def _percpu_kaddr(f: Frame, node: ast.Call, info: Any) -> Operand:
             "percpu_kaddr() needs the addresses of the kernel's variables, which this kernel does not list",
             hint="a kernel with CONFIG_KALLSYMS_ALL lists them",
         )
+    f.unit.fix(f"the address of {info.params['symbol']}")
     b = f.b
     cpu = wide(f, info.args[1]) if len(info.args) > 1 else b.call("get_smp_processor_id")
     slot = b.alloca(8, 8, "base")

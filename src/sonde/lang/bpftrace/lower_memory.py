@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ...compiler.access import COPY_LIMIT, align_at, extract_bits, load_context, store_bytes
 from ...compiler.ir import BTF, I1, I8, I32, I64, WIDTH, Const, is_pointer
-from ...debuginfo.ctype import Array, Enum, Int, Pointer, Struct, sizeof, strip
+from ...debuginfo.ctype import INT64, Array, Enum, Int, Pointer, Struct, sizeof, strip
 from .lower_values import DIRECT, Memory, Scalar, Text, ir_type, is_scalar
 from .stype import Buffer, Str, Tuple, is_bool, is_signed
 
@@ -52,18 +52,25 @@ class MemoryAccess:
     def load(self, memory: Memory) -> Scalar:
         """Read a number or pointer."""
         ctype = memory.ctype
+        if memory.route is not None and (value := self._load_relocated(memory)) is not None:
+            return Scalar(value, ctype, memory.leads)
         if memory.bit_width:
             return Scalar(self._load_bits(memory), ctype)
         type_ = ir_type(ctype)
         if memory.space in DIRECT:
             if memory.leads == "btf" and memory.space and isinstance(ctype, Pointer):
                 type_ = BTF
-            value: Value = self._load_direct(memory, type_)
+            value = self._load_direct(memory, type_)
         else:
             slot = self.b.alloca(sizeof(ctype), 8, "read")
             self.read_into(slot, memory, sizeof(ctype))
             value = self.b.load(type_, slot)
         return Scalar(value, ctype, memory.leads)
+
+    def _load_relocated(self, memory: Memory) -> Value | None:
+        from .lower_relocated import load_bits, reads_as_bits
+
+        return self.resize(load_bits(self, memory), INT64, ir_type(memory.ctype)) if reads_as_bits(memory) else None
 
     def _load_direct(self, memory: Memory, type_: str) -> Value:
         if memory.space == "ctx":
@@ -74,7 +81,7 @@ class MemoryAccess:
         whole = self.load(Memory(memory.pointer, memory.offset, memory.ctype, memory.space)).value
         return extract_bits(self.b, whole, memory.bit_offset, memory.bit_width, is_signed(memory.ctype))
 
-    def read_into(self, dst: Value, memory: Memory, size: int) -> None:
+    def read_into(self, dst: Value, memory: Memory, size: Value | int) -> None:
         """Copy foreign memory to `dst`; zeros when it cannot be read."""
         reader = _READERS.get(memory.space)
         if reader is not None:
@@ -131,6 +138,9 @@ class MemoryAccess:
         """Copy `size` bytes to own memory."""
         if size <= 0:
             return
+        plain = strip(src.ctype)
+        if src.space and isinstance(plain, Struct) and plain.type_id:
+            self.unit.fix(f"the whole of {plain.kind} {plain.name}")
         whole = src.space == "btf" and isinstance(strip(src.ctype), Struct)  # the verifier allows only single members
         direct = src.space == "" or (src.space in DIRECT and src.offset % 8 == 0 and size % 8 == 0 and not whole)
         if direct and size <= COPY_LIMIT:

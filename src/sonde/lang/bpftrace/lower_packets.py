@@ -61,7 +61,14 @@ def _sk_buff(f: Frame) -> Struct:
 def _read(f: Frame, struct: Struct, skb: Value, name: str, ctype: Any) -> Value:
     field = struct.get_member(name)
     assert field is not None
-    return f.wide(Memory(skb, field.offset, ctype, "kernel"))
+    where: Value = Const(field.offset)
+    if f.unit.relocatable:
+        from .lower_relocated import ask
+
+        where = ask(f.b, "field_byte_offset", struct, (name,))
+    else:
+        f.unit.fix(f"struct sk_buff.{name}")
+    return f.wide(Memory(f.b.ptradd(skb, where), 0, ctype, "kernel"))
 
 
 def _least(f: Frame, a: Value, b: Value) -> Value:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ...errors import Span
     from ...spec.target import Target
     from .analysis import Analysis, MapInfo
+    from .ast import Node
     from .config import Config
     from .options import Options
 
@@ -74,6 +75,8 @@ class Unit:
         self.maps: dict[str, MapPlace] = {}
         self.start_offset = -1
         self.relocatable = options.relocatable
+        self.fixed = ""
+        self.asked: set[Node] = set()  # constants that are asked for when the object is loaded
         self._strings: list[str] = []
         self._string_numbers: dict[str, int] = {}
         self._event_idents: dict[tuple[Any, ...], EventSpec] = {}
@@ -89,6 +92,10 @@ class Unit:
     def have(self, feature: str) -> bool:
         """Tell whether the target has a feature."""
         return self.target.features.have(feature)
+
+    def fix(self, what: str) -> None:
+        """Note that programs have something from the target's kernel for good: another kernel cannot run them."""
+        self.fixed = self.fixed or what
 
     def have_helper(self, name: str) -> bool:
         """Tell whether programs on the target may call a helper."""

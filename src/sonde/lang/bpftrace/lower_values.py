@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Union
 
+    from .lower_relocated import Route
+
     Operand = Union["Scalar", "Memory", "Text"]
 
 OWN = ""  # address space of the program's own memory: stack, scratch, map values, ring buffer records
@@ -37,7 +39,7 @@ class Memory:
     `leads` is the space of the pointers inside.
     """
 
-    __slots__ = ("bit_offset", "bit_width", "ctype", "leads", "offset", "pointer", "space")
+    __slots__ = ("bit_offset", "bit_width", "ctype", "leads", "offset", "pointer", "route", "space")
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Memory:
         self.leads = leads
         self.bit_offset = bit_offset  # of a bit-field, from the lowest bit of its bytes
         self.bit_width = bit_width
+        self.route: Route | None = None  # how it was found in a kernel type that may be laid out in another way
 
     def part(self, offset: int, ctype: CType) -> Memory:
         """A piece of this memory."""

@@ -52,6 +52,8 @@ def _visit_identifier(typer: Typer, node: ast.Identifier) -> Type | None:
     if found is not None:
         value, enum = found
         typer.constant(node, value)
+        if typer.c_scope is None or node.name not in typer.c_scope.enumerators:
+            typer.probe.operands[node] = enum
         return Type(enum)
     typer.error(node, f"Unknown identifier: '{node.name}'", CHECKS, hint=_close(node.name))
     return None

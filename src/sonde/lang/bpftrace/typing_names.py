@@ -333,7 +333,10 @@ def _castable_to_array(source: CType, target: Array) -> bool:
 def visit_sizeof(typer: Typer, node: ast.Sizeof) -> Type | None:
     """`sizeof(type or expression)`: a constant."""
     ctype = meta_type(typer, node.operand)
-    return None if ctype is None else _put_number(typer, node, sizeof(ctype))
+    if ctype is None:
+        return None
+    typer.probe.operands[node] = ctype
+    return _put_number(typer, node, sizeof(ctype))
 
 
 def visit_offsetof(typer: Typer, node: ast.Offsetof) -> Type | None:
@@ -341,6 +344,7 @@ def visit_offsetof(typer: Typer, node: ast.Offsetof) -> Type | None:
     ctype = meta_type(typer, node.operand)
     if ctype is None:
         return None
+    typer.probe.operands[node] = ctype
     offset = 0
     for name in node.path:
         plain = strip(ctype)
