@@ -94,3 +94,25 @@ def test_in_guests(guest: Guest) -> None:
     )
     assert result.status == 0, f"{result.out}\n{result.err}"
     assert result.out.count("agrees: ") == len(others), result.out
+
+
+def test_functions_of_modules_in_guests(guest: Guest) -> None:
+    modules = [find_module(guest.kernel.modules, name) for name in _CONNECTION_TRACKER]
+    if guest.kernel.series == "5.10" or not modules[-1]:
+        pytest.skip(f"Linux {guest.kernel.release} has no module with functions for programs")
+    result = guest.python(
+        "import sys; from kernel.kfuncs_in_guest import main; sys.exit(main())",
+        path=[str(ROOT / "src"), str(ROOT / "tests")],
+        args=[m for m in modules if m],
+        timeout_s=120,
+    )
+    assert result.status == 0, f"{result.out}\n{result.err}"
+    assert "may not be loaded" in result.out
+
+
+_CONNECTION_TRACKER = ("libcrc32c", "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack")
+
+
+def find_module(folder: Path, name: str) -> str:
+    """Return the file of a module, "" when there is none (it is built in, or configured out)."""
+    return next((str(path) for path in folder.rglob(f"{name}.ko*")), "")

@@ -55,6 +55,10 @@ _FIXED_WORDS = (0, 4, 3, 6, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 3, 3, 4, 3, 3)
 _ENTRY_WORDS = (0, 0, 0, 0, 3, 3, 2, 0, 0, 0, 0, 0, 0, 2, 0, 3, 0, 0, 0, 3)
 _NOT_TYPES = frozenset([_FUNC, _VAR, _DATASEC, _DECL_TAG])  # records that no other record may use as a type
 
+_NAMED_BY_PROGRAMS = sum(
+    1 << k for k in (_INT, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _FLOAT, _ENUM64)
+)  # a set of bits
+
 _HEADER = Layout("<HBBIIIII")
 _WORD = Layout("<I")
 _MAGIC = 0xEB9F
@@ -99,6 +103,7 @@ class Btf:
         self._cache: dict[int, CType] = {}
         self._ids: dict[tuple[str, tuple[int, ...]], int] = {}
         self._namesakes: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._by_name: dict[int, list[int]] | None = None
         self._first_id = 1
         self._first_string = 0
         if base:
@@ -402,6 +407,10 @@ class Btf:
         """Return the type id of function `name`, which attaching to it needs; 0 when there is none."""
         return self._find(name, _FUNC)
 
+    def get_own_func_id(self, name: str) -> int:
+        """Return the type id of function `name` of this module, its base's left out; 0 when there is none."""
+        return self._search(name, (_FUNC,)) if name else 0
+
     def get_var(self, name: str) -> CType | None:
         """Return the type of the kernel variable `name`, or None."""
         ident = self._find(name, _VAR)
@@ -421,16 +430,32 @@ class Btf:
     def find_namesakes(self, name: str, kind: str) -> tuple[int, ...]:
         """Return the ids of all types of this kind (see KINDS) called `name`, or a flavour of it ("name___old"), in their order.
 
-        Those of the base are left out. Looks through the whole type section: about 1 ms for the kernel's.
+        Those of the base are left out. The first question goes over all types (25 ms for the kernel's), others take about 1 ms.
         """
         key = name, kind
         found = self._namesakes.get(key)
         if found is None:
             kinds = (_ENUM, _ENUM64) if kind == "enum" else (KINDS.index(kind),)
             offsets = {*self._iter_string_offsets(name), *self._iter_flavours(name)} if name else set()
-            ids = {ident for offset in offsets for ident in self._iter_ids(offset, kinds)}
+            ids = [ident for offset in offsets for ident in self._named().get(offset, ()) if self._kind(ident) in kinds]
             found = self._namesakes[key] = tuple(sorted(ids))
         return found
+
+    def _named(self) -> dict[int, list[int]]:
+        """Return the ids of types that programs name, by the place of their names: a search for each costs as much as all of them."""
+        if self._by_name is None:
+            self.count_types()
+            by_name = self._by_name = {}
+            words, steps = self._words, self._steps
+            at, ident = 1, self._first_id
+            while at < len(words):
+                info = words[at]
+                name = words[at - 1]
+                if name and _NAMED_BY_PROGRAMS >> (info >> 24 & 31) & 1:
+                    by_name.setdefault(name, []).append(ident)
+                at += steps[info]
+                ident += 1
+        return self._by_name
 
     def _iter_flavours(self, name: str) -> Iterator[int]:
         """Yield where strings stand that are `name` and a suffix behind three underscores, the base's included."""

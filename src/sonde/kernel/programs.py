@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from ..spec.object import ProgramSpec, Reloc
     from .coreload import CoreLoader
+    from .kfuncs import KernelFunctions
     from .maps import KernelMap
 
 _LOG_BYTES = (1 << 18, 1 << 21, (1 << 24) - 1)  # the last is the most that Linux 5.10 takes
 _TRIES = 5
 _NEEDS = ("CAP_BPF", "CAP_PERFMON")
-_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE, _PSEUDO_KFUNC_CALL = 1, 2, 2
+_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
 
 
 class Program:
@@ -109,28 +110,38 @@ def load_program(
     log: list[str] | None = None,
 ) -> int:
     """Load one program for one attach type and return its descriptor. The verifier's full log is added to `log`, if given."""
-    insns = relocate(spec, maps, core)
+    functions = _kernel_functions(spec)
     btf_id = btf_fd = 0
-    if spec.attach_btf:
-        from .btf import attach_target
-
-        btf_id, btf_fd = attach_target(attach_type, spec.attach_btf, module)
     own_btf, func_info = -1, b""
     try:
+        insns = relocate(spec, maps, core, functions)
+        if spec.attach_btf:
+            from .btf import attach_target
+
+            btf_id, btf_fd = attach_target(attach_type, spec.attach_btf, module)
         from .funcinfo import takes_function_address
 
         if takes_function_address(insns):
             own_btf, func_info = _func_info(spec, insns)
-        request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info)
+        fd_array = functions.fd_array if functions is not None else b""
+        request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info, fd_array)
         return request.load(log)
     except VerifierError as error:
-        if core is None:
-            raise
-        raise core.explained(error, spec) from None
+        raise core.explained(error, spec) if core is not None else error from None
     finally:
         close_fd(own_btf)
         if btf_fd:
             close_fd(btf_fd)
+        if functions is not None:
+            functions.close()
+
+
+def _kernel_functions(spec: ProgramSpec) -> KernelFunctions | None:
+    if not any(reloc.kind == "kfunc" for reloc in spec.relocs):
+        return None
+    from .kfuncs import KernelFunctions
+
+    return KernelFunctions()
 
 
 def _func_info(spec: ProgramSpec, insns: bytearray) -> tuple[int, bytes]:
@@ -164,6 +175,7 @@ class LoadRequest:
         btf_fd: int = 0,
         own_btf: int = -1,
         func_info: bytes = b"",
+        fd_array: bytes = b"",
     ) -> None:
         self.spec = spec
         self.insns = insns
@@ -173,6 +185,7 @@ class LoadRequest:
         self.btf_fd = btf_fd
         self.own_btf = own_btf
         self.func_info = func_info
+        self.fd_array = fd_array
 
     def try_load(self, log: bytearray | None = None, level: int = 1) -> int:
         """Ask the kernel; a descriptor or a negative errno. The verifier writes what it did into `log`."""
@@ -210,7 +223,7 @@ class LoadRequest:
                 self.btf_id,
                 self.btf_fd,
                 0,
-                0,
+                address(self.fd_array),
             )
         )
 
@@ -268,10 +281,16 @@ def load_refusal(spec: ProgramSpec, attach_type: str, errno: int, log: str) -> E
     )
 
 
-def relocate(spec: ProgramSpec, maps: Mapping[str, KernelMap], core: CoreLoader | None = None) -> bytearray:
+def relocate(
+    spec: ProgramSpec,
+    maps: Mapping[str, KernelMap],
+    core: CoreLoader | None = None,
+    functions: KernelFunctions | None = None,
+) -> bytearray:
     """Return a copy of the program's code with its relocations filled in. Raises FormatError, FeatureError.
 
-    Without `core`, values that depend on the kernel's types stand as the compiler found them.
+    Without `core`, values that depend on the kernel's types stand as the compiler found them; without `functions`, calls of kernel functions
+    stay open.
     """
     insns = bytearray(spec.insns)
     if len(insns) % 8 or not insns:
@@ -286,6 +305,8 @@ def relocate(spec: ProgramSpec, maps: Mapping[str, KernelMap], core: CoreLoader 
         fill(spec, insns, reloc, maps)
         if core is not None and reloc.kind == "core":
             core.fill(spec, insns, reloc)
+        elif functions is not None and reloc.kind == "kfunc":
+            functions.fill(insns, reloc)
     return insns
 
 
@@ -319,24 +340,14 @@ def _fill_subprogram(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Ma
     pack_into("<i", insns, reloc.pc * 8 + 4, reloc.addend - reloc.pc - 1)
 
 
-def _fill_kfunc(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
-    from .btf import kernel_btf
-
-    ident = kernel_btf().get_func_id(reloc.symbol)
-    if not ident:
-        raise FeatureError(f"this kernel has no function {reloc.symbol}", feature=f"kfunc:{reloc.symbol}")
-    _set_source(insns, reloc.pc, _PSEUDO_KFUNC_CALL)
-    pack_into("<i", insns, reloc.pc * 8 + 4, ident)
-
-
-def _fill_core(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
-    """Nothing: what `relocate` is given for it does it."""
+def _fill_elsewhere(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
+    """Nothing: what `relocate` is given for this kind does it."""
 
 
 _FILL = {
     "map": _fill_map,
     "map_value": _fill_map_value,
     "subprogram": _fill_subprogram,
-    "kfunc": _fill_kfunc,
-    "core": _fill_core,
+    "kfunc": _fill_elsewhere,
+    "core": _fill_elsewhere,
 }
