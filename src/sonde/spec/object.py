@@ -99,26 +99,22 @@ class ProgramSpec(Record):
 class ProbeSpec(Record):
     """One place to attach `program` to. `name` is the full probe name as scripts see it ("kprobe:vfs_read").
 
-        type            target fields used
-        begin, end, self  `event` for self ("signal:SIGUSR1")
-        interval        period_ns (one CPU)
-        profile         period_ns or frequency_hz, each CPU
-        software, hardware  event (kernel's perf event name), count
-        tracepoint      category, event
-        rawtracepoint   event, module
-        kprobe, kretprobe  symbol, offset or address, module
-    <<<<<<< HEAD
-        fentry, fexit, fmod_ret   symbol, module
-        lsm             symbol (the hook)
-        xdp             event (the network device), mode ("", "skb", "drv", "hw")
-        cgroup          path (a directory of the cgroup file system)
-    =======
-        fentry, fexit   symbol, module ("vmlinux", a module's name, or "bpf:ID" for a function of a BPF program)
-    >>>>>>> 06eb837 (fentry and fexit on BPF programs; colours on a terminal; cache_user_symbols; packets, paths and write_user shown in guests)
-        uprobe, uretprobe  path, offset (file offset), symbol (for messages), pid
-        usdt            path, offset (file offset), semaphore_offset, category (provider), event, pid, cookie
-        watchpoint      address, length, mode ("r", "w", "x" combined), pid
-        iter            event (the iterator's name), pin
+    type            target fields used
+    begin, end, self  `event` for self ("signal:SIGUSR1")
+    interval        period_ns (one CPU)
+    profile         period_ns or frequency_hz, each CPU
+    software, hardware  event (kernel's perf event name), count
+    tracepoint      category, event
+    rawtracepoint   event, module
+    kprobe, kretprobe  symbol, offset or address, module
+    fentry, fexit, fmod_ret   symbol, module ("vmlinux", a module's name, or "bpf:ID" for a function of a BPF program)
+    lsm             symbol (the hook)
+    xdp             event (the network device), mode ("", "skb", "drv", "hw")
+    cgroup          path (a directory of the cgroup file system)
+    uprobe, uretprobe  path, offset (file offset), symbol (for messages), pid
+    usdt            path, offset (file offset), semaphore_offset, category (provider), event, pid, cookie
+    watchpoint      address, length, mode ("r", "w", "x" combined), pid
+    iter            event (the iterator's name), pin
     """
 
     name: str
