@@ -1,0 +1,139 @@
+"""What a program of each type may do with its context: which loads and stores, and what they give. As the kernel's `is_valid_access` functions."""
+
+from __future__ import annotations
+
+from ...record import Record
+from . import scalar
+from .state import Reg
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ...debuginfo.ctype import CType
+
+    # access(offset, size, write) -> what a load gives, or a message that says why not
+    Access = Callable[[int, int, bool], "Reg | str"]
+
+
+class Context(Record, eq=False):
+    """The rules of one program type. `returns` is the range of what the program may return (None: any)."""
+
+    name: str
+    access: Access
+    returns: tuple[int, int] | None = None
+    packet: bool = False  # direct access to packet data
+    packet_loads: bool = False  # the legacy instructions
+
+
+def _aligned(off: int, size: int) -> str:
+    return (
+        f"an access of {size} bytes to the context must be at a multiple of {size}, not at {off}" if off % size else ""
+    )
+
+
+def _plain(first: int, end: int, name: str) -> Access:
+    """Numbers from `first` to `end`, to be read."""
+
+    def access(off: int, size: int, write: bool) -> Reg | str:
+        if write:
+            return f"{name} may only be read"
+        if off < first or off + size > end:
+            return f"{name} has no {size} bytes at {off}: they are from {first} to {end}"
+        return _aligned(off, size) or Reg("scalar", scalar.of_size(size))
+
+    return access
+
+
+def _fields(name: str, size: int, special: dict[int, str], writable: frozenset[int] = frozenset()) -> Access:
+    """A struct of u32 fields, some of which are pointers into the packet."""
+
+    def access(off: int, width: int, write: bool) -> Reg | str:
+        if off < 0 or off + width > size:
+            return f"{name} has no {width} bytes at {off}"
+        field = off & ~3
+        if write:
+            return (
+                Reg("scalar", scalar.UNKNOWN)
+                if field in writable and width == 4
+                else f"{name} may not be written at {off}"
+            )
+        if field in special:
+            if width != 4 or off != field:
+                return "a packet pointer must be read whole, with 4 bytes"
+            return Reg(special[field])
+        return _aligned(off, width) or Reg("scalar", scalar.of_size(width))
+
+    return access
+
+
+_SKB_MARK, _SKB_PRIORITY, _SKB_CB, _SKB_TC_INDEX, _SKB_TC_CLASSID = 8, 32, range(48, 68, 4), 44, 72
+_SKB_WRITABLE = frozenset([_SKB_MARK, _SKB_PRIORITY, _SKB_TC_INDEX, _SKB_TC_CLASSID, *_SKB_CB])
+
+
+def _regs_bytes(arch: str) -> int:
+    return 336 if arch == "aarch64" else 168
+
+
+def _syscall(off: int, size: int, write: bool) -> Reg | str:
+    if off < 0 or off + size > 0xFFFF:
+        return f"the context of a syscall program has no {size} bytes at {off}"
+    return Reg("scalar", scalar.of_size(size))
+
+
+def _arguments(types: tuple[CType | None, ...]) -> Access:
+    """The array of arguments that fentry, typed raw tracepoints and the like have; pointers to structs are trusted."""
+    from ...debuginfo.ctype import Pointer, Struct, sizeof, strip
+
+    def access(off: int, size: int, write: bool) -> Reg | str:
+        if write:
+            return "the arguments may only be read"
+        if off < 0 or off + size > 8 * len(types):
+            return f"there are {len(types)} arguments, {8 * len(types)} bytes; nothing is at {off}"
+        if off % size:
+            return _aligned(off, size)
+        ctype = types[off // 8]
+        target = None if ctype is None else strip(ctype)
+        if isinstance(target, Pointer):
+            struct = strip(target.target)
+            if isinstance(struct, Struct) and struct.name and not target.tag:
+                if size != 8 or off % 8:
+                    return "a pointer must be read whole, with 8 bytes"
+                return Reg("btf", thing=struct)
+            return Reg("scalar", scalar.of_size(size))
+        if target is not None and off % 8 == 0 and 0 < sizeof(target) < size:
+            return Reg("scalar", scalar.of_size(size))
+        return Reg("scalar", scalar.of_size(size))
+
+    return access
+
+
+def find_context(kind: str, arch: str = "x86_64", types: tuple[CType | None, ...] = ()) -> Context:
+    """Return the rules for a program type, by the kernel's name in lower case. `types` are those of a tracing program's arguments.
+
+    Raises KeyError for a type that is not known here.
+    """
+    regs = _regs_bytes(arch)
+    if kind == "kprobe":
+        return Context(kind, _plain(0, regs, "struct pt_regs"))
+    if kind == "tracepoint":
+        return Context(kind, _plain(8, 8192, "the tracepoint's record"))
+    if kind in ("raw_tracepoint", "raw_tracepoint_writable"):
+        return Context(kind, _plain(0, 96, "the array of arguments"))
+    if kind == "perf_event":
+        return Context(kind, _plain(0, regs + 16, "struct bpf_perf_event_data"))
+    if kind == "tracing":
+        return Context(kind, _arguments(types))
+    if kind == "lsm":
+        return Context(kind, _arguments(types))
+    if kind == "syscall":
+        return Context(kind, _syscall)
+    if kind == "xdp":
+        pointers = {0: "packet", 4: "packet_end", 8: "packet_meta"}
+        return Context(kind, _fields("struct xdp_md", 24, pointers), packet=True)
+    if kind in ("sched_cls", "sched_act"):
+        pointers = {76: "packet", 80: "packet_end", 140: "packet_meta"}
+        return Context(kind, _fields("struct __sk_buff", 192, pointers, _SKB_WRITABLE), packet=True, packet_loads=True)
+    if kind == "socket_filter":
+        return Context(kind, _fields("struct __sk_buff", 192, {}, frozenset(_SKB_CB)), packet_loads=True)
+    raise KeyError(kind)

@@ -1,0 +1,161 @@
+"""Which registers and stack slots matter from an instruction on, and of which of them the number matters.
+
+A register matters while it may be read before it is written. Its *number* matters while it may flow into an address, a size or a condition: only
+then two paths with other numbers in it must be followed apart. Found by one backward analysis of each function, over all its paths, so that it
+holds for any of them. Slots are those below r10 by fixed offsets; where a function hands out addresses of its stack, all slots count as read.
+"""
+
+from __future__ import annotations
+
+from ..flow import split_blocks
+from ..helpers import HELPERS
+from ..isa import CALL, EXIT, FRAME_POINTER, Insn
+from .state import SLOTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Masks = tuple[int, int, int, int]  # registers, registers by number, slots, slots by number
+
+ALL_SLOTS = (1 << SLOTS) - 1
+_ARGS, _CLOBBERED = 0b111110, 0b111111
+
+
+def analyse(body: list[tuple[int, Insn]]) -> dict[int, Masks]:
+    """Return for each pc of a function what matters before its instruction."""
+    blocks = split_blocks(body)
+    escapes = _stack_escapes(body)
+    start: dict[int, Masks] = dict.fromkeys(blocks, (0, 0, 0, 0))
+    before: dict[int, Masks] = {}
+    order = sorted(blocks, reverse=True)
+    changed = True
+    while changed:
+        changed = False
+        for pc in order:
+            block = blocks[pc]
+            masks = (0, 0, 0, 0)
+            for following in (block.target, block.next):
+                if following in start:
+                    masks = _join(masks, start[following])
+            insns = block.insns + ([block.end] if block.end else [])
+            for at, insn in reversed(insns):
+                masks = before[at] = _step(insn, masks, escapes)
+            if masks != start[pc]:
+                start[pc] = masks
+                changed = True
+    return before
+
+
+def _join(a: Masks, b: Masks) -> Masks:
+    return a[0] | b[0], a[1] | b[1], a[2] | b[2], a[3] | b[3]
+
+
+def _stack_escapes(body: list[tuple[int, Insn]]) -> bool:
+    """Whether an address of the stack is anywhere but in r10."""
+    return any(
+        insn.src == FRAME_POINTER
+        and insn.opcode & 7 in (3, 4, 5, 6, 7)
+        and not (insn.opcode & 7 == 5 and insn.opcode in (CALL, EXIT))
+        for _, insn in body
+    )
+
+
+def _step(insn: Insn, after: Masks, escapes: bool) -> Masks:
+    """What matters before an instruction, given what does after it."""
+    regs, precise, slots, exact = after
+    class_ = insn.opcode & 7
+    dst, src = 1 << insn.dst, 1 << insn.src
+    if class_ in (4, 7):
+        return _arithmetic(insn, after)
+    if class_ == 1:
+        return _load(insn, after, escapes)
+    if class_ in (2, 3):
+        return _store(insn, after, escapes)
+    if class_ == 0:
+        if insn.opcode == 0x18:
+            return regs & ~dst, precise & ~dst, slots, exact
+        return regs & ~_CLOBBERED | 1 << 6 | src, precise & ~_CLOBBERED | src | 1 << 6, slots, exact
+    if insn.opcode == EXIT:
+        return 1, 1, 0, 0
+    if insn.opcode & ~8 == CALL:
+        args = _arguments(insn) | (dst if insn.opcode != CALL else 0)
+        return (
+            regs & ~_CLOBBERED | args,
+            precise & ~_CLOBBERED | args,
+            (ALL_SLOTS if escapes else slots),
+            (ALL_SLOTS if escapes else exact),
+        )
+    if insn.opcode in (0x05, 0x06, 0xE5):
+        return after
+    both = dst | (src if insn.opcode & 8 else 0)
+    return regs | both, precise | both, slots, exact
+
+
+def _arguments(insn: Insn) -> int:
+    """The registers that a call hands over."""
+    helper = HELPERS.get(insn.imm) if insn.src == 0 and insn.opcode == CALL else None
+    if helper is None or helper.variadic:
+        return _ARGS
+    return (1 << len(helper.args) + 1) - 2
+
+
+def _arithmetic(insn: Insn, after: Masks) -> Masks:
+    regs, precise, slots, exact = after
+    dst, src = 1 << insn.dst, 1 << insn.src
+    uses = src if insn.opcode & 8 and insn.opcode & 0xF0 != 0xD0 else 0
+    is_mov = insn.opcode & 0xF0 == 0xB0
+    wanted, wanted_exact = bool(regs & dst), bool(precise & dst)
+    if is_mov:
+        regs, precise = regs & ~dst, precise & ~dst
+        return regs | (uses if wanted else 0), precise | (uses if wanted_exact else 0), slots, exact
+    # Even an unwanted result must be computed from what may be read.
+    return regs | dst | uses, precise | (dst | uses if wanted_exact else 0), slots, exact
+
+
+def _touched(off: int, size: int) -> int:
+    """The slots of the bytes r10 + off … + size."""
+    if not -SLOTS * 8 <= off < 0:
+        return 0
+    first, last = (-off - 1) // 8, max(-off - size, 0) // 8
+    return sum(1 << slot for slot in range(last, first + 1))
+
+
+_SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
+
+
+def _load(insn: Insn, after: Masks, escapes: bool) -> Masks:
+    regs, precise, slots, exact = after
+    dst, src = 1 << insn.dst, 1 << insn.src
+    wanted_exact = bool(precise & dst)
+    regs, precise = regs & ~dst | src, precise & ~dst | src
+    if insn.src == FRAME_POINTER:
+        touched = _touched(insn.off, _SIZE[insn.opcode & 0x18])
+        return regs, precise, slots | touched, exact | (touched if wanted_exact else 0)
+    if escapes:
+        return regs, precise, ALL_SLOTS, (ALL_SLOTS if wanted_exact else exact)
+    return regs, precise, slots, exact
+
+
+def _store(insn: Insn, after: Masks, escapes: bool) -> Masks:
+    regs, precise, slots, exact = after
+    dst, src = 1 << insn.dst, 1 << insn.src
+    size = _SIZE[insn.opcode & 0x18]
+    atomic = insn.opcode & 0xE7 == 0xC3
+    if atomic and insn.imm == 0x100:  # load-acquire
+        return _load(insn, after, escapes)
+    regs, precise = regs | dst, precise | dst
+    if insn.opcode & 7 == 3:
+        regs |= src
+    if atomic:
+        regs |= 1
+        precise |= src | 1
+        return regs, precise, ALL_SLOTS if escapes else slots | _touched(insn.off, size), ALL_SLOTS
+    if insn.dst == FRAME_POINTER:
+        touched = _touched(insn.off, size)
+        if exact & touched:
+            precise |= src if insn.opcode & 7 == 3 else 0
+        if size == 8 and not escapes and insn.off % 8 == 0:
+            slots, exact = slots & ~touched, exact & ~touched
+        return regs, precise, slots, exact
+    if escapes and exact:
+        precise |= src if insn.opcode & 7 == 3 else 0
+    return regs, precise, slots, exact

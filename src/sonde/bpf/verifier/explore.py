@@ -1,0 +1,446 @@
+"""Follows every path of a program, with what is known at each instruction, and stops at the first thing that is not safe.
+
+A path ends at an exit, or where it comes to a state that an earlier path has been through with no less possibilities. An instruction whose condition
+is known goes one way only. Loops are followed round by round, as in the kernel, up to a limit of instructions in all.
+"""
+
+from __future__ import annotations
+
+from ..flow import callee, jump_target, split_blocks, split_functions
+from ..isa import CALL, EXIT, GOTOL, JA, LDDW, MAX_STACK_BYTES, MAY_GOTO, Insn, get_op
+from . import demand, memory, scalar
+from .arithmetic import operate
+from .branches import branch
+from .callbacks import MAX_FRAMES, forget_numbers, leave_callback
+from .calls import call_helper
+from .problem import Problem
+from .state import NONE, Frame, Reg, State, contains
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ...debuginfo.ctype import Struct
+    from ..helpers import Helper
+    from .contexts import Context
+
+MAX_INSNS = 1_000_000
+_NODE_DISTANCE = 8  # instructions from one remembered state to the next
+_EXACT = (0x3FF, 0x3FF, (1 << 64) - 1, (1 << 64) - 1)
+_SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
+
+
+class Node:
+    """A state that was passed. `branches` counts the paths from it that are not at their end; `reach` is the longest one, in instructions."""
+
+    __slots__ = ("branches", "parent", "reach", "state")
+
+    def __init__(self, state: State, parent: Node | None) -> None:
+        self.state = state
+        self.parent = parent
+        self.branches = 1
+        self.reach = state.steps
+
+
+class Walker:
+    """One verification. `pc` is the instruction under examination; what the checks call is in the second part."""
+
+    def __init__(
+        self,
+        insns: Sequence[Insn],
+        context: Context,
+        maps: Mapping[int, object],
+        *,
+        allows: Callable[[Helper], bool],
+        find_struct: Callable[[str], Struct | None],
+        uninitialised_stack: bool = False,
+        max_insns: int = MAX_INSNS,
+        trace: Callable[[int, State], object] | None = None,
+    ) -> None:
+        self.context = context
+        self.maps = maps
+        self.allows = allows
+        self.find_struct = find_struct
+        self.uninitialised_stack = uninitialised_stack
+        self.max_insns = max_insns
+        self.trace = trace
+        self.bodies = split_functions(insns)
+        self.insns = {pc: insn for body in self.bodies.values() for pc, insn in body}
+        self.demand = {pc: masks for body in self.bodies.values() for pc, masks in demand.analyse(body).items()}
+        self.joins = self._find_joins()
+        self.pc = 0
+        self.next_pc = 0
+        self.processed = 0
+        self.states = 0
+        self.longest = 0
+        self.unbounded = False
+        self.helpers: set[str] = set()
+        self.used_maps: set[str] = set()
+        self.depths: dict[int, int] = {}  # first pc of a function to the bytes of its stack
+        self.state = State()
+        self._idents = 0
+        self._node: Node | None = None
+        self._since = 0
+        self._nodes: dict[int, list[Node]] = {}
+        self._pending: list[tuple[State, int, Node | None]] = []
+
+    def _find_joins(self) -> set[int]:
+        """Where paths may meet: targets of jumps, starts of functions, returns of calls."""
+        joins = set(self.bodies)
+        for body in self.bodies.values():
+            for pc, insn in body:
+                target = jump_target(pc, insn)
+                if target is not None:
+                    joins.add(target)
+                if insn.opcode == CALL and insn.src == 1:
+                    joins.add(pc + 1)
+                if insn.opcode == MAY_GOTO:
+                    joins.add(pc)
+        return joins
+
+    # the walk -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Follow all paths. Raises Problem; `pc` and `state` then say where."""
+        for pc, body in self.bodies.items():
+            self.pc = pc
+            self._check_reachable(body)
+        first = State()
+        first.regs[1] = Reg("ctx")
+        self._pending.append((first, 0, None))
+        while self._pending:
+            self.state, pc, self._node = self._pending.pop()
+            self._since = _NODE_DISTANCE
+            self._path(pc)
+        self._check_depth()
+
+    def _check_reachable(self, body: list[tuple[int, Insn]]) -> None:
+        blocks = split_blocks(body)
+        reached, waiting = set(), [body[0][0]]
+        while waiting:
+            pc = waiting.pop()
+            if pc not in reached and pc in blocks:
+                reached.add(pc)
+                waiting += [blocks[pc].target, blocks[pc].next]
+        for pc in blocks:
+            if pc not in reached:
+                self.pc = pc
+                raise Problem("no way leads to this instruction")
+
+    def _path(self, pc: int) -> None:
+        while pc >= 0:
+            self.pc = pc
+            if pc in self.joins and self._seen(pc):
+                return
+            self.processed += 1
+            if self.processed > self.max_insns:
+                raise Problem(
+                    f"more than {self.max_insns} instructions were followed on all paths together",
+                    "make loops shorter, or use bpf_loop",
+                )
+            state = self.state
+            state.frames[-1].entering = False
+            if self.trace is not None:
+                self.trace(pc, state)
+            insn = self.insns[pc]
+            state.steps += 1
+            self._since += 1
+            self.next_pc = pc + insn.slots
+            self._step(insn)
+            pc = self.next_pc
+        self._end(self.state.steps)
+
+    def _end(self, steps: int) -> None:
+        """A path has come to its end, `steps` instructions from the start."""
+        self.longest = max(self.longest, steps)
+        node = self._node
+        alive = True
+        while node is not None:
+            node.reach = max(node.reach, steps)
+            if alive:
+                node.branches -= 1
+                alive = node.branches == 0
+            node = node.parent
+
+    def _seen(self, pc: int) -> bool:
+        """Whether an earlier path answers for this one. Remembers the state otherwise."""
+        state = self.state
+        frame = state.frame
+        converging = frame.entering or self.insns[pc].opcode == MAY_GOTO
+        nodes = self._nodes.setdefault(pc, [])
+        for node in nodes:
+            if node.branches and not converging:
+                if contains(node.state, state, _all) and contains(state, node.state, _all):
+                    raise Problem("the program comes back here with nothing changed: the loop never ends")
+                continue
+            if contains(node.state, state, self._live):
+                self._end(state.steps + node.reach - node.state.steps)
+                return True
+        if self._since >= _NODE_DISTANCE or converging:
+            self._since = 0
+            self.states += 1
+            self._node = Node(state.copy(), self._node)
+            nodes.append(self._node)
+        return False
+
+    def _live(self, frame: Frame) -> tuple[int, int, int, int]:
+        """What matters in a frame: at the present instruction in the innermost, behind the call in the others."""
+        frames = self.state.frames
+        pc = self.pc if frame.number == len(frames) - 1 else frames[frame.number + 1].return_pc
+        masks = self.demand.get(pc, _EXACT)
+        if frame.number == len(frames) - 1:
+            return masks
+        return masks[0] & ~0x3F, masks[1] & ~0x3F, _EXACT[2], _EXACT[3]
+
+    # what checks call -----------------------------------------------------------------------------------------
+
+    def new_ident(self) -> int:
+        """A number that nothing else has."""
+        self._idents += 1
+        return self._idents
+
+    def push(self, state: State, pc: int) -> None:
+        """Follow another path later."""
+        if self._node is not None:
+            self._node.branches += 1
+        self._pending.append((state, pc, self._node))
+
+    def go(self, pc: int) -> None:
+        """Go on at `pc` after this instruction."""
+        self.next_pc = pc
+
+    def stop(self) -> None:
+        """End this path here."""
+        self.next_pc = -1
+
+    # instructions ---------------------------------------------------------------------------------------------
+
+    def read(self, index: int) -> Reg:
+        """Return a register. Raises Problem when it was never written."""
+        reg = self.state.regs[index]
+        if reg.kind == "none":
+            raise Problem(f"r{index} is read, but was never written on this path")
+        return reg
+
+    def write(self, index: int, reg: Reg) -> None:
+        """Set a register. Raises Problem for r10."""
+        if index == 10:
+            raise Problem("r10, the frame pointer, may only be read")
+        self.state.regs[index] = reg
+
+    def _step(self, insn: Insn) -> None:
+        class_ = insn.opcode & 7
+        if class_ in (4, 7):
+            operate(self, insn)
+        elif class_ == 1:
+            self._load(insn, self.read(insn.src))
+        elif class_ in (2, 3):
+            self._store(insn)
+        elif class_ == 0:
+            self._wide(insn) if insn.opcode == LDDW else self._packet_load(insn)
+        elif insn.opcode == EXIT:
+            self._exit()
+        elif insn.opcode & ~8 == CALL:
+            self._call(insn)
+        elif insn.opcode in (JA, GOTOL):
+            target = jump_target(self.pc, insn)
+            assert target is not None
+            self.go(target)
+        elif insn.opcode == MAY_GOTO:
+            self._may_goto(insn)
+        else:
+            branch(self, insn)
+
+    def _load(self, insn: Insn, base: Reg) -> None:
+        size = _SIZE[insn.opcode & 0x18]
+        signed = insn.opcode & 0xE0 == 0x80
+        self.note_depth(base, insn.off)
+        found = memory.load(self, self.state, base, insn.off, size)
+        if signed:
+            found = Reg(
+                "scalar",
+                scalar.sign_extend(found.number, 8 * size)
+                if found.kind == "scalar"
+                else scalar.of_size(size, signed=True),
+            )
+        self.write(insn.dst, found)
+
+    def _store(self, insn: Insn) -> None:
+        base, size = self.read(insn.dst), _SIZE[insn.opcode & 0x18]
+        if insn.opcode & 0xE7 == 0xC3:
+            self._atomic(insn, size)
+            return
+        if insn.opcode == 0xC2:  # nospec
+            return
+        self.note_depth(base, insn.off)
+        value = Reg("scalar", scalar.const(insn.imm)) if insn.opcode & 7 == 2 else self.read(insn.src)
+        if value.is_pointer and base.kind == "ctx":
+            raise Problem(f"{value} may not be stored into the context")
+        memory.store(self, self.state, base, insn.off, size, value)
+
+    def _atomic(self, insn: Insn, size: int) -> None:
+        op = get_op(insn)
+        assert op is not None
+        if op.name.startswith("acquire"):
+            self._load(Insn(0x61 | insn.opcode & 0x18, insn.dst, insn.src, insn.off), self.read(insn.src))
+            return
+        base, value = self.read(insn.dst), self.read(insn.src)
+        self.note_depth(base, insn.off)
+        if op.name.startswith("release"):
+            memory.store(self, self.state, base, insn.off, size, value)
+            return
+        if base.kind not in ("value", "stack", "mem"):
+            raise Problem(f"atomic operations work on map values, the stack and ring buffer records, not on {base}")
+        if value.is_pointer:
+            raise Problem(f"{value} may not take part in an atomic operation")
+        memory.load(self, self.state, base, insn.off, size)
+        compares = op.name.startswith("cmpxchg")
+        if compares:
+            self.read(0)
+        if base.kind == "stack":
+            self._blur_stack(base, insn.off, size)
+        else:
+            memory.check_access(self, self.state, base, insn.off, size, write=True)
+        if insn.imm & 1:
+            self.write(0 if compares else insn.src, Reg("scalar", scalar.of_size(size)))
+
+    def _blur_stack(self, base: Reg, off: int, size: int) -> None:
+        memory.store(self, self.state, base, off, size, Reg("scalar", scalar.UNKNOWN))
+
+    def note_depth(self, base: Reg, off: int) -> None:
+        """Note how deep the stack is used, when `base` leads there."""
+        if base.kind == "stack":
+            low = base.off + off + max(base.number.smin, -MAX_STACK_BYTES)
+            entry = self.state.frames[base.size].entry
+            self.depths[entry] = max(self.depths.get(entry, 0), -low)
+
+    def _wide(self, insn: Insn) -> None:
+        low, high = insn.imm & 0xFFFFFFFF, insn.imm >> 32
+        if insn.src == 0:
+            self.write(insn.dst, Reg("scalar", scalar.const(insn.imm)))
+        elif insn.src == 4:
+            self.write(insn.dst, Reg("func", thing=callee(self.pc, insn)))
+        elif insn.src in (1, 2, 5, 6):
+            table = self.maps.get(low)
+            if table is None:
+                raise Problem(f"there is no map number {low}")
+            self.used_maps.add(table.name)  # type: ignore[attr-defined]
+            if insn.src in (1, 5):
+                self.write(insn.dst, Reg("map", thing=table))
+                return
+            if table.kind != "array" or high >= table.value_size:  # type: ignore[attr-defined]
+                raise Problem(f"map {table.name} has no byte {high} that can be had directly")  # type: ignore[attr-defined]
+            self.write(insn.dst, Reg("value", off=high, thing=table))
+        else:
+            raise Problem("addresses of kernel variables cannot be followed here")
+
+    def _packet_load(self, insn: Insn) -> None:
+        if not self.context.packet_loads:
+            raise Problem(f"programs of type {self.context.name} have no packet to load from")
+        if self.state.regs[6].kind != "ctx":
+            raise Problem("r6 must be the context for a packet load", "r6 = r1 at the start")
+        if self.state.held or len(self.state.frames) > 1:
+            raise Problem(
+                "a packet load may end the program, which must then hold nothing, and be in its main function"
+            )
+        if insn.opcode & 0xE0 == 0x40 and self.read(insn.src).kind != "scalar":
+            raise Problem(f"the offset of a packet load must be a number, not {self.read(insn.src)}")
+        for index in range(1, 6):
+            self.state.regs[index] = NONE
+        self.write(0, Reg("scalar", scalar.of_size(_SIZE[insn.opcode & 0x18])))
+
+    def _may_goto(self, insn: Insn) -> None:
+        """Goes on, or leaves the loop; numbers may be others in each round, which the loop must stand."""
+        target = jump_target(self.pc, insn)
+        assert target is not None
+        self.unbounded = True
+        forget_numbers(self.state, registers=True)
+        self.push(self.state.copy(), target)
+
+    # calls ----------------------------------------------------------------------------------------------------
+
+    def _call(self, insn: Insn) -> None:
+        if insn.opcode != CALL:
+            raise Problem("calls through a register cannot be followed")
+        if insn.src == 0:
+            from ..helpers import HELPERS
+
+            helper = HELPERS.get(insn.imm)
+            if helper is not None:
+                self.helpers.add(helper.name)
+            call_helper(self, self.state, insn.imm)
+        elif insn.src == 1:
+            self._enter(self.pc + 1 + insn.imm)
+        else:
+            raise Problem(f"kernel function {insn.imm} is not known here")
+
+    def _enter(self, entry: int) -> None:
+        state = self.state
+        if len(state.frames) >= MAX_FRAMES:
+            raise Problem(f"calls are nested more than {MAX_FRAMES} deep")
+        frame = Frame(len(state.frames), entry, self.pc + 1)
+        frame.regs[1:6] = state.regs[1:6]
+        state.frames.append(frame)
+        self.go(entry)
+
+    def _exit(self) -> None:
+        state = self.state
+        result = self.read(0)
+        if len(state.frames) == 1:
+            self._leave_program(result)
+            return
+        frame = state.frame
+        if frame.callback is not None:
+            leave_callback(self, state)
+            return
+        if result.kind == "stack" and result.size == frame.number:
+            raise Problem("the function returns an address of its own stack, which is gone then")
+        state.frames.pop()
+        state.regs[0] = result
+        for index in range(1, 6):
+            state.regs[index] = NONE
+        self.go(frame.return_pc)
+
+    def _leave_program(self, result: Reg) -> None:
+        if self.state.held:
+            raise Problem(
+                "the program ends, but holds a ring buffer record",
+                "give it back with bpf_ringbuf_submit or bpf_ringbuf_discard on every path",
+            )
+        if result.kind != "scalar":
+            raise Problem(f"the program returns {result}, not a number")
+        limits = self.context.returns
+        if limits is not None and not (limits[0] <= result.number.smin and result.number.smax <= limits[1]):
+            raise Problem(f"a program of type {self.context.name} returns {limits[0]} to {limits[1]}, not {result}")
+        self.stop()
+
+    def _check_depth(self) -> None:
+        """All frames that may be on the stack at once have 512 bytes together."""
+        calls: dict[int, set[int]] = {pc: set() for pc in self.bodies}
+        for entry, body in self.bodies.items():
+            for pc, insn in body:
+                target = callee(pc, insn)
+                if target is not None:
+                    calls[entry].add(target)
+        self.stack_bytes = _deepest(0, calls, self.depths, ())
+        if self.stack_bytes > MAX_STACK_BYTES:
+            self.pc = 0
+            raise Problem(
+                f"the functions that call each other use {self.stack_bytes} bytes of stack together; there are {MAX_STACK_BYTES}"
+            )
+
+    stack_bytes = 0
+
+
+def _deepest(entry: int, calls: dict[int, set[int]], depths: dict[int, int], above: tuple[int, ...]) -> int:
+    own = max(depths.get(entry, 0), 1 if above else 0) + 31 & ~31
+    below = [
+        _deepest(other, calls, depths, (*above, entry))
+        for other in calls[entry]
+        if other not in above and other != entry
+    ]
+    return own + max(below, default=0)
+
+
+def _all(frame: Frame) -> tuple[int, int, int, int]:
+    return _EXACT

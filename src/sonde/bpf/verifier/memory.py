@@ -1,0 +1,316 @@
+"""Loads and stores: for each kind of pointer what lies where, who may read it, and what a load gives."""
+
+from __future__ import annotations
+
+from ..isa import MAX_STACK_BYTES
+from . import scalar
+from .problem import Problem
+from .state import INVALID, MISC, NONE, UNWRITTEN, ZEROS, Frame, Reg
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .explore import Walker
+    from .state import State
+
+MAX_OFFSET = 1 << 29  # pointer arithmetic beyond this is refused, as in the kernel
+
+
+def check_bounds(reg: Reg, off: int, size: int, limit: int, what: str) -> None:
+    """Check that off, off + size of `reg` lie within 0..limit whatever its variable part is. Raises Problem."""
+    low, high = reg.off + off + reg.number.smin, reg.off + off + reg.number.smax
+    if reg.number.smin < 0 and reg.number.const is None and low < 0:
+        raise Problem(
+            f"the offset into {what} may be negative: {reg.number}", "compare it with 0, or use an unsigned type"
+        )
+    if low < 0:
+        raise Problem(f"{size} bytes at offset {low} of {what} are below its start")
+    if high + size > limit:
+        where = f"offset {high}" if low == high else f"an offset of up to {high}"
+        raise Problem(f"{size} bytes at {where} of {what} are beyond its end: it has {limit}", _hint(reg))
+
+
+def _hint(reg: Reg) -> str:
+    return "" if reg.number.const is not None else "limit the index before it is used: compare it, or mask it with &"
+
+
+# Loads and stores -------------------------------------------------------------------------------------------------
+
+
+def load(walker: Walker, state: State, reg: Reg, off: int, size: int, *, signed: bool = False) -> Reg:
+    """Return what a load of `size` bytes at reg + off gives. Raises Problem."""
+    if reg.kind == "stack":
+        return _load_stack(state, reg, off, size)
+    if reg.kind == "ctx":
+        return _load_context(walker, reg, off, size)
+    if reg.kind == "btf":
+        return _load_struct(walker, reg, off, size)
+    check_access(walker, state, reg, off, size, write=False)
+    return Reg("scalar", scalar.of_size(size))
+
+
+def store(walker: Walker, state: State, reg: Reg, off: int, size: int, value: Reg) -> None:
+    """Store `value`. Raises Problem."""
+    if reg.kind == "stack":
+        _store_stack(state, reg, off, size, value)
+        return
+    if reg.kind == "ctx":
+        place = _constant_offset(reg, off)
+        found = walker.context.access(place, size, True)
+        if isinstance(found, str):
+            raise Problem(found)
+        return
+    check_access(walker, state, reg, off, size, write=True)
+
+
+def check_access(walker: Walker, state: State, reg: Reg, off: int, size: int, *, write: bool) -> None:
+    """Check that `size` bytes at reg + off may be read, or written. Raises Problem."""
+    if reg.may_be_null:
+        raise Problem(f"{reg} is used without a check", "compare it with null first, and use it only where it is not")
+    check = _CHECKS.get(reg.kind)
+    if check is None:
+        what = "a number" if reg.kind == "scalar" else str(reg)
+        raise Problem(
+            f"{what} is no address that may be {'written' if write else 'read'} directly", _instead(reg, write)
+        )
+    check(walker, state, reg, off, size, write)
+
+
+def _instead(reg: Reg, write: bool) -> str:
+    return (
+        "" if write or reg.kind != "scalar" else "read other memory with bpf_probe_read_kernel or bpf_probe_read_user"
+    )
+
+
+def _check_value(walker: Walker, state: State, reg: Reg, off: int, size: int, write: bool) -> None:
+    table = reg.thing
+    check_bounds(reg, off, size, table.value_size, f"a value of map {table.name}")  # type: ignore[attr-defined]
+    if write and table.read_only:  # type: ignore[attr-defined]
+        raise Problem(f"map {table.name} is read-only for programs")  # type: ignore[attr-defined]
+    for start, end, what in table.special:  # type: ignore[attr-defined]
+        first = reg.off + off + reg.number.smin
+        if first < end and reg.off + off + reg.number.smax + size > start:
+            raise Problem(f"a {what} in map {table.name} may only be used through its helpers")  # type: ignore[attr-defined]
+
+
+def _check_memory(walker: Walker, state: State, reg: Reg, off: int, size: int, write: bool) -> None:
+    if write and reg.thing == "ro":
+        raise Problem("this memory may only be read")
+    check_bounds(reg, off, size, reg.size, "this memory")
+
+
+def _check_packet(walker: Walker, state: State, reg: Reg, off: int, size: int, write: bool) -> None:
+    if reg.off + off < 0 or reg.number.smin < 0:
+        raise Problem("the offset into the packet may be negative")
+    if reg.off + off + size > reg.size:
+        wanted = reg.off + off + size
+        raise Problem(
+            f"byte {wanted} of the packet may not be there: {reg.size} bytes are known to be",
+            "compare with data_end first: if (data + N > data_end) return …",
+        )
+
+
+def _check_stack(walker: Walker, state: State, reg: Reg, off: int, size: int, write: bool) -> None:
+    _stack_range(reg, off, size)
+
+
+_CHECKS = {
+    "value": _check_value,
+    "mem": _check_memory,
+    "packet": _check_packet,
+    "packet_meta": _check_packet,
+    "stack": _check_stack,
+}
+
+
+def _constant_offset(reg: Reg, off: int) -> int:
+    number = reg.number.const
+    if number is None:
+        raise Problem(f"the offset into the context must be known, not {reg.number}")
+    return reg.off + off + scalar.to_signed(number)
+
+
+def _load_context(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
+    found = walker.context.access(_constant_offset(reg, off), size, False)
+    if isinstance(found, str):
+        raise Problem(found)
+    if found.kind in ("btf", "packet", "packet_meta") and not found.ident:
+        return found
+    return found
+
+
+def _load_struct(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
+    """A member of a kernel struct: loads that fault read zero, so that only the types need to be right."""
+    from ...debuginfo.ctype import Array, Pointer, Struct, strip
+
+    place = _constant_offset(reg, off)
+    struct = reg.thing
+    assert isinstance(struct, Struct)
+    if place < 0 or place + size > struct.size:
+        raise Problem(f"struct {struct.name} has {struct.size} bytes; {size} at {place} are not in it")
+    ctype: object = struct
+    while isinstance(ctype, (Struct, Array)):
+        if isinstance(ctype, Array):
+            element = strip(ctype.element)
+            if not element.size:
+                break
+            place %= element.size
+            ctype = element
+            continue
+        inside = [m for m in ctype.members if m.offset <= place and place < m.offset + max(_size_of(m.ctype), 1)]
+        if not inside or ctype.kind == "union":
+            return Reg("scalar", scalar.of_size(size))
+        member = inside[-1]
+        place -= member.offset
+        ctype = strip(member.ctype)
+    if isinstance(ctype, Pointer) and size == 8 and place == 0:
+        target = strip(ctype.target)
+        if isinstance(target, Struct) and target.name and ctype.tag in ("", "rcu"):
+            return Reg("btf", thing=target)
+    return Reg("scalar", scalar.of_size(size))
+
+
+def _size_of(ctype: object) -> int:
+    from ...debuginfo.ctype import sizeof
+
+    return sizeof(ctype)  # type: ignore[arg-type]
+
+
+# The stack --------------------------------------------------------------------------------------------------------
+
+
+def _stack_range(reg: Reg, off: int, size: int) -> tuple[int, int]:
+    """First and last possible offset from the top of the frame. Raises Problem."""
+    number = reg.number.const
+    if number is not None:
+        low = high = reg.off + off + scalar.to_signed(number)
+    else:
+        if reg.number.smax > MAX_OFFSET or reg.number.smin < -MAX_OFFSET:
+            raise Problem(
+                f"the offset into the stack is not limited: {reg.number}", "limit the index before it is used"
+            )
+        low, high = reg.off + off + reg.number.smin, reg.off + off + reg.number.smax
+    if low < -MAX_STACK_BYTES or high + size > 0:
+        at = f"r10{low:+d}" if low == high else f"r10{low:+d} to r10{high:+d}"
+        raise Problem(f"{size} bytes at {at} are not on the stack, which has {MAX_STACK_BYTES} bytes below r10")
+    return low, high
+
+
+def read_bytes(frame: Frame, off: int, size: int) -> list[int]:
+    """The kinds of the bytes at r10 + off."""
+    return [_byte(frame, at) for at in range(off, off + size)]
+
+
+def _byte(frame: Frame, off: int) -> int:
+    kept = frame.slots.get((-off - 1) // 8, UNWRITTEN)
+    if isinstance(kept, Reg):
+        return ZEROS if kept.kind == "scalar" and kept.number.const == 0 else MISC
+    return kept[off % 8]
+
+
+def _load_stack(state: State, reg: Reg, off: int, size: int) -> Reg:
+    low, high = _stack_range(reg, off, size)
+    frame = state.frames[reg.size]
+    if low == high and low % 8 == 0 and size == 8:
+        kept = frame.slots.get((-low - 1) // 8)
+        if isinstance(kept, Reg):
+            return kept
+    kinds = read_bytes(frame, low, high - low + size)
+    if INVALID in kinds:
+        raise Problem(f"r10{low + kinds.index(INVALID):+d} is read, but was never written")
+    pointer = _pointer_among(frame, low, high + size)
+    if pointer is not None and not (low == high and size < 8 and pointer.kind == "scalar"):
+        return Reg("scalar", scalar.of_size(size))
+    if low == high:
+        part = _part(frame, low, size)
+        if part is not None:
+            return part
+        if all(kind == ZEROS for kind in kinds):
+            return Reg("scalar", scalar.const(0))
+    return Reg("scalar", scalar.of_size(size))
+
+
+def _pointer_among(frame: Frame, low: int, end: int) -> Reg | None:
+    """A stored pointer that some of the bytes belong to: reading a part of it gives a number."""
+    for at in range(low, end):
+        kept = frame.slots.get((-at - 1) // 8)
+        if isinstance(kept, Reg) and kept.is_pointer:
+            return kept
+    return None
+
+
+def _part(frame: Frame, low: int, size: int) -> Reg | None:
+    """The low bytes of a stored number."""
+    kept = frame.slots.get((-low - 1) // 8)
+    if isinstance(kept, Reg) and kept.kind == "scalar" and low % 8 == 0 and size in (1, 2, 4):
+        mask = scalar.const((1 << 8 * size) - 1)
+        return Reg("scalar", scalar.and_(kept.number, mask))
+    return None
+
+
+def _store_stack(state: State, reg: Reg, off: int, size: int, value: Reg) -> None:
+    low, high = _stack_range(reg, off, size)
+    frame = state.frames[reg.size]
+    if low == high and low % 8 == 0 and size == 8 and value.kind != "none":
+        frame.slots[(-low - 1) // 8] = value
+        return
+    if value.is_pointer and (size != 8 or low == high):
+        raise Problem(f"{value} must be stored whole, at a multiple of 8")
+    if low == high:
+        zero = (
+            value.kind == "scalar" and value.number.const is not None and value.number.const & (1 << 8 * size) - 1 == 0
+        )
+        for at in range(low, low + size):
+            set_byte(frame, at, ZEROS if zero else MISC)
+        return
+    for at in range(low, high + size):  # one of them: what may have been overwritten is anything
+        slot = (-at - 1) // 8
+        kept = frame.slots.get(slot, UNWRITTEN)
+        if isinstance(kept, Reg) and kept.is_pointer:
+            frame.slots[slot] = bytes([MISC]) * 8
+        elif _byte(frame, at) != INVALID:
+            set_byte(frame, at, MISC)
+
+
+def set_byte(frame: Frame, off: int, kind: int) -> None:
+    """Note what a byte of the stack is from now on."""
+    slot = (-off - 1) // 8
+    kept = frame.slots.get(slot, UNWRITTEN)
+    if isinstance(kept, Reg):
+        zero = kept.kind == "scalar" and kept.number.const == 0
+        kept = bytes([ZEROS if zero else MISC]) * 8
+    made = bytearray(kept)
+    made[off % 8] = kind
+    frame.slots[slot] = bytes(made)
+
+
+# Memory that helpers are given ------------------------------------------------------------------------------------
+
+
+def check_region(walker: Walker, state: State, reg: Reg, size: int, *, write: bool, fresh: bool = False) -> None:
+    """Check that a helper may read, or write, `size` bytes from `reg` on; `fresh`: they need not have been written before.
+
+    Bytes of the stack that a helper may write are anything afterwards. Raises Problem.
+    """
+    if size == 0:
+        return
+    if reg.kind != "stack":
+        check_access(walker, state, reg, 0, size, write=write)
+        return
+    low, high = _stack_range(reg, 0, size)
+    walker.note_depth(reg, 0)
+    frame = state.frames[reg.size]
+    kinds = read_bytes(frame, low, high - low + size)
+    if not fresh and INVALID in kinds and not walker.uninitialised_stack:
+        raise Problem(
+            f"r10{low + kinds.index(INVALID):+d} is handed to a helper, but was never written",
+            "initialise the whole variable, padding too: struct s x = {};",
+        )
+    if write:
+        for at in range(low, high + size):
+            if low == high or kinds[at - low] != INVALID or not fresh:
+                set_byte(frame, at, MISC)
+
+
+def forget(reg: Reg) -> Reg:
+    """What a register becomes whose thing is gone."""
+    return NONE if reg.is_pointer else reg

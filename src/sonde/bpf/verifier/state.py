@@ -1,0 +1,257 @@
+"""What the verifier knows at one point of one path: registers and stack of each frame, and what the program holds on to.
+
+A Reg never changes; frames and states are copied when a path divides.
+"""
+
+from __future__ import annotations
+
+from ..isa import MAX_STACK_BYTES
+from . import scalar
+from .scalar import Scalar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Union
+
+    Live = Callable[["Frame"], tuple[int, int, int, int]]
+    Slot = Union["Reg", bytes]  # a register that was stored whole, or a kind for each byte: see INVALID
+
+ZERO = scalar.const(0)
+SLOTS = MAX_STACK_BYTES // 8
+INVALID, MISC, ZEROS = ord("?"), ord("m"), ord("0")  # a byte of the stack: never written, anything, zero
+UNWRITTEN = bytes([INVALID]) * 8
+
+# Kinds of registers. "?" behind one: it may also be null.
+POINTERS = frozenset(
+    ["ctx", "stack", "map", "value", "mem", "packet", "packet_end", "packet_meta", "btf", "func", "object"]
+)
+
+
+class Reg:
+    """One register.
+
+    kind         off and number          thing                           size          ident
+    none         (never written)
+    scalar       number: its value                                                     equal numbers have the same
+    ctx          where it points to
+    stack        in the frame `size`,                                    frame number
+                 0 at its top
+    map                                  MapInfo
+    value value? in the map's value      MapInfo                                       which look-up it came from
+    mem mem?     in the memory           None, or "ro"                   bytes         which call it came from
+    packet, packet_meta   in the packet                                  bytes known   which number was added
+    packet_end
+    btf btf?     in the struct           the Struct                                    which load it came from
+    func                                 the pc of the function
+    object?      opaque (a socket, a dynptr …) its name                                which call it came from
+    """
+
+    __slots__ = ("ident", "kind", "number", "off", "size", "thing")
+
+    def __init__(
+        self, kind: str, number: Scalar = ZERO, off: int = 0, thing: object = None, size: int = 0, ident: int = 0
+    ) -> None:
+        self.kind = kind
+        self.number = number
+        self.off = off
+        self.thing = thing
+        self.size = size
+        self.ident = ident
+
+    @property
+    def is_pointer(self) -> bool:
+        """Whether it holds an address."""
+        return self.kind not in ("scalar", "none")
+
+    @property
+    def may_be_null(self) -> bool:
+        """Whether it must be compared with null before it is used."""
+        return self.kind.endswith("?")
+
+    def change(self, **changes: object) -> Reg:
+        """A copy with some fields changed."""
+        fields = {name: getattr(self, name) for name in self.__slots__} | changes
+        return Reg(**fields)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reg):
+            return NotImplemented
+        return (
+            self.kind == other.kind
+            and self.off == other.off
+            and self.thing is other.thing
+            and self.size == other.size
+            and self.number == other.number
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.off, self.size, self.number))
+
+    def __str__(self) -> str:
+        if self.kind == "scalar":
+            return str(self.number)
+        if self.kind == "none":
+            return "never written"
+        where = f"{self.off:+d}" if self.off else ""
+        if self.number is not ZERO and self.number.const != 0:
+            where += f" plus {self.number}"
+        name = getattr(self.thing, "name", "") or (str(self.thing) if self.thing is not None else "")
+        return " ".join(p for p in (_WORDS.get(self.kind, self.kind), name, where) if p)
+
+
+_WORDS = {
+    "ctx": "the context",
+    "stack": "the stack",
+    "map": "the map",
+    "value": "a value of map",
+    "value?": "a value of map, or null:",
+    "mem": "memory",
+    "mem?": "memory, or null",
+    "packet": "the packet",
+    "packet_end": "the end of the packet",
+    "packet_meta": "the packet's metadata",
+    "btf": "a kernel",
+    "btf?": "a kernel pointer, or null:",
+    "func": "the function at pc",
+    "object": "a",
+    "object?": "null or a",
+}
+NONE = Reg("none")
+UNKNOWN = Reg("scalar", scalar.UNKNOWN)
+
+
+def number(value: int) -> Reg:
+    """A register that holds a known number."""
+    return Reg("scalar", scalar.const(value))
+
+
+class Frame:
+    """Registers and stack of one function that is being run. `slots` are by number from the top: slot 0 is r10 - 8."""
+
+    __slots__ = ("callback", "entering", "entry", "number", "regs", "return_pc", "slots")
+
+    def __init__(self, number: int, entry: int = 0, return_pc: int = -1, callback: object = None) -> None:
+        self.number = number
+        self.entry = entry  # pc of the function
+        self.entering = callback is not None  # a callback at its very start
+        self.return_pc = return_pc
+        self.callback = callback
+        self.regs = [NONE] * 10 + [Reg("stack", size=number)]
+        self.slots: dict[int, Slot] = {}
+
+    def copy(self) -> Frame:
+        """An independent copy."""
+        made = Frame.__new__(Frame)
+        made.number, made.return_pc, made.callback = self.number, self.return_pc, self.callback
+        made.entry, made.entering = self.entry, self.entering
+        made.regs = self.regs[:]
+        made.slots = dict(self.slots)
+        return made
+
+
+class State:
+    """All frames, the innermost last; `held` are the idents of what must be given back (ring buffer records, references)."""
+
+    __slots__ = ("frames", "held", "steps")
+
+    def __init__(self) -> None:
+        self.frames = [Frame(0)]
+        self.held: frozenset[int] = frozenset()
+        self.steps = 0  # instructions on this path
+
+    @property
+    def frame(self) -> Frame:
+        """The frame that runs."""
+        return self.frames[-1]
+
+    @property
+    def regs(self) -> list[Reg]:
+        """The registers of the frame that runs."""
+        return self.frames[-1].regs
+
+    def copy(self) -> State:
+        """An independent copy."""
+        made = State.__new__(State)
+        made.frames = [frame.copy() for frame in self.frames]
+        made.held = self.held
+        made.steps = self.steps
+        return made
+
+    def map_regs(self, ident: int, make: Callable[[Reg], Reg]) -> None:
+        """Replace every register and stored register whose ident is `ident` by make(register)."""
+        for frame in self.frames:
+            for index, reg in enumerate(frame.regs):
+                if reg.ident == ident:
+                    frame.regs[index] = make(reg)
+            for slot, kept in frame.slots.items():
+                if isinstance(kept, Reg) and kept.ident == ident:
+                    frame.slots[slot] = make(kept)
+
+
+def contains(old: State, new: State, live: Live) -> bool:
+    """Tell whether what was found safe from `old` on is safe from `new` on: each of its possibilities is one of `old`.
+
+    `live(frame)` gives (registers that matter, registers whose number matters, slots that matter, slots whose number matters)
+    as bit masks, at the pc that the frame is at.
+    """
+    if len(old.frames) != len(new.frames) or len(old.held) != len(new.held):
+        return False
+    idents: dict[int, int] = {}
+    for a, b in zip(old.frames, new.frames):
+        if a.return_pc != b.return_pc or _origin(a) != _origin(b):
+            return False
+        regs, precise, slots, precise_slots = live(b)
+        for index in range(10):
+            bit = 1 << index
+            if regs & bit and not _reg_contains(a.regs[index], b.regs[index], bool(precise & bit), idents):
+                return False
+        for slot in a.slots.keys() | b.slots.keys():
+            if slots >> slot & 1 and not _slot_contains(
+                a.slots.get(slot, UNWRITTEN), b.slots.get(slot, UNWRITTEN), bool(precise_slots >> slot & 1), idents
+            ):
+                return False
+    return all(idents.get(ident, ident) in new.held for ident in old.held)
+
+
+def _origin(frame: Frame) -> tuple[int, bool]:
+    return frame.entry, frame.callback is not None
+
+
+def _same_ident(a: int, b: int, idents: dict[int, int]) -> bool:
+    """What was one thing in the old state must be one thing in the new."""
+    if not a:
+        return True
+    return bool(b) and idents.setdefault(a, b) == b
+
+
+def _reg_contains(a: Reg, b: Reg, precise: bool, idents: dict[int, int]) -> bool:
+    if a.kind == "none":
+        return True  # nothing was read from it
+    if a.kind == "scalar" and b.kind == "scalar":
+        if not precise:
+            return True
+        return a.number.contains(b.number) and (not a.ident or _same_ident(a.ident, b.ident, idents))
+    if a.kind != b.kind or a.off != b.off or a.thing is not b.thing:
+        return False
+    if a.kind in ("packet", "packet_meta"):
+        if b.size < a.size:
+            return False
+    elif a.size != b.size:
+        return False
+    return a.number.contains(b.number) and _same_ident(a.ident, b.ident, idents)
+
+
+def _slot_contains(a: Slot, b: Slot, precise: bool, idents: dict[int, int]) -> bool:
+    if isinstance(a, Reg):
+        if isinstance(b, Reg):
+            return _reg_contains(a, b, precise, idents)
+        # Bytes in place of a number that nothing depends on; zeros in place of 0.
+        return a.kind == "scalar" and (
+            (not precise and INVALID not in b) or (a.number.covers(0) and b == bytes([ZEROS]) * 8 and not a.ident)
+        )
+    if isinstance(b, Reg):
+        if b.kind != "scalar":
+            return all(kind == INVALID for kind in a)
+        return all(kind in (INVALID, MISC) or (not precise) or b.number.const == 0 for kind in a)
+    return all(x in (y, INVALID) or (x == MISC and y == ZEROS) for x, y in zip(a, b))
