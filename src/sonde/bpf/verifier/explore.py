@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_INSNS = 1_000_000
 _NODE_DISTANCE = 8  # instructions from one remembered state to the next
+_NODE_DISTANCE_IN_LOOPS = 100  # rounds of a loop differ in its counter: few states answer for others
+_PATIENCE = 16  # times that a remembered state is compared in vain
 _EXACT = (0x3FF, 0x3FF, (1 << 64) - 1, (1 << 64) - 1)
 _SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 
@@ -33,9 +35,11 @@ _SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 class Node:
     """A state that was passed. `branches` counts the paths from it that are not at their end; `reach` is the longest one, in instructions."""
 
-    __slots__ = ("branches", "parent", "reach", "state")
+    __slots__ = ("branches", "hits", "mark", "misses", "parent", "reach", "state")
 
     def __init__(self, state: State, parent: Node | None) -> None:
+        self.mark = hash(tuple(state.regs))  # equal for equal registers
+        self.hits = self.misses = 0
         self.state = state
         self.parent = parent
         self.branches = 1
@@ -168,15 +172,21 @@ class Walker:
         frame = state.frame
         converging = frame.entering or self.insns[pc].opcode == MAY_GOTO
         nodes = self._nodes.setdefault(pc, [])
-        for node in nodes:
+        mark, looping = 0, False
+        for node in nodes[::-1]:
             if node.branches and not converging:
-                if contains(node.state, state, _all) and contains(state, node.state, _all):
+                mark, looping = mark or hash(tuple(state.regs)), True
+                if mark == node.mark and contains(node.state, state, _all) and contains(state, node.state, _all):
                     raise Problem("the program comes back here with nothing changed: the loop never ends")
                 continue
             if contains(node.state, state, self._live):
+                node.hits += 1
                 self._end(state.steps + node.reach - node.state.steps)
                 return True
-        if self._since >= _NODE_DISTANCE or converging:
+            node.misses += 1
+            if node.misses > 3 * node.hits + _PATIENCE and not node.branches:
+                nodes.remove(node)  # it has answered for few
+        if self._since >= (_NODE_DISTANCE_IN_LOOPS if looping else _NODE_DISTANCE) or converging:
             self._since = 0
             self.states += 1
             self._node = Node(state.copy(), self._node)
