@@ -71,7 +71,21 @@ class PointerGenerator:
 
     def _number(self) -> Insn:
         r = self.random
-        op = r.choice((isa.BPF_ADD, isa.BPF_SUB, isa.BPF_MUL, isa.BPF_RSH, isa.BPF_LSH, isa.BPF_ARSH, isa.BPF_MOD, isa.BPF_DIV, isa.BPF_XOR, isa.BPF_OR, isa.BPF_MOV))
+        op = r.choice(
+            (
+                isa.BPF_ADD,
+                isa.BPF_SUB,
+                isa.BPF_MUL,
+                isa.BPF_RSH,
+                isa.BPF_LSH,
+                isa.BPF_ARSH,
+                isa.BPF_MOD,
+                isa.BPF_DIV,
+                isa.BPF_XOR,
+                isa.BPF_OR,
+                isa.BPF_MOV,
+            )
+        )
         class_ = r.choice((A64, A32))
         shift = op in (isa.BPF_RSH, isa.BPF_LSH, isa.BPF_ARSH)
         if r.random() < 0.4 and not shift:
@@ -118,7 +132,13 @@ def spoil(insns: list[Insn], seed: int) -> list[Insn]:
     return spoilt
 
 
-_PLAIN_OPCODES = sorted({op.opcode for op in iter_ops() if op.opcode & 7 != 0 and op.name not in ("gotox", "callx", "call", "callsub", "kfunc")})
+_PLAIN_OPCODES = sorted(
+    {
+        op.opcode
+        for op in iter_ops()
+        if op.opcode & 7 != 0 and op.name not in ("gotox", "callx", "call", "callsub", "kfunc")
+    }
+)
 
 
 def make_program(seed: int) -> list[Insn]:

@@ -33,7 +33,11 @@ ROOMS = (
         "bytes to facts: ELF, BTF, tracefs formats, USDT notes, kallsyms, /proc/PID/maps; the C type model",
         BASE,
     ),
-    Room("bpf", "the machine: instruction set, assembler, disassembler, helper table", BASE),
+    Room(
+        "bpf",
+        "the machine: instruction set, assembler, disassembler, helper table, interpreter, JIT, verifier",
+        (*BASE, "debuginfo"),
+    ),
     Room(
         "spec",
         "the waist: `ObjectSpec ProgramSpec MapSpec ProbeSpec EventSpec ViewSpec Layout Target Row`, "

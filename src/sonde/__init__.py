@@ -16,6 +16,7 @@ _EXPORTS = {
     "TraceOptions": "api.trace",
     "list_probes": "api.listing",
     "iter_features": "api.features",
+    "verify": "api.verify",
     "SondeError": "errors",
     "CompileError": "errors",
 }
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .api.trace import format_script as format_script
     from .api.trace import live_target as live_target
     from .api.trace import trace as trace
+    from .api.verify import verify as verify
     from .errors import CompileError as CompileError
     from .errors import SondeError as SondeError
 

@@ -74,7 +74,18 @@ def native(tmp_path: Path, text: str, *options: str) -> None:
     left = tmp_path / "left.c"
     left.write_text(" ".join("\n" * t.line_start + t.text for t in tokens if t.kind != "pragma"))
     program = tmp_path / "program"
-    flags = ["-std=gnu11", "-Wall", "-Werror", "-Wno-unused", "-Wno-cast-qual", "-O1", "-o", str(program), str(left), *options]
+    flags = [
+        "-std=gnu11",
+        "-Wall",
+        "-Werror",
+        "-Wno-unused",
+        "-Wno-cast-qual",
+        "-O1",
+        "-o",
+        str(program),
+        str(left),
+        *options,
+    ]
     done = subprocess.run(["gcc", *flags], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert subprocess.run([str(program)], timeout=60).returncode == 0

@@ -14,6 +14,7 @@ COMMANDS = {
     "trace": "run a bpftrace script: sonde trace -e 'PROGRAM' | FILE",
     "list": "list probes: sonde list 'tracepoint:sched:*'",
     "features": "show what this kernel can do for tracing",
+    "verify": "check a script's programs with sonde's own verifier: sonde verify FILE",
     "bcc": "run a tool that was written for BCC: sonde bcc opensnoop -T",
     "bpftrace": "take bpftrace's own command line",
     "version": "print the version",
@@ -43,6 +44,8 @@ def _dispatch(words: Sequence[str]) -> int:
         from .list import main as command
     elif name == "features":
         from .features import main as command
+    elif name == "verify":
+        from .verify import main as command
     elif name == "bcc":
         from .bcc import main as command
     elif name == "--explain":

@@ -28,29 +28,26 @@ def operate(walker: Walker, insn: Insn) -> None:
     value = walker.read(insn.dst)
     if base.startswith(("le", "be", "bswap")):
         bits = insn.imm
-        _only_number(value)
         walker.write(insn.dst, Reg("scalar", scalar.of_size(bits // 8)))
         return
     if base.startswith("neg"):
-        _only_number(value)
         zero, name = scalar.const(0), "sub64" if base.endswith("64") else "sub32"
-        walker.write(insn.dst, Reg("scalar", scalar.OPERATIONS[name](zero, value.number)))
+        walker.write(insn.dst, Reg("scalar", scalar.OPERATIONS[name](zero, _number(value))))
         return
     other = Reg("scalar", scalar.const(insn.imm)) if immediate else walker.read(insn.src)
     walker.write(insn.dst, combine(walker, base, value, other, insn))
 
 
-def _only_number(reg: Reg) -> None:
-    if reg.is_pointer:
-        raise Problem(f"{reg} is an address: this operation would leave nothing of it that can be used")
+def _number(reg: Reg) -> scalar.Scalar:
+    """The number that a register holds; of an address nothing is known."""
+    return reg.number if reg.kind == "scalar" else scalar.UNKNOWN
 
 
 def _move(walker: Walker, insn: Insn, base: str, immediate: bool) -> Reg:
     if base.startswith("movsx"):
         value = walker.read(insn.src)
-        _only_number(value)
         width, bits = base[5:].split("_")
-        made = scalar.sign_extend(value.number, int(bits))
+        made = scalar.sign_extend(_number(value), int(bits))
         return Reg("scalar", made if width == "64" else scalar.low32(made))
     if immediate:
         return Reg("scalar", scalar.const(insn.imm if base == "mov64" else insn.imm & 0xFFFFFFFF))

@@ -292,17 +292,20 @@ class Walker:
         op = get_op(insn)
         assert op is not None
         if op.name.startswith("acquire"):
+            memory.check_alignment(self.read(insn.src), insn.off, size)
             self._load(Insn(0x61 | insn.opcode & 0x18, insn.dst, insn.src, insn.off), self.read(insn.src))
             return
         base, value = self.read(insn.dst), self.read(insn.src)
         self.note_depth(base, insn.off)
         if op.name.startswith("release"):
+            memory.check_alignment(base, insn.off, size)
             memory.store(self, self.state, base, insn.off, size, value)
             return
         if base.kind not in ("value", "stack", "mem"):
             raise Problem(f"atomic operations work on map values, the stack and ring buffer records, not on {base}")
         if value.is_pointer:
             raise Problem(f"{value} may not take part in an atomic operation")
+        memory.check_alignment(base, insn.off, size)
         memory.load(self, self.state, base, insn.off, size)
         compares = op.name.startswith("cmpxchg")
         if compares:

@@ -33,6 +33,14 @@ def _hint(reg: Reg) -> str:
     return "" if reg.number.const is not None else "limit the index before it is used: compare it, or mask it with &"
 
 
+def check_alignment(reg: Reg, off: int, size: int) -> None:
+    """Check that reg + off is a multiple of `size`, as atomic operations need it. Raises Problem."""
+    low_bits = size - 1
+    known = not reg.number.bits[1] & low_bits
+    if not known or (reg.off + off + reg.number.bits[0]) & low_bits:
+        raise Problem(f"an atomic operation on {size} bytes needs an address at a multiple of {size}")
+
+
 # Loads and stores -------------------------------------------------------------------------------------------------
 
 

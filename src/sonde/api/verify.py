@@ -1,0 +1,136 @@
+"""verify(): what sonde's own verifier says of the programs of a script, without a kernel and without privileges."""
+
+from __future__ import annotations
+
+from ..errors import Diagnostic, SondeError
+from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..bpf.verifier import MapInfo, Verdict
+    from ..bpf.verifier.state import State
+    from ..debuginfo.ctype import CType
+    from ..spec.object import MapSpec, ObjectSpec, ProgramSpec
+    from ..spec.target import Target
+
+
+class Verified(Record):
+    """One program's verdict. `text` is the refusal as a person reads it: source line, instruction, what was known, what to do; "" when it is safe."""
+
+    program: str
+    verdict: Verdict
+    text: str = ""
+
+
+def verify(
+    spec: ObjectSpec, target: Target | None = None, *, trace: Callable[[str, int, State], object] | None = None
+) -> tuple[Verified, ...]:
+    """Verify all programs of an object for `target` (the running machine when None).
+
+    `trace(program, pc, state)` is called before each instruction that is followed. Raises FormatError for an object that is damaged.
+    """
+    if target is None:
+        from .trace import live_target
+
+        target = live_target()
+    return tuple(_verify(spec, program, target, trace) for program in spec.programs)
+
+
+def _verify(
+    spec: ObjectSpec, program: ProgramSpec, target: Target, trace: Callable[[str, int, State], object] | None
+) -> Verified:
+    from ..bpf.isa import decode
+    from ..bpf.verifier import verify as verify_code
+    from ..kernel.programs import relocate
+
+    numbered = {m.name: _Numbered(number) for number, m in enumerate(spec.maps, 1)}
+    insns = decode(bytes(relocate(program, numbered)))  # type: ignore[arg-type]
+    maps = {number: _describe(m) for number, m in enumerate(spec.maps, 1)}
+    traced = None if trace is None else lambda pc, state: trace(program.name, pc, state)
+    verdict = verify_code(
+        insns,
+        program.type,
+        maps,
+        arch=target.arch,
+        types=tuple(_types(program, target)),
+        find_struct=lambda name: _btf_struct(target, name),
+        helpers=lambda helper: program.sleepable or "sleeps" not in helper.flags,
+        trace=traced,
+    )
+    return Verified(program.name, verdict, "" if verdict.safe else _explain(program, insns, verdict))
+
+
+class _Numbered:
+    """A map that is not there: its number stands in the code."""
+
+    def __init__(self, number: int) -> None:
+        self.fd = number
+
+
+def _describe(spec: MapSpec) -> MapInfo:
+    from ..bpf.verifier import MapInfo
+
+    inner = _describe(spec.inner) if spec.inner is not None else None
+    return MapInfo(
+        spec.name,
+        spec.type,
+        spec.key_size,
+        spec.value_size,
+        spec.max_entries,
+        spec.frozen,
+        initial=spec.initial,
+        inner=inner,
+    )
+
+
+def _btf_struct(target: Target, name: str):  # type: ignore[no-untyped-def]
+    try:
+        return target.btf().get_struct(name)
+    except SondeError:
+        return None
+
+
+def _types(program: ProgramSpec, target: Target) -> Iterator[CType | None]:
+    """The types of the arguments that the context of a tracing program holds."""
+    if program.type not in ("tracing", "lsm"):
+        return
+    from ..debuginfo.ctype import FuncProto, Pointer, strip
+
+    btf = target.btf()
+    if program.attach_type == "trace_iter":
+        struct = btf.get_struct(f"bpf_iter__{program.attach_btf}")
+        yield from (member.ctype for member in struct.members) if struct is not None else ()
+        return
+    if program.attach_type == "trace_raw_tp":
+        typedef = btf.get_typedef(f"btf_trace_{program.attach_btf}")
+        pointer = strip(typedef) if typedef is not None else None
+        proto = strip(pointer.target) if isinstance(pointer, Pointer) else None
+        yield from (p.ctype for p in proto.params[1:]) if isinstance(proto, FuncProto) else ()
+        return
+    prefix = "bpf_lsm_" if program.type == "lsm" else ""
+    found = btf.get_func(prefix + program.attach_btf.removeprefix(prefix))
+    if found is not None:
+        yield from (p.ctype for p in found.params)
+        yield found.result if program.attach_type == "trace_fexit" else None
+
+
+def _explain(program: ProgramSpec, insns: list, verdict: Verdict) -> str:  # type: ignore[type-arg]
+    from ..bpf.disasm import format_insn
+    from ..bpf.isa import iter_pcs
+
+    refusal = verdict.refusal
+    assert refusal is not None
+    span = None
+    for line in program.lines:
+        if line.pc <= refusal.pc:
+            span = line.span
+    message = f"program {program.name} is not safe: {refusal.message}"
+    lines = [Diagnostic("ERROR", message, span, span.excerpt if span is not None else "").render()]
+    insn = next(i for pc, i in iter_pcs(insns) if pc == refusal.pc)
+    lines.append(f"instruction {refusal.pc}: {format_insn(insn)}")
+    lines += [f"  {name}: {text}" for name, text in refusal.registers]
+    if refusal.wants:
+        lines.append(f"HINT: {refusal.wants}")
+    return "\n".join(lines)
