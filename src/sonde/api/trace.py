@@ -54,14 +54,17 @@ def compile(
     explain: Callable[[str, str], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> ObjectSpec:
-    """Compile a bpftrace script for `target` (the running machine when None). Raises CompileError, ProbeError.
+    """Compile a bpftrace script for `target` (the running machine when None), or C in libbpf's style when its name ends in ".c".
 
-    `explain(stage, text)` is called with the result of each stage: syntax tree, types, IR, bytecode, attach plan.
+    Raises CompileError, ProbeError. `explain(stage, text)` is called with the result of each stage: syntax tree, types, IR, bytecode,
+    attach plan.
     """
     from ..lang.bpftrace.compile import compile_script
     from ..lang.source import Source
 
     source = Source("stdin", program) if isinstance(program, str) else program
+    if source.name.endswith(".c"):
+        return _compile_c(source, target or live_target(options), options or TraceOptions(), explain, warn)
     return compile_script(
         source,
         target or live_target(options),
@@ -70,6 +73,24 @@ def compile(
         trace=explain,
         warn=warn,
     )
+
+
+def _compile_c(
+    source: Source,
+    target: Target,
+    options: TraceOptions,
+    explain: Callable[[str, str], None] | None,
+    warn: Callable[[str], None] | None,
+) -> ObjectSpec:
+    from ..lang.c.options import Options
+    from ..lang.c.sections import compile_object
+
+    flags = tuple(f"-I{directory}" for directory in options.include)
+    language = Options("libbpf", flags, os.path.dirname(source.name) or ".")
+    spec = compile_object(source, target, language, pid=options.pid, trace=explain)
+    for warning in spec.warnings if warn is not None and options.warnings else ():
+        warn(warning.render())  # type: ignore[misc]
+    return spec
 
 
 def trace(program: str | Source, options: TraceOptions | None = None, *, printer: Printer | None = None) -> int:

@@ -5,9 +5,9 @@ The link (Linux 5.15) carries a cookie and detaches by itself; the ioctl is for 
 
 from __future__ import annotations
 
-from errno import EBADF, EINTR, EINVAL, ENODEV, ESRCH
+from errno import EACCES, EBADF, EINTR, EINVAL, ENODEV, ESRCH
 
-from ..errors import FeatureError, TargetError
+from ..errors import AttachError, FeatureError, TargetError
 from . import abi, syscall
 from .descriptor import close_fd, new_descriptor
 from .links import KernelLink, create_link
@@ -82,6 +82,9 @@ def _tie_refusal(probe: ProbeSpec, errno: int) -> Exception:
             feature="link:perf_event",
             hint="give each probe its own program",
         )
+    if errno == EACCES and probe.type == "tracepoint":  # the one reason for which the kernel says that of a tracepoint
+        hint = "its program reads more of its context than the record of this event has (tracefs: events/…/format)"
+        return AttachError(f"attach {probe.name}", errno, hint=hint)
     return attach_refusal(probe.name, errno)
 
 

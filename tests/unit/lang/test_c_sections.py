@@ -1,0 +1,112 @@
+"""What sections of libbpf's style mean: the type of a program, and where it is attached."""
+
+from __future__ import annotations
+
+import pytest
+from c_analysed import small_target
+
+from sonde.errors import CompileError, ProbeError
+from sonde.lang.c.options import Options
+from sonde.lang.c.sections import _kinds, compile_object
+from sonde.lang.source import Source
+from sonde.spec.object import ObjectSpec
+
+HEAD = "#include <vmlinux.h>\n#include <bpf/bpf_helpers.h>\n#include <bpf/bpf_tracing.h>\n"
+
+
+def object_of(text: str) -> ObjectSpec:
+    return compile_object(Source("x.bpf.c", HEAD + text), small_target(), Options())
+
+
+def program_in(section: str) -> ObjectSpec:
+    return object_of(f'char LICENSE[] SEC("license") = "GPL";\nSEC("{section}") int f(void *ctx) {{ return 0; }}')
+
+
+@pytest.mark.parametrize(
+    ("section", "program"),
+    [
+        ("kprobe", ("kprobe", "", "", False)),
+        ("kretprobe.multi", ("kprobe", "", "", False)),
+        ("uprobe.s", ("kprobe", "", "", True)),
+        ("tp", ("tracepoint", "", "", False)),
+        ("raw_tp.w", ("raw_tracepoint_writable", "", "", False)),
+        ("fmod_ret/do_something", ("tracing", "modify_return", "do_something", False)),
+        ("fmod_ret.s/do_something", ("tracing", "modify_return", "do_something", True)),
+        ("lsm/file_open", ("lsm", "lsm_mac", "file_open", False)),
+        ("perf_event", ("perf_event", "", "", False)),
+        ("xdp", ("xdp", "xdp", "", False)),
+        ("socket", ("socket_filter", "", "", False)),
+        ("tcx/egress", ("sched_cls", "tcx_egress", "", False)),
+        ("cgroup_skb/ingress", ("cgroup_skb", "cgroup_inet_ingress", "", False)),
+        ("syscall", ("syscall", "", "", True)),
+    ],
+)
+def test_types_of_programs(section: str, program: tuple[str, str, str, bool]) -> None:
+    (spec,) = program_in(section).programs
+    assert (spec.type, spec.attach_type, spec.attach_btf, spec.sleepable) == program
+    assert spec.license == "GPL"
+
+
+def test_places() -> None:
+    spec = object_of(
+        """
+        SEC("tp/syscalls/sys_enter_openat") int one(void *ctx) { return 0; }
+        SEC("tracepoint/syscalls/sys_enter_openat") int two(void *ctx) { return 0; }
+        SEC("lsm/file_open") int three(void *ctx) { return 0; }
+        SEC("fmod_ret/do_something") int four(void *ctx) { return 0; }
+        SEC("kprobe") int five(void *ctx) { return 0; }
+        SEC("?tp/no/such_event") int six(void *ctx) { return 0; }
+        static int seven(void) { return 0; }
+        """
+    )
+    assert [p.name for p in spec.programs] == ["one", "two", "three", "four", "five"]
+    assert [(p.name, p.type, p.program) for p in spec.probes] == [
+        ("tracepoint:syscalls:sys_enter_openat", "tracepoint", "one"),
+        ("tracepoint:syscalls:sys_enter_openat", "tracepoint", "two"),
+        ("lsm:file_open", "lsm", "three"),
+        ("fmod_ret:do_something", "fmod_ret", "four"),
+    ]
+    assert spec.probes[0].span is not None and spec.probes[0].span.line == 5
+
+
+def test_maps_of_several_programs_have_names_of_their_own() -> None:
+    spec = object_of(
+        """
+        struct { __uint(type, 2); __uint(max_entries, 1); __type(key, u32); __type(value, u32); } m SEC(".maps");
+        u32 counter;
+        SEC("kprobe") int one(void *ctx) { u32 i = bpf_get_smp_processor_id() & 3; counter += "abcd"[i]; return 0; }
+        SEC("kprobe") int two(void *ctx) { u32 i = bpf_get_smp_processor_id() & 3; counter += "wxyz"[i]; return 0; }
+        """
+    )
+    names = [m.name for m in spec.maps]
+    assert len(set(names)) == len(names) and {"m", ".bss"} <= set(names)
+    contents = {m.name: m.initial for m in spec.maps}
+    for program, letters in zip(spec.programs, (b"abcd", b"wxyz")):
+        strings = [r.symbol for r in program.relocs if contents[r.symbol].startswith(letters)]
+        assert strings, program.name
+
+
+def test_a_section_that_is_not_known() -> None:
+    with pytest.raises(CompileError) as caught:
+        program_in("kprob/do_something")
+    (error,) = caught.value.diagnostics
+    assert error.message == "section 'kprob/do_something' of 'f' is no type of program"
+    assert error.hint.startswith("did you mean kprobe")
+    assert error.span is not None and error.span.line == 5
+
+
+def test_a_place_that_does_not_exist() -> None:
+    with pytest.raises(ProbeError) as caught:
+        program_in("tp/syscalls/sys_enter_opnat")
+    assert caught.value.message.startswith('x.bpf.c:5: SEC("tp/syscalls/sys_enter_opnat"): ')
+
+
+def test_a_text_without_programs() -> None:
+    with pytest.raises(CompileError, match="no program"):
+        object_of("int f(void) { return 0; }")
+
+
+def test_every_section_makes_a_program() -> None:
+    for name in _kinds():
+        (program,) = program_in(name).programs
+        assert program.name == "f", name
