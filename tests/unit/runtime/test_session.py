@@ -204,6 +204,25 @@ def test_a_record_that_is_never_finished_does_not_hold_up_the_end(monkeypatch: p
     assert journal.of("ending") == [("ending",)]
 
 
+def test_exit_drops_what_arrives_while_its_batch_is_handled() -> None:
+    """A row that takes its time (system() does) lets more records arrive behind the one of exit()."""
+
+    class Slow(Journal):
+        def row(self, row: Row) -> None:
+            super().row(row)
+            if row.values == (1,):
+                engine.loaded[0].emit(PRINT, u64(2))
+
+    def begin(o: FakeObject) -> None:
+        o.emit(PRINT, u64(1))
+        o.emit(EXIT, u64(0))
+
+    programs: dict[str, Program] = {"begin": begin, "end": lambda o: o.emit(PRINT, u64(3))}
+    made, journal, engine = session(programs, probe("begin"), probe("end"), printer=Slow())
+    made.run()
+    assert journal.of("print") == [("print", 1), ("print", 3)]
+
+
 def test_order_of_begin_attach_end_and_release() -> None:
     made, _, engine = session(
         {"t": lambda o: o.emit(EXIT, u64(0))},
