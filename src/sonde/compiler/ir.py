@@ -205,7 +205,8 @@ class Block:
 class Function:
     """A program (`program` is its kernel type, see spec.ProgramSpec.type) or a subprogram (`program` is "").
 
-    `static` subprograms may be inlined; `callback` ones are called by helpers and must stay functions.
+    `static` subprograms may be inlined; `callback` ones must stay functions: helpers call them, or
+    what they do depends on a frame of their own.
     """
 
     __slots__ = ("attach_btf", "attach_type", "blocks", "callback", "license", "name", "params", "program", "result",

@@ -46,8 +46,13 @@ def _capture(f: Frame, info: Any) -> Value:
     if info.name == "ustack":
         flags = _USER_STACK | (_USER_BUILD_ID if mode == "build_id" else 0)
     else:  # where programs run on the kernel's own stack, the frame of our function is no part of it
-        flags = int(f.probe.probes[0].program_type in ("raw_tracepoint", "tracing"))
+        flags = int(_on_kernel_stack(f))
     return f.b.callsub(_function(f, limit, mode), [f.ctx, Const(flags)])
+
+
+def _on_kernel_stack(f: Frame) -> bool:
+    """Whether functions of the program have frames of their own in the kernel's stacks."""
+    return f.probe.probes[0].program_type in ("raw_tracepoint", "tracing")
 
 
 def _kstack(f: Frame, node: ast.Node, info: Any) -> Operand:
@@ -93,7 +98,7 @@ def _function(f: Frame, limit: int, mode: str) -> Function:
     if known is not None:
         return known
     ctx, flags = Param(CTX, "ctx"), Param(I64, "flags")
-    function = Function(name, [ctx, flags])
+    function = Function(name, [ctx, flags], callback=_on_kernel_stack(f))  # a frame is left out: it must be there
     b = Builder(f.unit.module, function)
     b.span = f.b.span
     frame_bytes = _FRAME_BYTES.get(mode, 8)

@@ -156,9 +156,11 @@ def _find(typer: Typer, node: ast.Call, info: CallInfo, types: Types) -> Type | 
     state = _visit_key(typer, node, target, key)
     if state is None:
         return None
-    state.value_read = True
-    if state.value is None:
+    if state.value is None:  # find() alone gives a map no type
+        typer.whole_maps.append((target, typer.group))
         typer.unresolved.append(node)
+    else:
+        state.value_read = True
     assign(typer, out, node, state.value, node)
     info.params.update(map=target.name, key=key, variable=out)
     return Type(BOOL)

@@ -202,7 +202,8 @@ def _visit_for_map(typer: Typer, node: ast.ForMap) -> None:
         message = f"{node.map.name} has no explicit keys (scalar map), and cannot be used for iteration"
         typer.error(node.map, message)
         return
-    state.key_read = state.value_read = True
+    state.key_read = True
+    state.value_read |= state.value is not None  # a loop alone gives a map no type
     found = None
     if state.value is not None and is_multi(state.value.ctype):
         typer.error(node.map, f"Loop expression does not support type: {type_name(state.value.ctype)}")
