@@ -10,8 +10,8 @@ from ...compiler.access import scale
 from ...compiler.ir import BTF, I64, Const
 from ...debuginfo.ctype import INT8, UINT64, Array, Enum, Int, Pointer, Struct, bit_field_place, sizeof, strip
 from . import ast
-from .lower_expr import evaluate
-from .lower_values import Memory, Scalar, is_scalar
+from .lower_expr import evaluate, in_memory
+from .lower_values import Memory, Scalar, Text, is_scalar
 from .stype import RecordType, Str, Tuple
 
 TYPE_CHECKING = False
@@ -230,6 +230,8 @@ def _index(f: Frame, node: ast.IndexAccess) -> Operand:
     if info is not None and info.index >= 0:
         return _record_field(f, node, info)
     base = evaluate(f, node.operand)
+    if isinstance(base, Text):
+        base = in_memory(f, node.operand)
     if isinstance(base, Memory) and not is_scalar(base.ctype):
         ctype = base.ctype
         element = strip(ctype.element) if isinstance(ctype, Array) else INT8
@@ -315,6 +317,8 @@ def dereference(f: Frame, node: ast.Unary) -> Operand:
         return _read(f, memory)
     if isinstance(scalar.ctype, (Int, Enum)):
         found = f.type(node)
+        if space in ("btf", "ctx"):  # where the number was read: no address that the verifier knows
+            space = "kernel"
         return Memory(f.wide(scalar), 0, UINT64, space or found.space or "any", leads=found.space)
     raise AssertionError(f"{scalar.ctype!r} leads nowhere")
 

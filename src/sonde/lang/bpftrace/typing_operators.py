@@ -336,12 +336,19 @@ def visit_condition(typer: Typer, node: ast.Expr, whole: ast.Node) -> Type | Non
     return found
 
 
+def _read_out(found: Type) -> Type:
+    """An aggregation that stands for one number is read as that number."""
+    plain = strip(found.ctype)
+    return Type(integer_of(plain)) if isinstance(plain, CASTABLE) else found
+
+
 def join_branches(typer: Typer, node: ast.Node, then: Type | None, otherwise: Type | None) -> Type | None:
     """Return the type that holds the values of both branches."""
     if then is None or otherwise is None:
         return None
     if then.ctype is NONE or otherwise.ctype is NONE or is_void(then.ctype) or is_void(otherwise.ctype):
         return then if then.ctype is otherwise.ctype else Type(NONE)
+    then, otherwise = _read_out(then), _read_out(otherwise)
     ctype = promote(then.ctype, otherwise.ctype)
     if ctype is None:
         names = type_name(then.ctype), type_name(otherwise.ctype)
