@@ -277,6 +277,8 @@ def test_names_of_tables_are_symbols() -> None:
         ("char a[2]; a = 0; return 0;", "an array cannot be assigned to ('char[2]')"),
         ("return *t->pid;", "indirection requires a pointer, not 'int'"),
         ("return t + t;", "two pointers cannot be added: 'struct task_struct *' and 'struct task_struct *'"),
+        ("int (*p)[3] = 0; char *q = 0; return q - p;",
+         "'char *' and 'int (*)[3]' point to different types and cannot be subtracted"),
         ("return t * 2;", "invalid operands to binary '*': 'struct task_struct *' and 'int'"),
         ("struct task_struct x = {}; if (x) return 1; return 0;", "a condition must be a number or a pointer, not 'struct task_struct'"),
         ("int x[2] = { [5] = 1 }; return 0;", "index 5 is outside of 'int[2]'"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import VOID, Array, CType, FuncProto, Pointer, Qualified, Struct, Void, strip
+from ...debuginfo.ctype import VOID, Array, CType, FuncProto, Pointer, Qualified, Void, sizeof, strip
 from . import ast
 from .analysis import EnumConstant, Variable
 from .arithmetic import (
@@ -217,7 +217,8 @@ def _pointer_arithmetic(ck: Checker, node: ast.Expr, op: str, left: CType, right
 def _is_bytes(left: CType, right: CType) -> bool:
     """Whether both point to types of one size that differ in sign only, or to void."""
     a, b = strip(strip(left).target), strip(strip(right).target)  # type: ignore[attr-defined]
-    return max(a.size, 1) == max(b.size, 1) and not isinstance(a, Struct) and not isinstance(b, Struct)
+    numbers = (isinstance(a, Void) or is_integer(a)) and (isinstance(b, Void) or is_integer(b))
+    return numbers and max(sizeof(a), 1) == max(sizeof(b), 1)
 
 
 def _require_stride(ck: Checker, node: ast.Node, pointer: CType) -> None:
