@@ -203,7 +203,7 @@ def _pointer_arithmetic(ck: Checker, node: ast.Expr, op: str, left: CType, right
     if is_pointer(left) and is_pointer(right):
         if op == "+":
             raise ck.fail(node, f"two pointers cannot be added: {shown(left)} and {shown(right)}")
-        if not compatible(left, right) and not _is_bytes(left, right):
+        if not compatible(left, right) and not _differ_in_sign(left, right):
             raise ck.fail(node, f"{shown(left)} and {shown(right)} point to different types and cannot be subtracted")
         _require_stride(ck, node, left)
         return left, LONG
@@ -214,11 +214,10 @@ def _pointer_arithmetic(ck: Checker, node: ast.Expr, op: str, left: CType, right
     return pointer, pointer
 
 
-def _is_bytes(left: CType, right: CType) -> bool:
-    """Whether both point to types of one size that differ in sign only, or to void."""
+def _differ_in_sign(left: CType, right: CType) -> bool:
+    """Whether both point to integers that differ in sign only."""
     a, b = strip(strip(left).target), strip(strip(right).target)  # type: ignore[attr-defined]
-    numbers = (isinstance(a, Void) or is_integer(a)) and (isinstance(b, Void) or is_integer(b))
-    return numbers and max(sizeof(a), 1) == max(sizeof(b), 1)
+    return is_integer(a) and is_integer(b) and sizeof(a) == sizeof(b)
 
 
 def _require_stride(ck: Checker, node: ast.Node, pointer: CType) -> None:
