@@ -224,6 +224,7 @@ def test_libbpf_map_license_and_section() -> None:
     assert (m.kind, m.max_entries, m.pinning, sizeof(m.leaf)) == ("hash", 16, "by_name", 8)  # type: ignore[arg-type]
     assert (outer.kind, analysis.tables[outer.inner].kind) == ("array_of_maps", "array")
     assert analysis.tables["filled"].initial == ((2, "first"),)
+    assert not analysis.warnings
     assert analysis.license == "Dual BSD/GPL"
     assert [n for n, f in analysis.functions.items() if f.symbol.is_program] == ["f"]
     assert analysis.functions["f"].symbol.section == "kprobe/x"

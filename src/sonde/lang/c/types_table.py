@@ -278,6 +278,9 @@ def _kernel_kind(ck: Checker, node: ast.Node, number: int) -> str:
     return kinds[number]
 
 
-def add_map(ck: Checker, table: Table) -> None:
-    """Declare a map that `table_of_struct` read."""
+def add_map(ck: Checker, table: Table, ctype: CType) -> None:
+    """Declare a map that `table_of_struct` read out of `ctype`."""
     _add(ck, table)
+    struct = strip(ctype)
+    if isinstance(struct, Struct):
+        ck.table_structs[table] = struct

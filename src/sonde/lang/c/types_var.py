@@ -157,7 +157,9 @@ def _declare_variable(
         variable = Variable(declarator.name, ctype, storage, declarator.span, section=section, weak=weak)
     if section == ".maps" or section == "maps":
         table = table_of_struct(ck, variable, declarator)
-        add_map(ck, table if item.init is None else with_values(ck, table, variable, item.init))
+        if item.init is not None:
+            table = with_values(ck, table, variable, item.init)
+        add_map(ck, table, variable.ctype)
         return
     ck.file_scope.names[declarator.name] = variable
     ck.file_scope.spans[declarator.name] = declarator.span
