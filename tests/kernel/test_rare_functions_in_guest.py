@@ -90,7 +90,7 @@ def test_list_of_bpf_programs(guest: Guest) -> None:
 
 
 def test_path(guest: Guest) -> None:
-    script = 'fentry:filp_close /pid == cpid/ { printf("<%s>\\n", path(args.filp->f_path)) }'
+    script = 'fentry:security_file_open /pid == cpid/ { printf("<%s>\\n", path(args.file->f_path)) }'
     assert "</etc/passwd>" in run(guest, *TRACE, "-e", script, "-c", "cat /etc/passwd").out.splitlines()
 
 
