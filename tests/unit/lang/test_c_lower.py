@@ -216,6 +216,13 @@ SEC("kretprobe/g") int BPF_KRETPROBE(too_many, int ret, int a) { return a; }
 SEC("ksyscall/openat") int BPF_KSYSCALL(on_call, int dfd, const char *name) { return name[0]; }
 SEC("fexit/f") int BPF_PROG(on_exit, long a, long ret) { return ret; }
 SEC("usdt") int BPF_USDT(on_usdt, long a) { return a; }
+SEC("usdt") int asks(struct pt_regs *ctx)
+{
+    long a = 0;
+    if (bpf_usdt_arg(ctx, 1, &a))
+        return 0;
+    return a + bpf_usdt_arg_cnt(ctx) * 1000 + bpf_usdt_arg_size(ctx, 0);
+}
 """,
         Options("libbpf"),
     )
@@ -223,13 +230,17 @@ SEC("usdt") int BPF_USDT(on_usdt, long a) { return a; }
     def loads(name: str, entry: Entry = KPROBE) -> list[str]:
         return [line for line in instructions(text.compile_program(name, entry).program) if "(r1 +" in line]
 
-    assert text.programs == ("on_entry", "on_return", "too_many", "on_call", "on_exit", "on_usdt")
+    assert text.programs == ("on_entry", "on_return", "too_many", "on_call", "on_exit", "on_usdt", "asks")
     assert "+104" in loads("on_entry")[0]  # si
     assert "+80" in loads("on_return")[0]  # ax
     assert "+112" in loads("on_call")[0]  # di, which leads to the caller's registers
     assert calls_of(text.compile_program("on_call", KPROBE).program) == ["probe_read_kernel", "probe_read_user"]
     assert "+8)" in loads("on_exit", Entry("tracing"))[0]
     assert "+40)" in loads("on_usdt", Entry("kprobe", usdt=(UsdtArg(8, False, "reg", 0, 40),)))[0]
+    arg = UsdtArg(4, True, "reg", 0, 40)
+    found = text.compile_program("asks", Entry("kprobe", usdt=(arg, arg)))
+    assert any("+40)" in line for line in instructions(found.program))
+    assert any("= 2004" in line or "+= 2004" in line for line in instructions(found.program))
     with pytest.raises(CompileError, match="only its result"):
         loads("too_many")
     with pytest.raises(CompileError, match="no USDT argument 1"):

@@ -252,6 +252,14 @@ def _readarg_p(f: Frame, node: ast.Call) -> Operand:
     return Scalar(f.b.convert("trunc", f.b.call("probe_read_user", [buffer, size, address]), "i32"), INT32)
 
 
+def _usdt_count(f: Frame, node: ast.Call) -> Operand:
+    return Scalar(Const(len(f.program.entry.usdt), "i32"), INT32)
+
+
+def _usdt_size(f: Frame, node: ast.Call) -> Operand:
+    return Scalar(Const(_usdt(f, node).size, "i32"), INT32)
+
+
 # The rest ---------------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +291,8 @@ FUNCTIONS: dict[str, Callable[..., Operand | None]] = {
     "bpf_l4_csum_replace_": _replace_plain("l4_csum_replace"),
     "bpf_usdt_readarg": _readarg,
     "bpf_usdt_readarg_p": _readarg_p,
+    "bpf_usdt_arg_cnt": _usdt_count,
+    "bpf_usdt_arg_size": _usdt_size,
     "bpf_num_cpus": _num_cpus,
     "lock_xadd": _lock_xadd,
 }

@@ -29,6 +29,8 @@ BCC_FUNCTIONS = {
     "bpf_trace_printk": _proto(INT, _TEXT, variadic=True),
     "bpf_usdt_readarg": _proto(INT, INT, _POINTER, _POINTER),
     "bpf_usdt_readarg_p": _proto(INT, INT, _POINTER, _POINTER, ULLONG),
+    "bpf_usdt_arg_cnt": _proto(INT, _POINTER),
+    "bpf_usdt_arg_size": _proto(INT, INT, _POINTER),
     "bpf_num_cpus": _proto(INT),
     "load_byte": _proto(ULLONG, _POINTER, ULLONG),
     "load_half": _proto(ULLONG, _POINTER, ULLONG),
@@ -43,6 +45,7 @@ BCC_FUNCTIONS = {
     "cursor_advance": _proto(_POINTER, _POINTER, ULLONG),
     "lock_xadd": _proto(VOID, _POINTER, LONG),
 }
+USDT_FUNCTIONS = frozenset(["bpf_usdt_readarg", "bpf_usdt_arg_cnt", "bpf_usdt_arg_size"])
 
 
 def find_foreign(ck: Checker, node: ast.Name) -> FunctionSymbol | EnumConstant:
@@ -73,6 +76,11 @@ def get_function(ck: Checker, node: ast.Name) -> FunctionSymbol | None:
         proto = ck.environment.get_helper(name)
         if proto is not None:
             made = FunctionSymbol(name, proto, node.span, helper=name[4:])
+    elif (
+        name.startswith("__builtin_") and name.removeprefix("__builtin_") in USDT_FUNCTIONS
+    ):  # what libbpf's macros stand for
+        plain = name.removeprefix("__builtin_")
+        made = FunctionSymbol(name, BCC_FUNCTIONS[plain], node.span, builtin=plain)
     elif name.startswith("__builtin_") or name in _LIBRARY:
         proto = ck.environment.get_builtin(name)
         if proto is not None:

@@ -13,8 +13,8 @@ What the text of these headers leaves to the compiler:
   and their like put it there. WORD is "tracing" (they are ctx[0], ctx[1] …), "kprobe" (the argument registers of pt_regs), "kretprobe"
   (the first is the return value), "ksyscall" (the registers of the system call's caller), "usdt" (arguments of the probe).
 * Functions that only the compiler can make: `bpf_usdt_readarg`, `bpf_num_cpus`, `load_byte`, `load_half`, `load_word`, `load_dword`,
-  `cursor_advance`, `bpf_dext_pkt`, `bpf_dins_pkt`, `incr_cksum_l3`, `incr_cksum_l4`, and of libbpf's usdt.bpf.h `bpf_usdt_arg`,
-  `bpf_usdt_arg_cnt`, `bpf_usdt_cookie`; the `__builtin_` functions of gcc, and clang's for CO-RE: `__builtin_preserve_access_index`,
+  `cursor_advance`, `bpf_dext_pkt`, `bpf_dins_pkt`, `incr_cksum_l3`, `incr_cksum_l4`; what libbpf's usdt.bpf.h has stands for
+  `__builtin_bpf_usdt_readarg`, `…_arg_cnt`, `…_arg_size`; the `__builtin_` functions of gcc, and clang's for CO-RE: `__builtin_preserve_access_index`,
   `…_field_info`, `…_type_info`, `…_enum_value`, `__builtin_btf_type_id`.
 * Structs of packets (bcc/proto.h) have `__attribute__((deprecated("packet")))`, as in BCC.
 """

@@ -158,6 +158,10 @@ _ENDIAN = """
 
 _USDT = """
 #define BPF_USDT(name, args...) __attribute__((bpf_args("usdt"))) name(struct pt_regs *ctx, ##args)
+#define bpf_usdt_arg(ctx, number, result) __builtin_bpf_usdt_readarg((number) + 1, ctx, result)
+#define bpf_usdt_arg_size(ctx, number) __builtin_bpf_usdt_arg_size((number) + 1, ctx)
+#define bpf_usdt_arg_cnt(ctx) __builtin_bpf_usdt_arg_cnt(ctx)
+#define bpf_usdt_cookie(ctx) ((long)bpf_get_attach_cookie(ctx))
 """
 
 
