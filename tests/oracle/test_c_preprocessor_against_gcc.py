@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sonde.errors import CompileError
+from sonde.lang.c.headers.compiler import compiler_macros
 from sonde.lang.c.options import Options
 from sonde.lang.c.preprocessor import preprocess
 from sonde.lang.c.tokens import tokenize
@@ -329,7 +331,7 @@ def programs(draw: st.DrawFn) -> str:
     """Definitions and uses."""
     lines = draw(st.lists(definitions(), min_size=1, max_size=6))
     uses = draw(
-        st.lists(st.sampled_from([*OPERANDS, "f (", ")", "(a)", "(b, c)", "()", "(f)", "\n"]), min_size=1, max_size=14)
+        st.lists(st.sampled_from([*OPERANDS, "f (", ")", "(a)", "(b, c)", "()", "(f)", "\n", "str(a b)", "xstr(f(1) a)", "xstr(-b )"]), min_size=1, max_size=14)
     )
     return "\n".join([*lines, "#define str(x) #x", "#define xstr(x) str(x)", " ".join(uses), ""])
 
@@ -338,6 +340,22 @@ def programs(draw: st.DrawFn) -> str:
 @given(programs())
 def test_random_macros(text: str) -> None:
     assert ours(text) == theirs(text)
+
+
+def test_headers_of_this_machine() -> None:
+    """Headers of the kernel, libc and others, without what they include and what compilers say about themselves."""
+    undefined = "".join(f"#undef {name}\n" for name in compiler_macros("libbpf"))
+    ending = tuple(f"{letter}.h" for letter in "bdhkt")  # a part of them will do
+    tokens = 0
+    for path in sorted(Path("/usr/include").glob("*.h")) + sorted(Path("/usr/include/linux").glob("*.h")):
+        text = path.read_text(errors="surrogateescape")
+        if "__has_" in text or not path.name.endswith(ending):
+            continue
+        lines = ["" if line.lstrip(" \t#").startswith(("include", "pragma")) else line for line in text.split("\n")]
+        found = ours(undefined + "\n".join(lines))
+        assert found == theirs(undefined + "\n".join(lines)), path
+        tokens += len(found or ())
+    assert tokens > 10_000
 
 
 EXPRESSIONS = st.recursive(
