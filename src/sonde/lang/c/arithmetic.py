@@ -196,14 +196,6 @@ def decayed(ctype: CType) -> CType:
     return unqualified(ctype)
 
 
-def pointee(ctype: CType) -> CType | None:
-    """Return what a pointer or array refers to; None for other types."""
-    inner = strip(ctype)
-    if isinstance(inner, (Pointer, Array)):
-        return inner.target
-    return None
-
-
 _DEPTH = 24  # of types within types; deeper ones are taken as equal
 
 

@@ -137,10 +137,6 @@ class Environment:
         """Return the prototype of a function of the kernel (a kfunc, when programs may call it), or None."""
         return self.btf.get_func(name) if self.btf is not None else None
 
-    def get_kernel_variable(self, name: str) -> CType | None:
-        """Return the type of a variable of the kernel, or None."""
-        return self.btf.get_var(name) if self.btf is not None else None
-
     # near misses ----------------------------------------------------------------------------------------------
 
     def close_functions(self, name: str, known: Iterable[str] = ()) -> list[str]:

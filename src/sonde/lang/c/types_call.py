@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import CType, FuncProto, strip
+from ...debuginfo.ctype import CType, FuncProto
 from . import ast
 from .analysis import FunctionSymbol, Table
-from .arithmetic import decayed, is_integer, is_pointer, promoted, shown
+from .arithmetic import is_integer, is_pointer, promoted, shown
 from .conversions import convert, value
 from .names import function_of, get_function, is_function, undeclared
 from .types_builtin import BUILTINS
@@ -14,8 +14,6 @@ from .types_method import call_method
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .checker import Checker, Rule
-
-MAX_REGISTER_ARGS = 5
 
 
 def _call(ck: Checker, node: ast.Call) -> CType:
@@ -111,11 +109,6 @@ def count_conversions(form: bytes) -> tuple[int, int]:
             strings += kind == b"s"
         at = form.find(b"%", end + 1)
     return conversions, strings
-
-
-def _generic_argument(ck: Checker, node: ast.Expr) -> CType:
-    """The type of an argument whose parameter says nothing about it."""
-    return decayed(strip(ck.expr(node)))
 
 
 RULES: dict[type, Rule] = {ast.Call: _call}

@@ -44,17 +44,6 @@ _COMMON = (
     "increment",
     "atomic_increment",
 )
-_HASHES = (
-    "hash",
-    "percpu_hash",
-    "lru_hash",
-    "lru_percpu_hash",
-    "array",
-    "percpu_array",
-    "lpm_trie",
-    "histogram",
-    "extern",
-)
 # By BCC's word for the kind; those not listed have what hashes have.
 _OF_KIND: dict[str, tuple[str, ...]] = {
     "perf_output": ("perf_submit", "perf_submit_skb"),
