@@ -331,7 +331,13 @@ def programs(draw: st.DrawFn) -> str:
     """Definitions and uses."""
     lines = draw(st.lists(definitions(), min_size=1, max_size=6))
     uses = draw(
-        st.lists(st.sampled_from([*OPERANDS, "f (", ")", "(a)", "(b, c)", "()", "(f)", "\n", "str(a b)", "xstr(f(1) a)", "xstr(-b )"]), min_size=1, max_size=14)
+        st.lists(
+            st.sampled_from(
+                [*OPERANDS, "f (", ")", "(a)", "(b, c)", "()", "(f)", "\n", "str(a b)", "xstr(f(1) a)", "xstr(-b )"]
+            ),
+            min_size=1,
+            max_size=14,
+        )
     )
     return "\n".join([*lines, "#define str(x) #x", "#define xstr(x) str(x)", " ".join(uses), ""])
 
