@@ -313,3 +313,37 @@ def test_variables_that_do_not_fit_the_stack_work_all_the_same() -> None:
     """
     with run(body, "") as loaded:
         assert outputs(loaded, 1) == [557]
+
+
+METHODS = {
+    "perf_submit": (RAW, "BPF_PERF_OUTPUT(t);", "void *ctx", "int n = 5; return t.perf_submit(ctx, &n, sizeof(n));"),
+    "perf_submit_skb": (Entry("sched_cls"), "BPF_PERF_OUTPUT(t);", "struct __sk_buff *skb", "int n = 5; return t.perf_submit_skb(skb, skb->len, &n, 4);"),
+    "perf_read": (Entry("kprobe"), "BPF_PERF_ARRAY(t, 8);", "void *ctx", "return t.perf_read(CUR_CPU_IDENTIFIER) > 5;"),
+    "perf_counter_value": (Entry("kprobe"), "BPF_PERF_ARRAY(t, 8);", "void *ctx", "struct bpf_perf_event_value v = {}; t.perf_counter_value(CUR_CPU_IDENTIFIER, &v, sizeof(v)); return v.counter;"),
+    "ringbuf": (RAW, "BPF_RINGBUF_OUTPUT(t, 8);", "void *ctx", "struct e { u64 a, b; } e = { 1, 2 }, *p = t.ringbuf_reserve(sizeof(e)); if (!p) return 1; *p = e; if (e.a) t.ringbuf_submit(p, 0); else t.ringbuf_discard(p, 0); t.ringbuf_output(&e, sizeof(e), 0); return t.ringbuf_query(0);"),
+    "get_stackid": (Entry("tracepoint"), "BPF_STACK_TRACE(t, 100);", "void *ctx", "return t.get_stackid(ctx, BPF_F_USER_STACK) > 0;"),
+    "check_current_task": (RAW, "BPF_CGROUP_ARRAY(t, 4);", "void *ctx", "return t.check_current_task(0) > 0;"),
+    "call": (RAW, "BPF_PROG_ARRAY(t, 4);", "void *ctx", "t.call(ctx, 2); return 0;"),
+    "devmap": (Entry("xdp"), "BPF_DEVMAP(t, 4);", "struct xdp_md *ctx", "return t.redirect_map(ctx->rx_queue_index & 3, 0);"),
+    "cpumap": (Entry("xdp"), "BPF_CPUMAP(t, 2);", "struct xdp_md *ctx", "return t.redirect_map(0, 0);"),
+    "xskmap": (Entry("xdp"), "BPF_XSKMAP(t, 4);", "struct xdp_md *ctx", "int i = 0; return t.lookup(&i) ? t.redirect_map(0, 0) : XDP_PASS;"),
+    "sock_map_update": (Entry("sock_ops"), "BPF_SOCKMAP(t, 4);", "struct bpf_sock_ops *ctx", "u32 k = 1; t.sock_map_update(ctx, &k, 0); return 1;"),
+    "sock_hash_update": (Entry("sock_ops"), "BPF_SOCKHASH(t, u64);", "struct bpf_sock_ops *ctx", "u64 k = 1; t.sock_hash_update(ctx, &k, 0); return 1;"),
+    "msg_redirect_hash": (Entry("sk_msg"), "BPF_SOCKHASH(t, u64);", "struct sk_msg_md *ctx", "u64 k = ctx->size; return t.msg_redirect_hash(ctx, &k, 0);"),
+    "sk_redirect_hash": (Entry("sk_skb"), "BPF_SOCKHASH(t, u64);", "struct __sk_buff *ctx", "u64 k = ctx->len; return t.sk_redirect_hash(ctx, &k, 0);"),
+    "get_local_storage": (Entry("cgroup_skb"), "BPF_CGROUP_STORAGE(t, u64);", "struct __sk_buff *ctx", "u64 *v = t.get_local_storage(0); __sync_fetch_and_add(v, 1); return 1;"),
+    "sk_storage": (Entry("sched_cls"), "BPF_SK_STORAGE(t, u64);", "struct __sk_buff *ctx", "struct bpf_sock *sk = ctx->sk; if (!sk) return 0; sk = bpf_sk_fullsock(sk); if (!sk) return 0; u64 *v = t.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE); if (v) (*v)++; return t.sk_storage_delete(sk);"),
+    "task_storage": (Entry("tracing", "trace_raw_tp", "sched_process_exit"), "BPF_TASK_STORAGE(t, u64);", "void *ctx", "u64 *v = t.task_storage_get(bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE); if (v) (*v)++; return 0;"),
+    "lpm_trie": (RAW, "struct k { u32 bits; u32 a; }; BPF_LPM_TRIE(t, struct k, u64, 10);", "void *ctx", "struct k k = { 32, 7 }; u64 v = 1; t.update(&k, &v); return t.lookup(&k) != 0;"),
+    "percpu": (RAW, "BPF_PERCPU_ARRAY(t, u64, 4); BPF_PERCPU_HASH(h, u32, u64);", "void *ctx", "u32 k = 1; u64 z = 0, *v = h.lookup_or_try_init(&k, &z); if (v) *v += 3; t.increment(1); return 0;"),
+    "maps in maps": (RAW, "BPF_TABLE(\"hash\", int, int, inner, 10); BPF_ARRAY_OF_MAPS(t, \"inner\", 4);", "void *ctx", "int k = 0, *v; void *m = t.lookup(&k); if (!m) return 0; v = bpf_map_lookup_elem(m, &k); return v ? *v : 0;"),
+    "spin_lock": (Entry("sched_cls"), "struct v { struct bpf_spin_lock lock; int n; }; BPF_ARRAY(t, struct v, 1);", "void *ctx", "int k = 0; struct v *v = t.lookup(&k); if (!v) return 0; bpf_spin_lock(&v->lock); v->n++; bpf_spin_unlock(&v->lock); return v->n;"),
+    "timer": (Entry("sched_cls"), "struct v { struct bpf_timer timer; u64 n; }; BPF_ARRAY(t, struct v, 1); static int later(void *map, int *key, struct v *v) { v->n++; return 0; }", "void *ctx", "int k = 0; struct v *v = t.lookup(&k); if (!v) return 0; bpf_timer_init(&v->timer, &t, 1); bpf_timer_set_callback(&v->timer, later); return bpf_timer_start(&v->timer, 1000, 0);"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_are_accepted(name: str) -> None:
+    entry, tables, params, body = METHODS[name]
+    with load(f"{tables}\nint f({params})\n{{\n{body}\n}}\n", entry) as loaded:
+        assert loaded.programs["f"].fd_as() >= 0

@@ -11,7 +11,7 @@ from ..errors import KernelError
 from . import abi, syscall
 from .abi import ENOTSUPP, MAP_BATCH, MAP_CREATE, MAP_ELEMENT
 from .cpus import possible_cpus
-from .descriptor import Descriptor, bpf_new
+from .descriptor import Descriptor, bpf_new, close_fd
 from .refusal import refusal
 from .syscall import address
 
@@ -61,16 +61,34 @@ def _create(spec: MapSpec, inner_fd: int) -> int:
     flags = spec.flags | (abi.BPF_F_RDONLY_PROG if spec.frozen else 0)
     entries = entries_of(spec)
     name = abi.object_name(spec.name)
+    btf_fd, btf_types = _load_types(spec)
 
     def pack() -> bytearray:
         inner = max(inner_fd, 0)
         sizes = (spec.key_size, spec.value_size, entries)
-        return bytearray(MAP_CREATE.pack(kind, *sizes, flags, inner, 0, name, 0, 0, 0, 0, 0, 0))
+        return bytearray(MAP_CREATE.pack(kind, *sizes, flags, inner, 0, name, 0, max(btf_fd, 0), *btf_types, 0, 0))
 
-    fd = bpf_new(abi.BPF_MAP_CREATE, pack)
+    try:
+        fd = bpf_new(abi.BPF_MAP_CREATE, pack)
+    finally:
+        close_fd(btf_fd)
     if fd < 0:
         raise _create_refusal(spec, entries, -fd)
     return fd
+
+
+def _load_types(spec: MapSpec) -> tuple[int, tuple[int, int]]:
+    """Load the BTF of a map that cannot do without: its descriptor (-1: none), the types of key and value."""
+    if not spec.type.endswith("_storage") and (spec.value is None or spec.value.kind not in ("struct", "array")):
+        return -1, (0, 0)
+    from .mapbtf import make_map_btf, needs_btf
+
+    if not needs_btf(spec):
+        return -1, (0, 0)
+    from .btf import load_btf
+
+    made = make_map_btf(spec)
+    return load_btf(made.blob), (made.key, made.value)
 
 
 def entries_of(spec: MapSpec) -> int:

@@ -128,8 +128,14 @@ def test_stores_through_foreign_pointers_are_refused() -> None:
     assert "user memory" in refusal(
         "*p = 1; return 0;", Entry("kprobe", user=True), params="struct pt_regs *ctx, int *p"
     )
-    message = refusal("long here = 0, *p = &here; if (ctx->di) p = (long *)ctx->di; *p = 1; return 0;")
-    assert "not the program's own" in message
+    with pytest.raises(CompileError) as caught:
+        program("long here = 0, *p = &here;\nif (ctx->di) p = (long *)ctx->di;\n*p = 1;\nreturn 0;")
+    (diagnostic,) = caught.value.diagnostics
+    assert "not the program's own" in diagnostic.message and diagnostic.span is not None and diagnostic.span.line == 6
+    assert [(note.span.line, note.message[:12]) for note in diagnostic.notes if note.span] == [
+        (5, "the pointer "),
+        (4, "or from here"),
+    ]
 
 
 def test_structs_are_copied_from_the_kernel_by_one_read() -> None:
@@ -326,3 +332,19 @@ def test_tables_say_what_keys_and_values_look_like() -> None:
         ("name", 1, 0, "string"),
     ]
     assert (spec.value.kind, spec.value.size, spec.value.signed) == ("int", 8, True)
+
+
+def test_arguments_of_trampolines_are_followed_by_loads_where_the_verifier_trusts_them() -> None:
+    before = (
+        '#define TRACED(name, args...) int __attribute__((bpf_args("tracing"))) name(unsigned long long *ctx, ##args)\n'
+    )
+    text = before + "TRACED(f, struct task_struct *t, char *s) { return t->real_parent->pid + s[1]; }"
+    spec = text_of(text).compile_program("f", Entry("tracing", "trace_raw_tp", "sched_process_exit")).program
+    assert calls_of(spec) == ["probe_read_kernel"]
+    spec = text_of(text).compile_program("f", Entry("raw_tracepoint")).program
+    assert calls_of(spec) == ["probe_read"] * 3
+    text = (
+        before + "TRACED(f, struct pt_regs *task) { return task->di; }"
+    )  # do_something(struct task_struct *task, u32 flags)
+    spec = text_of(text).compile_program("f", Entry("tracing", "trace_fentry", "do_something")).program
+    assert calls_of(spec) == []

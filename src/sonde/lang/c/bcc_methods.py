@@ -270,6 +270,8 @@ METHODS: dict[str, Callable[..., Operand | None]] = {
     "sock_hash_update": _plain("sock_hash_update", "0 m k1 2"),
     "msg_redirect_hash": _plain("msg_redirect_hash", "0 m k1 2"),
     "sk_redirect_hash": _plain("sk_redirect_hash", "0 m k1 2"),
+    "msg_redirect_map": _plain("msg_redirect_map", "0 m 1 2"),
+    "sk_redirect_map": _plain("sk_redirect_map", "0 m 1 2"),
     "get_local_storage": _plain("get_local_storage", "m 0", "leaf"),
     "sk_storage_get": _plain("sk_storage_get", "m 0 1 2", "leaf"),
     "sk_storage_delete": _plain("sk_storage_delete", "m 0"),

@@ -16,7 +16,7 @@ from .lower_frame import failure
 from .lower_numbers import convert
 from .lower_places import variable_place
 from .types_decl import attribute_text
-from .values import Place, Scalar
+from .values import Place, Scalar, leads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _SYSCALL_FOURTH = {
 }  # the register that a system call has its fourth argument in, where it is another than a function's
 _NUMBER = {"x86_64": ("orig_ax", -1), "aarch64": ("", 280)}  # where struct pt_regs has the number of the system call
 _REGISTERS = "pt_regs"
+_TRUSTED = frozenset(["tracing", "lsm"])
 _SLOTS = frozenset(
     ["tracing", "lsm", "raw_tracepoint", "raw_tracepoint_writable"]
 )  # programs that get an array of arguments
@@ -67,7 +68,8 @@ def start(f: Frame, ctx: Param) -> None:
     for i, param in enumerate(wanted):
         if param is not None:
             value = load(f, ctx, i, param)
-            f.store(variable_place(f, param), convert(f, Scalar(value, UINT64), param.ctype))
+            space = f.spaces.variables.get(param, "")
+            f.store(variable_place(f, param), convert(f, Scalar(value, UINT64, space), param.ctype))
 
 
 def arguments_word(symbol: FunctionSymbol) -> str:
@@ -99,11 +101,29 @@ def _load_usdt(f: Frame, ctx: Value, index: int, param: Variable) -> Value:
     return usdt_argument(f.b, ctx, known[index])
 
 
-def parameter_space(program: Program, name: str) -> str:
-    """Where the pointers lead that a program is given besides its context: those of a system call to user memory."""
-    if program.entry.context or is_syscall(program, name):
+def parameter_space(program: Program, symbol: FunctionSymbol, index: int) -> str:
+    """Where a pointer leads that a program is given as argument `index` behind its context.
+
+    The verifier trusts those of trampolines that point to structs; those of system calls lead to user memory.
+    """
+    entry = program.entry
+    if entry.context or is_syscall(program, symbol.name):
         return "user"
+    if entry.type in _TRUSTED and _is_struct_pointer(program, index):
+        return leads(symbol.params[index + 1].ctype, "slot", program.external)
     return program.external
+
+
+def _is_struct_pointer(program: Program, index: int) -> bool:
+    """Tell whether the function that a trampoline is for really has a pointer to a struct there; True where nobody knows."""
+    entry = program.entry
+    if entry.attach_type not in ("trace_fentry", "trace_fexit", "modify_return"):
+        return True
+    proto = program.target.btf().get_func(entry.attach_btf)
+    if proto is None or index >= len(proto.params):
+        return True
+    pointer = strip(proto.params[index].ctype)
+    return isinstance(pointer, Pointer) and isinstance(strip(pointer.target), Struct)
 
 
 def _from_registers(f: Frame, ctx: Value, params: list[Variable | None]) -> None:

@@ -49,8 +49,10 @@ def lower_program(text: Text, symbol: FunctionSymbol, entry: Entry) -> Module:
     builder = Builder(program.module, function)
     assert symbol.definition is not None
     builder.span = symbol.definition.span
-    given = parameter_space(program, symbol.name)
-    params = tuple("ctx" if i == 0 else given if is_pointer(p.ctype) else "" for i, p in enumerate(symbol.params))
+    params = tuple(
+        "ctx" if i == 0 else parameter_space(program, symbol, i - 1) if is_pointer(p.ctype) else ""
+        for i, p in enumerate(symbol.params)
+    )
     spaces = program.spaces.instance(symbol, params)
     assert spaces is not None
     f = Frame(program, builder, symbol, spaces)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ...compiler.ir import Const
 from ...debuginfo.ctype import INT32, Float, Int, Pointer, Struct, sizeof, strip
+from ...errors import CompileError
+from ...record import replace
+from ..source import diagnose
 from . import ast
 from .lower_frame import failure
 from .lower_memory import is_writable
@@ -19,7 +22,7 @@ from .lower_numbers import (
     shift,
 )
 from .lower_places import place_of, read, read_name
-from .values import Place, Scalar, Wide, ir_type, is_aggregate, is_pointer, is_wide
+from .values import OWN, Place, Scalar, Wide, ir_type, is_aggregate, is_pointer, is_wide
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -262,10 +265,33 @@ def own_place(f: Frame, node: ast.Node) -> Place:
     """A place that is about to be written."""
     place = place_of(f, node)
     if not is_writable(place.space):
-        kind = {"user": "user memory", "any": "memory that is not the program's own"}.get(place.space, "kernel memory")
-        hint = "only bpf_probe_write_user() writes to user memory" if place.space != "kernel" else ""
-        raise failure(node.span, f"cannot store here: the pointer leads to {kind}", hint)
+        raise _foreign_store(f, node, place.space)
     return place
+
+
+def _foreign_store(f: Frame, node: ast.Node, space: str) -> CompileError:
+    """The error of a store to memory that is not the program's own. It shows where the pointer came from."""
+    kind = {"user": "user memory", "any": "memory that is not the program's own"}.get(space, "kernel memory")
+    hint = "only bpf_probe_write_user() writes to user memory" if space != "kernel" else ""
+    error = failure(node.span, f"cannot store here: the pointer leads to {kind}", hint)
+    root: ast.Node = node
+    while isinstance(root, (ast.Member, ast.Index, ast.Unary, ast.Postfix, ast.Cast)):
+        root = root.operand
+    variable = f.program.analysis.symbols.get(root)
+    flow = f.program.spaces.flow(f.program.analysis.functions[f.symbol.name])
+    sources = [value for assigned, value in flow.assigned if assigned is variable]
+    notes = tuple(
+        diagnose(value.span, "the pointer may come from here", severity="NOTE")
+        for value in sources
+        if f.spaces.of(value) not in OWN
+    )
+    if notes and len(sources) > 1:
+        notes += tuple(
+            diagnose(value.span, "or from here, which could be written", severity="NOTE")
+            for value in sources
+            if f.spaces.of(value) in OWN
+        )
+    return CompileError([replace(error.diagnostics[0], notes=notes)])
 
 
 def _assign(f: Frame, node: ast.Assign) -> Operand:
