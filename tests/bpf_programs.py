@@ -22,6 +22,7 @@ VALUE_BYTES = INPUT_BYTES + ATOMIC_BYTES + OUTPUT_BYTES
 IO = MapSpec("io", "array", 4, VALUE_BYTES, 1)
 MAP_FD = 1  # the map's number in code that no kernel relocated
 STACK_BYTES = 64
+CONTEXT_BYTES = 96  # of a raw tracepoint: its arguments, which these programs do not read unless they were spoilt
 NUMBERS = (0, 1, -1, 2, 7, 31, 32, 63, 64, 0x7FFFFFFF, -0x80000000, 255, 0xFFFF, -3)
 
 # Not in these programs: packet loads, calls, what only the kernel's own passes write, arenas, newer than the oldest kernel that runs them.
@@ -198,4 +199,5 @@ class ArrayOfOne:
         table = ArrayOfOne()
         machine = Machine(maps={MAP_FD: table})
         table.address = machine.memory.add(value)
-        assert machine.run(program, trace=trace) == 0
+        context = machine.memory.add(memoryview(bytes(CONTEXT_BYTES)))
+        assert machine.run(program, context, trace=trace) == 0
