@@ -165,7 +165,7 @@ def show(access: Access) -> str:
 
 def local_answer(access: Access) -> int:
     """Return what `access` comes to in the program's own type: what the instruction should hold. Raises FormatError."""
-    if access.kind == "type_id_local" or access.local is None:
+    if access.kind in ("type_id_local", "type_id_target") or access.local is None:
         return access.value
     fit = _match(access, access.local)
     if isinstance(fit, Miss):

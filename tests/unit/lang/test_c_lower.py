@@ -281,6 +281,30 @@ def test_relocatable_objects_note_accesses_of_kernel_structs() -> None:
     assert found == [("struct task_struct", ("real_parent",), 24), ("struct task_struct", ("low",), 32)]
 
 
+def questions(body: str, before: str = "") -> list[tuple[str, str, tuple[str | int, ...], int, str]]:
+    """What a relocatable program asks of the kernel that it is loaded on; with the program's own type of it."""
+    text = f"{before} int f(void *ctx) {{ {body} }}"
+    spec = text_of(text, Options(relocatable=True)).compile_program("f", KPROBE).program
+    found = [r.core for r in spec.relocs if r.core is not None]
+    return [(c.kind, c.type_name, c.path, c.value, c.local.name if c.local else "") for c in found]
+
+
+def test_questions_about_types_and_members_know_the_programs_own_type() -> None:
+    own = "struct bits { int a; unsigned x:3, y:7; int v[4]; }; typedef struct bits bits_t; enum kind { SMALL, LARGE = 4 };"
+    member = "return __builtin_preserve_field_info(((struct bits *)ctx)->{}, {});"
+    for number, (kind, value) in enumerate(
+        [("byte_offset", 4), ("byte_size", 4), ("exists", 1), ("signed", 0), ("lshift_u64", 54), ("rshift_u64", 57)]
+    ):
+        assert questions(member.format("y", number), own) == [("field_" + kind, "struct bits", ("y",), value, "bits")]
+    assert questions(member.format("v[2]", 0), own) == [("field_byte_offset", "struct bits", ("v", 2), 16, "bits")]
+    asked = questions("return __builtin_preserve_type_info(*(bits_t *)0, 1);", own)
+    assert asked == [("type_size", "bits_t", (), 24, "bits_t")]  # a typedef is another type, by its name
+    asked = questions("return __builtin_preserve_type_info(*(struct bits *)0, 2);", own)
+    assert asked == [("type_matches", "struct bits", (), 1, "bits")]
+    asked = questions("return __builtin_preserve_enum_value(*(enum kind *)LARGE, 1);", own)
+    assert asked == [("enumval_value", "enum kind", ("LARGE",), 4, "kind")]
+
+
 def test_events_have_the_type_of_what_is_submitted() -> None:
     text = """
 struct event { int pid; char comm[16]; };
