@@ -222,13 +222,19 @@ def is_from_here(spec: ObjectSpec) -> bool:
 
 
 def check_kernel(spec: ObjectSpec) -> None:
-    """Raise FeatureError when an object was compiled for another kernel, and for that one only."""
-    if spec.fixed and not is_from_here(spec):
+    """Raise FeatureError when an object was compiled for another kernel, and cannot run on this one."""
+    if not (spec.fixed or spec.assumed) or is_from_here(spec):
+        return
+    if spec.fixed:
         raise FeatureError(
             f"this object was compiled for another kernel ({spec.kernel_id or 'unknown'}), and takes {spec.fixed} as it is there",
             feature="btf",
             hint="compile it on this machine, or as relocatable",
         )
+    from .assumptions import check
+
+    for each in spec.assumed:
+        check(each)
 
 
 def preferred_attach_type(spec: ProgramSpec, probes: Sequence[ProbeSpec], without: frozenset[str]) -> str:

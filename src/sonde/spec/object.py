@@ -248,6 +248,19 @@ class Settings(Record):
     )  # of a u64 in the map `globals` that the session sets to CLOCK_BOOTTIME (ns) before it starts
 
 
+class Assumption(Record):
+    """Something that programs have from the machine they were compiled for, and that another machine may have too.
+
+    kind              name                          value
+    tracepoint_field  "sched:sched_switch.prev_pid" offset and size in the record, in bytes
+    possible_cpus                                   how many CPUs programs look at; another machine may have fewer
+    """
+
+    kind: str
+    name: str
+    value: tuple[int, ...]
+
+
 class ObjectSpec(Record):
     """All that an engine needs to load and a session to run. Names are unique within each tuple."""
 
@@ -265,6 +278,6 @@ class ObjectSpec(Record):
     settings: Settings = Settings()
     warnings: tuple[Diagnostic, ...] = ()  # of the compilation
     kernel_id: str = ""  # Target.kernel_id of the machine that this was compiled for
-    fixed: str = (
-        ""  # what programs have from that machine's kernel for good ("struct file.f_mode"): another one cannot run them
-    )
+    # What programs have from that machine's kernel for good ("struct file.f_mode"): another one cannot run them.
+    fixed: str = ""
+    assumed: tuple[Assumption, ...] = ()  # to be checked where another kernel loads this

@@ -72,6 +72,7 @@ def compile_script(
         settings=_settings(config, lowered),
         warnings=(*program.warnings, *config.warnings, *analysis.warnings),
         kernel_id=target.kernel_id,
+        assumed=lowered.assumed,
         fixed=lowered.fixed,
     )
     if trace is not None:

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...compiler.ir import Module
     from ...probes.model import Probe
-    from ...spec.object import EventSpec, FailureSpec, ProbeSpec, ViewSpec
+    from ...spec.object import Assumption, EventSpec, FailureSpec, ProbeSpec, ViewSpec
     from ...spec.target import Target
     from .analysis import AnalysedProbe, Analysis
     from .config import Config
@@ -54,6 +54,7 @@ class Lowered(Record, eq=False):
     ringbuf: str
     lost: str
     start_offset: int
+    assumed: tuple[Assumption, ...]
     fixed: str
 
 
@@ -76,6 +77,7 @@ def lower(analysis: Analysis, target: Target, config: Config, options: Options) 
         EVENTS if unit.events else "",
         LOST if unit.events or unit.failures else "",
         unit.start_offset,
+        tuple(unit.assumed),
         unit.fixed,
     )
 

@@ -177,6 +177,9 @@ def iterated(f: Frame, offset: int, ctype: CType) -> Scalar:
 def _tracepoint_field(f: Frame, node: ast.FieldAccess, info: FieldInfo, ctype: CType) -> Operand:
     field = info.field
     assert field is not None
+    for probe in f.probe.probes:
+        event = f"{probe.spec.category}:{probe.spec.event}"
+        f.unit.assume("tracepoint_field", f"{event}.{field.member.name}", field.offset, sizeof(field.member.ctype))
     if info.tracepoint is not None and info.tracepoint.dynamic:
         return _dynamic_field(f, field.offset, info.tracepoint.dynamic, f.type(node).space)
     place = Memory(f.ctx, field.offset, ctype, "ctx", leads=f.type(node).space)

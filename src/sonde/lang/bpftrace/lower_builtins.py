@@ -104,6 +104,7 @@ def _helper(name: str) -> Callable[[Frame, ast.Node, Any], Operand]:
 
 
 def _ncpus(f: Frame, node: ast.Node, info: Any) -> Operand:
+    f.unit.assume("possible_cpus", "", f.unit.target.possible_cpus)
     return _as(f, node, Const(f.unit.target.possible_cpus))
 
 

@@ -34,6 +34,7 @@ def entry_number(f: Frame, place: MapPlace, key: Memory, entry: Value) -> Scalar
 def over_cpus(f: Frame, place: MapPlace, key: Memory) -> Scalar:
     """Look at the values of all CPUs in turn, and bring them together."""
     f.unit.need_helper("map_lookup_percpu_elem", f"reading {place.name}")
+    f.unit.assume("possible_cpus", "", f.unit.target.possible_cpus)
     b = f.b
     value = place.value
     loop, found = b.new_block("cpus", [I64, I64, I64]), b.new_block("found")

@@ -11,7 +11,7 @@ from ...debuginfo.ctype import CType, sizeof
 from ...errors import FeatureError
 from ...record import Record
 from ...spec.layout import Layout, LayoutField
-from ...spec.object import EventSpec, FailureSpec, MapSpec, ViewSpec
+from ...spec.object import Assumption, EventSpec, FailureSpec, MapSpec, ViewSpec
 from .layouts import Layouts, keyed_aggregate, scalar_aggregate
 from .stype import Aggregate, Count, Hist, LHist, TSeries
 
@@ -76,6 +76,7 @@ class Unit:
         self.start_offset = -1
         self.relocatable = options.relocatable
         self.fixed = ""
+        self.assumed: dict[Assumption, None] = {}
         self.asked: set[Node] = set()  # constants that are asked for when the object is loaded
         self._strings: list[str] = []
         self._string_numbers: dict[str, int] = {}
@@ -96,6 +97,10 @@ class Unit:
     def fix(self, what: str) -> None:
         """Note that programs have something from the target's kernel for good: another kernel cannot run them."""
         self.fixed = self.fixed or what
+
+    def assume(self, kind: str, name: str, *value: int) -> None:
+        """Note what another machine has to have too, for the programs to run there."""
+        self.assumed[Assumption(kind, name, value)] = None
 
     def have_helper(self, name: str) -> bool:
         """Tell whether programs on the target may call a helper."""
