@@ -47,11 +47,11 @@ OWN_STATE = """begin {
 FUNCTIONS = {
     "kprobe": """kprobe:vfs_read /pid == cpid/ {
   $f = (struct file *)arg0;
-  @[$f->f_inode->i_ino, $f->f_mode, $f->f_path.dentry->d_name.name, $f->f_path.mnt->mnt_flags] = count();
+  @[$f->f_inode->i_ino, $f->f_mode, str($f->f_path.dentry->d_name.name, 64), $f->f_path.mnt->mnt_flags] = count();
 }""",
     "fentry": """fentry:vfs_read /pid == cpid/ {
   $f = args.file;
-  @[$f->f_inode->i_ino, $f->f_mode, $f->f_path.dentry->d_name.name, $f->f_inode->i_sb->s_blocksize] = count();
+  @[$f->f_inode->i_ino, $f->f_mode, str($f->f_path.dentry->d_name.name, 64), $f->f_inode->i_sb->s_blocksize] = count();
 }""",
 }
 
