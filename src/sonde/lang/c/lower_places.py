@@ -158,7 +158,9 @@ def _relocated(f: Frame, base: Place, access: Access) -> tuple[Value, int]:
     if not isinstance(struct, Struct) or not struct.name:
         return base.pointer, base.offset + access.field.offset
     path = tuple(m.name for m in access.field.path if m.name)
-    core = f.b.core(CoreAccess("field_byte_offset", f"{struct.kind} {struct.name}", path, access.field.offset, 0, struct))
+    core = f.b.core(
+        CoreAccess("field_byte_offset", f"{struct.kind} {struct.name}", path, access.field.offset, 0, struct)
+    )
     start = f.address(base)
     return (f.b.ptradd(start, core) if base.space in DIRECT else f.b.binary("add", start, core)), 0
 
