@@ -10,7 +10,8 @@
     ├── PrivilegeError        a capability is missing; names it
     ├── KernelError           a system call was refused; carries the errno and what was asked
     │   ├── VerifierError     the kernel's verifier refused a program; carries its log
-    │   └── AttachError       a loaded program could not be attached
+    │   ├── AttachError       a loaded program could not be attached
+    │   └── MapError          a map in memory refused what the kernel's would refuse; the errno is the kernel's
     ├── RunError              a program that runs without a kernel did what it must not; says at which instruction
     ├── TargetError           the traced process or command cannot be started, found or traced
     └── OutputError           the output cannot be written (disk full, closed descriptor)
@@ -187,6 +188,10 @@ class VerifierError(KernelError):
 
 class AttachError(KernelError):
     """A loaded program could not be attached to its probe."""
+
+
+class MapError(KernelError):
+    """A map that lives in memory of ours refused an operation, as the kernel's own map would have, with the same errno."""
 
 
 class RunError(SondeError):

@@ -14,13 +14,13 @@ import os
 from errno import EINVAL, EPERM
 from struct import Struct
 
+from ..bpf.ring import make_barrier
 from ..errors import SondeError
 from . import abi, syscall
 from .cpus import online_cpus
 from .descriptor import close_fd, raise_memlock, warn_forgotten
 from .perf_event import open_event
 from .refusal import refusal
-from .ringbuf import make_barrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

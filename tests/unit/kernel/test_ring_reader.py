@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sonde.bpf import ring as ringbuf
 from sonde.errors import KernelError
-from sonde.kernel import ringbuf
 from sonde.kernel.ringbuf import RingReader
 from sonde.spec.engine import RUN, run_stride
 from sonde.spec.object import MapSpec

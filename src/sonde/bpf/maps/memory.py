@@ -1,0 +1,149 @@
+"""The memory under a map, and the operations on its words that other threads and processes must see as one.
+
+Memory is a bytearray (one process), or a memfd that others map too. Shared words are changed by a few instructions that the JIT makes, since Python has no
+atomic operations: this is the only machine code here, and it stands in for nothing but `lock cmpxchg`, `xadd` and their like. In the
+memory of one process alone plain reads and writes do, as long as Python's lock keeps threads apart.
+
+Orders: `load` is an acquire, `store` a release, everything else is a full barrier. Words lie at multiples of eight bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from ...errors import FeatureError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from mmap import mmap
+
+    from ..jit.here import Placed
+
+    Operation = Callable[[int, int, int], int]
+
+M = (1 << 64) - 1
+
+# Machine code by way of the JIT: r1 is the address of a word, r2 and r3 are numbers; the old value is returned.
+_OPERATIONS = {
+    "cas": "r0 = r2\nr0 = atomic64_cmpxchg((u64 *)(r1 +0), r0, r3)\nexit",
+    "add": "r0 = r2\nr0 = atomic64_fetch_add((u64 *)(r1 +0), r0)\nexit",
+    "or": "r0 = r2\nr0 = atomic64_fetch_or((u64 *)(r1 +0), r0)\nexit",
+    "load": "r0 = load_acquire((u64 *)(r1 +0))\nexit",
+    "store": "store_release((u64 *)(r1 +0), r2)\nr0 = 0\nexit",
+}
+
+
+class Region:
+    """`size` bytes, seen as bytes (`data`) and as words (`words`, by number). `fd` is the memfd of shared memory, else -1."""
+
+    def __init__(self, size: int, *, shared: bool = False, fd: int = -1) -> None:
+        """Allocate, or map `size` bytes of the memfd `fd`, which is taken over. Raises FeatureError where sharing needs machine code that cannot be had."""
+        self.shared = shared or fd >= 0
+        self.fd = fd
+        self._mapping: mmap | None = None
+        size = (size + 7) & ~7
+        backing: bytearray | mmap = bytearray(size)
+        if self.shared:
+            import mmap
+
+            if fd < 0:
+                self.fd = os.memfd_create("sonde-map", os.MFD_CLOEXEC)
+                os.ftruncate(self.fd, size)
+            backing = self._mapping = mmap.mmap(self.fd, size)
+        self.data = memoryview(backing)
+        self.words = self.data.cast("Q")
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(backing))
+        self.use_atomics()
+
+    def use_atomics(self) -> None:
+        """Prepare the operations on words, by what the memory is."""
+        self._atomic = _operations() if self.shared else None
+        self._ordered = self.shared and os.uname().machine != "x86_64"
+
+    def load(self, offset: int) -> int:
+        """Return a word; what was written before it was stored is seen by reads that follow."""
+        if self._ordered:
+            assert self._atomic is not None
+            return self._atomic["load"](self.address + offset, 0, 0)
+        return self.words[offset >> 3]
+
+    def store(self, offset: int, value: int) -> None:
+        """Store a word after everything that was written before."""
+        if self._ordered:
+            assert self._atomic is not None
+            self._atomic["store"](self.address + offset, value, 0)
+        else:
+            self.words[offset >> 3] = value
+
+    def cas(self, offset: int, old: int, new: int) -> bool:
+        """Store `new` where `old` stands; False when something else stands there."""
+        if self._atomic is not None:
+            return self._atomic["cas"](self.address + offset, old, new) == old
+        if self.words[offset >> 3] != old:
+            return False
+        self.words[offset >> 3] = new
+        return True
+
+    def add(self, offset: int, value: int) -> int:
+        """Add to a word, modulo 2^64; return what stood there before."""
+        if self._atomic is not None:
+            return self._atomic["add"](self.address + offset, value & M, 0)
+        old = self.words[offset >> 3]
+        self.words[offset >> 3] = (old + value) & M
+        return old
+
+    def set_bits(self, offset: int, value: int) -> None:
+        """Or into a word."""
+        if self._atomic is not None:
+            self._atomic["or"](self.address + offset, value, 0)
+        else:
+            self.words[offset >> 3] |= value
+
+    def close(self) -> None:
+        """Let the memory go, once nobody holds a view of it. Twice is harmless."""
+        mapping, self._mapping = self._mapping, None
+        self.words.release()
+        self.data.release()
+        if mapping is not None:
+            try:
+                mapping.close()
+            except BufferError:  # somebody holds a view: the memory goes with that
+                pass
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+_placed: dict[str, Placed] = {}
+_callable: dict[str, Operation] = {}
+
+
+def _operations() -> dict[str, Operation]:
+    """The machine code of the operations, made once a process."""
+    if not _callable:
+        from ..asm import assemble
+        from ..jit import translate
+        from ..jit.here import Placed
+
+        machine = os.uname().machine
+        prototype = ctypes.PYFUNCTYPE(*[ctypes.c_uint64] * 4)
+        try:
+            for name, text in _OPERATIONS.items():
+                _placed[name] = Placed(translate(assemble(text), machine))
+                _callable[name] = prototype(_placed[name].address)
+        except FeatureError as error:
+            raise FeatureError(
+                f"maps in shared memory need machine code: {error.message}",
+                feature=f"jit:{machine}",
+                hint="make the map without sharing it",
+            ) from None
+    return _callable
+
+
+def claim_owner() -> int:
+    """Return what claim words hold while this thread has them: its number in the kernel."""
+    from _thread import get_native_id
+
+    return get_native_id()
