@@ -70,7 +70,7 @@ TOOLS = (
     ),
     Tool("oomkill.bt", "true", r"Tracing oom_kill_process", "kprobe"),
     Tool("opensnoop.bt", "cat /etc/hostname", r"cat\s+\d+\s+0\s+/etc/hostname"),
-    Tool("pidpersec.bt", "for i in 1 2 3; do /bin/true; done; sleep 1.2", r"PIDs/sec: @: [3-9]"),
+    Tool("pidpersec.bt", "for i in 1 2 3; do /bin/true; done; sleep 1.2", r"PIDs/sec: @: ([3-9]|\d\d)"),
     Tool(
         "runqlat.bt",
         "ls -R /etc",

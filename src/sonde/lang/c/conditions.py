@@ -105,7 +105,7 @@ class _Parser:
         """Apply an arithmetic operator or a comparison."""
         kind = op.kind
         if kind in ("<<", ">>"):
-            return _shifted(left, right if kind == "<<" else _wrapped(-right.value, False))
+            return _shifted(left, right.value if kind == "<<" else -right.value)
         unsigned = left.unsigned or right.unsigned
         a, b = _wrapped(left.value, unsigned).value, _wrapped(right.value, unsigned).value
         if kind in _COMPARISONS:
@@ -166,9 +166,8 @@ def _constant(token: Token) -> _Number:
     return _wrapped(value, "u" in suffix or value >= 1 << 63)
 
 
-def _shifted(number: _Number, count: _Number) -> _Number:
-    """Shift left by `count`, or right where it is negative (as gcc has it)."""
-    n = count.value
+def _shifted(number: _Number, n: int) -> _Number:
+    """Shift left by `n`, or right where it is negative (as gcc has it)."""
     if n >= 64:
         return _Number(0, number.unsigned)
     if n >= 0:
