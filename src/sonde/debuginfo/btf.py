@@ -421,6 +421,30 @@ class Btf:
         kinds = (_ENUM, _ENUM64) if kind == "enum" else (KINDS.index(kind),)
         return self._find(name, *kinds)
 
+    def string_at(self, offset: int) -> str:
+        """Return the string at `offset` of the string section, which .BTF.ext refers to as well. Raises FormatError."""
+        return self._name(offset)
+
+    def kind_of(self, ident: int) -> str:
+        """Return the kind of type `ident` (see KINDS). Raises FormatError where there is none."""
+        return KINDS[self._kind(ident)]
+
+    def iter_section_vars(self, name: str) -> Iterator[tuple[str, CType]]:
+        """Yield name and type of each variable, and each function, that section `name` (".maps", ".ksyms") lists. Raises FormatError."""
+        ident = self._find(name, _DATASEC)
+        start = self._start(ident) if ident else 0
+        for at in range(start + 3, start + 3 + 3 * (self._words[start + 1] & 0xFFFF), 3) if ident else ():
+            inner = self._words[at]
+            if self._kind(inner) not in (_VAR, _FUNC):
+                raise self._corrupt(f"section {name} holds something that is no variable", self._types + 4 * at)
+            yield self.get_name(inner), self.type_by_id(inner)
+
+    def get_section_type(self, name: str) -> Struct | None:
+        """Return section `name` as a struct of kind "datasec", or None."""
+        ident = self._find(name, _DATASEC)
+        found = self.type_by_id(ident) if ident else None
+        return found if isinstance(found, Struct) else None
+
     def get_name(self, ident: int) -> str:
         """Return the name of type `ident`, "" for one without a name."""
         if ident < self._first_id:

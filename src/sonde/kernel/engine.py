@@ -6,7 +6,7 @@ does the same.
 
 from __future__ import annotations
 
-from ..errors import FeatureError, ProbeError, UsageError
+from ..errors import FeatureError, FormatError, ProbeError, UsageError
 from .descriptor import warn_forgotten
 from .maps import KernelMap, create_map
 from .programs import Program
@@ -64,6 +64,8 @@ class KernelObject:
                 self.add_map(map_spec)
             for program_spec in spec.programs:
                 self.add_program(program_spec, [p for p in spec.probes if p.program == program_spec.name])
+            for map_spec in spec.maps:
+                self._fill_map(map_spec)
         except BaseException:
             self.close()
             raise
@@ -81,6 +83,15 @@ class KernelObject:
             live = create_map(spec)
         self.maps[name or spec.name] = live
         return live
+
+    def _fill_map(self, spec: MapSpec) -> None:
+        """Put maps or programs of the object into a map that is to hold them from the start."""
+        for number, name in spec.values:
+            held = self.maps.get(name) or self.programs.get(name)
+            if held is None:
+                raise FormatError(f"map {spec.name} is to hold {name!r}, which the object does not have")
+            fd = held.fd if isinstance(held, KernelMap) else held.fd_as()
+            self.maps[spec.name].update(number.to_bytes(spec.key_size, "little"), fd.to_bytes(4, "little"))
 
     def add_program(
         self, spec: ProgramSpec, probes: Sequence[ProbeSpec] = (), maps: Mapping[str, KernelMap] | None = None

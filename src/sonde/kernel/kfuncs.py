@@ -1,4 +1,4 @@
-"""Calls of kernel functions (kfuncs), by name: their BTF ids on this kernel, and the BTF objects of the modules that have them.
+"""What programs have from the kernel by name: calls of its functions (kfuncs), by their BTF ids, and addresses of its symbols.
 
 A call names its function by an id in the kernel's own BTF, or in that of a module: then the instruction's offset says which entry of
 the array of descriptors `fd_array`, given when the program is loaded, is that module's (Linux 5.16). Entry 0 is not used.
@@ -9,13 +9,17 @@ from __future__ import annotations
 from struct import pack, pack_into
 
 from ..bpf import isa
-from ..errors import FeatureError
+from ..errors import FeatureError, FormatError
 from .btf import iter_module_btf, kernel_btf, open_module_btf
 from .descriptor import close_fd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..debuginfo.kallsyms import Kallsyms
     from ..spec.object import Reloc
+
+_PSEUDO_BTF_ID = 3
+_MISSING = 2002000000  # libbpf's number of a helper that no program may reach: a weak function that is not there
 
 
 class KernelFunctions:
@@ -25,11 +29,57 @@ class KernelFunctions:
         self._fds: list[int] = []
         self._places: dict[str, int] = {}  # of modules in the array
         self._found: dict[str, tuple[int, int]] = {}
+        self._symbols: Kallsyms | None = None
 
     def fill(self, insns: bytearray, reloc: Reloc) -> None:
-        """Make the instruction at `reloc.pc` a call of the function `reloc.symbol`. Raises FeatureError where there is none."""
-        ident, place = self._find(reloc.symbol)
+        """Fill in what `reloc` is about: a call ("kfunc") or an address ("ksym", "ksym_btf"). Raises FeatureError where the kernel has none."""
+        if reloc.kind == "kfunc":
+            self._fill_call(insns, reloc)
+            return
+        if insns[reloc.pc * 8] != isa.LDDW:
+            raise FormatError(f"instruction {reloc.pc} cannot hold the address of {reloc.symbol}")
+        if reloc.kind == "ksym_btf":
+            self._fill_variable(insns, reloc)
+        else:
+            self._put(insns, reloc, 0, self._address(reloc))
+
+    def _put(self, insns: bytearray, reloc: Reloc, source: int, value: int) -> None:
         at = reloc.pc * 8
+        insns[at + 1] = insns[at + 1] & 0x0F | source << 4
+        pack_into("<I", insns, at + 4, value & 0xFFFFFFFF)
+        pack_into("<I", insns, at + 12, value >> 32)
+
+    def _address(self, reloc: Reloc) -> int:
+        if self._symbols is None:
+            from ..debuginfo.kallsyms import Kallsyms
+
+            self._symbols = Kallsyms()
+        address = self._symbols.address(reloc.symbol)
+        if not address and not reloc.weak:
+            raise FeatureError(
+                f"this kernel has no symbol {reloc.symbol}", hint="declare it __weak to get 0 in its place"
+            )
+        return address
+
+    def _fill_variable(self, insns: bytearray, reloc: Reloc) -> None:
+        """A variable, or a function's address, by its id in the kernel's BTF: the verifier then knows its type."""
+        types = kernel_btf()
+        ident = types.get_type_id(reloc.symbol, "var") or types.get_func_id(reloc.symbol)
+        if not ident and not reloc.weak:
+            raise FeatureError(
+                f"this kernel's BTF has no variable {reloc.symbol}", hint="declare it as const void, or __weak"
+            )
+        self._put(insns, reloc, _PSEUDO_BTF_ID if ident else 0, ident)
+
+    def _fill_call(self, insns: bytearray, reloc: Reloc) -> None:
+        at = reloc.pc * 8
+        try:
+            ident, place = self._find(reloc.symbol)
+        except FeatureError:
+            if not reloc.weak:
+                raise
+            pack_into("<BBhi", insns, at, isa.CALL, 0, 0, _MISSING)
+            return
         insns[at + 1] = insns[at + 1] & 0x0F | isa.BPF_PSEUDO_KFUNC_CALL << 4
         pack_into("<hi", insns, at + 2, place, ident)
 

@@ -54,6 +54,11 @@ class KernelLink:
         return (self._links or self._events or [-1])[0]
 
     @property
+    def bpf_links(self) -> tuple[int, ...]:
+        """The descriptors of BPF links, which can be pinned; none where the kernel attached by a perf event alone."""
+        return tuple(self._links)
+
+    @property
     def closed(self) -> bool:
         """Whether nothing of it is open."""
         return not self._links and not self._events and self._undo is None

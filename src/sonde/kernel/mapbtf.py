@@ -1,6 +1,7 @@
 """The BTF that the kernel demands of some maps: of local storage, and of values that hold a spin lock, a timer or a kernel pointer.
 
-It is made from the layouts of key and value. The kernel finds special members by the name and the size of their struct.
+It is made from the C types of key and value, or from their layouts where only these are known. The kernel finds special members by
+the name and the size of their struct.
 Format: Documentation/bpf/btf.rst.
 """
 
@@ -12,13 +13,16 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..debuginfo.ctype import CType
     from ..spec.layout import Layout
     from ..spec.object import MapSpec
 
 _LOCAL_STORAGE = frozenset(["sk_storage", "inode_storage", "task_storage", "cgrp_storage"])
 _SPECIAL = frozenset(
-    ["bpf_spin_lock", "bpf_timer", "bpf_wq", "bpf_list_head", "bpf_list_node", "bpf_rb_root", "bpf_rb_node"]
+    ["bpf_spin_lock", "bpf_timer", "bpf_wq", "bpf_list_head", "bpf_list_node", "bpf_rb_root", "bpf_rb_node", "bpf_refcount"]
 )
+_TAGS = frozenset(["kptr", "kptr_untrusted", "percpu_kptr", "uptr"])
+_LIMIT = 4096  # types looked at in one value
 _INT, _ARRAY, _STRUCT = 1 << 24, 3 << 24, 4 << 24
 _KIND_FLAG = 1 << 31
 _SIGNED = 1 << 24
@@ -34,7 +38,9 @@ class MapBtf(Record):
 
 def needs_btf(spec: MapSpec) -> bool:
     """Tell whether the kernel refuses the map without BTF."""
-    return spec.type in _LOCAL_STORAGE or (spec.value is not None and _is_special(spec.value))
+    if spec.type in _LOCAL_STORAGE or (spec.value is not None and _is_special(spec.value)):
+        return True
+    return spec.value_type is not None and _has_special(spec.value_type)
 
 
 def _is_special(layout: Layout) -> bool:
@@ -45,8 +51,34 @@ def _is_special(layout: Layout) -> bool:
     return any(_is_special(field.layout) for field in layout.fields)
 
 
+def _has_special(ctype: CType) -> bool:
+    from ..debuginfo.ctype import Array, Pointer, Qualified, Struct, Typedef
+
+    queue, seen = [ctype], {ctype}
+    while queue and len(seen) < _LIMIT:
+        each = queue.pop()
+        if isinstance(each, Pointer) and each.tag in _TAGS:
+            return True
+        if isinstance(each, Struct):
+            if each.name in _SPECIAL:
+                return True
+            inner = [member.ctype for member in each.members]
+        else:
+            inner = [each.target] if isinstance(each, (Array, Qualified, Typedef)) else []
+        queue += (t for t in inner if t not in seen)
+        seen.update(inner)
+    return False
+
+
 def make_map_btf(spec: MapSpec) -> MapBtf:
     """Make the BTF of a map."""
+    if spec.value_type is not None:
+        from ..debuginfo.btfwrite import encode
+        from ..debuginfo.ctype import Int
+
+        own_key = Int("int", spec.key_size, True)  # local storage takes no other
+        blob, (key, value) = encode([spec.key_type or own_key, spec.value_type])
+        return MapBtf(blob, key, value)
     types = _Types()
     key = (
         types.integer("int", spec.key_size, True) if spec.type in _LOCAL_STORAGE else types.of(spec.key, spec.key_size)

@@ -66,7 +66,7 @@ def _create(spec: MapSpec, inner_fd: int) -> int:
     def pack() -> bytearray:
         inner = max(inner_fd, 0)
         sizes = (spec.key_size, spec.value_size, entries)
-        return bytearray(MAP_CREATE.pack(kind, *sizes, flags, inner, 0, name, 0, max(btf_fd, 0), *btf_types, 0, 0))
+        return bytearray(MAP_CREATE.pack(kind, *sizes, flags, inner, 0, name, 0, max(btf_fd, 0), *btf_types, 0, spec.extra))
 
     try:
         fd = bpf_new(abi.BPF_MAP_CREATE, pack)

@@ -14,7 +14,11 @@ from .syscall import address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..spec.object import MapSpec
+    from .engine import KernelObject
+    from .links import KernelLink
 
 BPFFS = "/sys/fs/bpf"
 
@@ -69,3 +73,46 @@ def open_pinned(spec: MapSpec) -> KernelMap:
         live.close()
         raise
     return live
+
+
+def pin_object(live: KernelObject, links: Sequence[KernelLink], folder: str, pins: list[str]) -> None:
+    """Pin maps, programs and links of a loaded object below `folder` of the BPF file system; the paths go to `pins` as they come to be.
+
+    The folders are made where they are missing. Maps that are pinned elsewhere already stay there alone. Raises KernelError, ProbeError.
+    """
+    root = pin_path(folder)
+    for name, each in live.maps.items():
+        if not each.spec.pinning:
+            _pin_at(each.fd, f"{root}/maps/{_file_name(name)}", f"map {name}", pins)
+    for name, program in live.programs.items():
+        _pin_at(program.fd_as(), f"{root}/programs/{_file_name(name)}", f"program {name}", pins)
+    for number, link in enumerate(links):
+        for fd in link.bpf_links:
+            name = f"{link.probes[0].program}_{number}" if number else link.probes[0].program
+            _pin_at(fd, f"{root}/links/{_file_name(name)}", f"the link of {link.probes[0].name}", pins)
+
+
+def _file_name(name: str) -> str:
+    """The BPF file system takes no dots in names."""
+    return name.replace(".", "_").replace("/", "_").strip("_") or "unnamed"
+
+
+def _pin_at(fd: int, path: str, what: str, pins: list[str]) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise refusal(f"make the folder {os.path.dirname(path)}", error.errno or EINVAL) from None
+    pin(fd, path, what)
+    pins.append(path)
+
+
+def unpin(path: str) -> None:
+    """Take a pin away, and the folder that it leaves empty; nothing where there is none."""
+    try:
+        os.unlink(path)
+        folder = os.path.dirname(path)
+        while folder != BPFFS and folder.startswith(BPFFS):
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
+    except OSError:
+        pass

@@ -29,6 +29,7 @@ _LOG_BYTES = (1 << 18, 1 << 21, (1 << 24) - 1)  # the last is the most that Linu
 _TRIES = 5
 _NEEDS = ("CAP_BPF", "CAP_PERFMON")
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
+_BY_NAME = ("kfunc", "ksym", "ksym_btf")  # relocations that are filled in with what the kernel has by that name
 
 
 class Program:
@@ -137,7 +138,7 @@ def load_program(
 
 
 def _kernel_functions(spec: ProgramSpec) -> KernelFunctions | None:
-    if not any(reloc.kind == "kfunc" for reloc in spec.relocs):
+    if not any(reloc.kind in _BY_NAME for reloc in spec.relocs):
         return None
     from .kfuncs import KernelFunctions
 
@@ -299,13 +300,13 @@ def relocate(
         fill = _FILL.get(reloc.kind)
         if fill is None:
             raise FormatError(f"program {spec.name}: unknown relocation {reloc.kind!r} at instruction {reloc.pc}")
-        slots = 2 if reloc.kind in ("map", "map_value") else 1
+        slots = 2 if reloc.kind in ("map", "map_value", "ksym", "ksym_btf") else 1
         if not 0 <= reloc.pc <= len(insns) // 8 - slots:
             raise FormatError(f"program {spec.name}: relocation {reloc.kind!r} outside the code, at {reloc.pc}")
         fill(spec, insns, reloc, maps)
         if core is not None and reloc.kind == "core":
             core.fill(spec, insns, reloc)
-        elif functions is not None and reloc.kind == "kfunc":
+        elif functions is not None and reloc.kind in _BY_NAME:
             functions.fill(insns, reloc)
     return insns
 
@@ -349,5 +350,7 @@ _FILL = {
     "map_value": _fill_map_value,
     "subprogram": _fill_subprogram,
     "kfunc": _fill_elsewhere,
+    "ksym": _fill_elsewhere,
+    "ksym_btf": _fill_elsewhere,
     "core": _fill_elsewhere,
 }

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class MapSpec(Record):
     """A kernel map to be created. `type` is the kernel's name in lower case: "hash", "percpu_array", "ringbuf" …
 
-    `initial` is written to entry 0 after creation (globals). `inner` is the template of a map-in-map.
+    `initial` is written to entry 0 after creation (globals). `inner` is the template of a map-in-map. `values` are the names of maps or programs
+    that entries (by number) hold from the start. `key_type` and `value_type` are told to the kernel where it must know them: of a
+    value with a spin lock, a timer or a kernel pointer in it. `extra` is map_extra (hash functions of a bloom filter …).
     """
 
     name: str
@@ -31,6 +33,10 @@ class MapSpec(Record):
     pinning: str = ""
     key: Layout | None = None
     value: Layout | None = None
+    values: tuple[tuple[int, str], ...] = ()
+    key_type: CType | None = None
+    value_type: CType | None = None
+    extra: int = 0
 
 
 class Reloc(Record):
@@ -40,9 +46,10 @@ class Reloc(Record):
     map          64-bit immediate load becomes the map's descriptor                   symbol
     map_value    64-bit immediate load becomes the address of byte `addend` of entry 0 symbol, addend
     subprogram   call or address of a local function: instruction offset              symbol
-    kfunc        call by BTF id                                                       symbol
+    kfunc        call by BTF id (`weak`: not reached where there is none)             symbol, weak
+    ksym         64-bit immediate load becomes the address of a kernel symbol         symbol, weak (then 0)
+    ksym_btf     the same for a variable, by its type in the kernel's BTF             symbol, weak
     core         immediate or offset follows a CO-RE access; see CoreAccess           core
-    kconfig, ksym: reserved for objects
     """
 
     pc: int  # index of the instruction (a 64-bit immediate load counts as two)
@@ -50,6 +57,7 @@ class Reloc(Record):
     symbol: str = ""
     addend: int = 0
     core: CoreAccess | None = None
+    weak: bool = False
 
 
 class CoreAccess(Record):

@@ -7,8 +7,9 @@ from c_analysed import small_target
 
 from sonde.errors import CompileError, ProbeError
 from sonde.lang.c.options import Options
-from sonde.lang.c.sections import _kinds, compile_object
+from sonde.lang.c.sections import compile_object
 from sonde.lang.source import Source
+from sonde.probes.sections import section_kinds
 from sonde.spec.object import ObjectSpec
 
 HEAD = "#include <vmlinux.h>\n#include <bpf/bpf_helpers.h>\n#include <bpf/bpf_tracing.h>\n"
@@ -107,6 +108,6 @@ def test_a_text_without_programs() -> None:
 
 
 def test_every_section_makes_a_program() -> None:
-    for name in _kinds():
+    for name in section_kinds():
         (program,) = program_in(name).programs
         assert program.name == "f", name

@@ -1,84 +1,26 @@
 """libbpf's style: the section of a function says what its program is and where it is attached; a text becomes an object.
 
-Section names are those of libbpf 1.7 (section_defs in libbpf.c). A section without a place to attach to (`SEC("kprobe")`, `SEC("xdp")`)
-gives a program that is loaded only; one that begins with `?` gives nothing unless somebody asks for it.
+What sections mean stands in `probes.sections`.
 """
 
 from __future__ import annotations
 
 from ...errors import CompileError, ProbeError
-from ...record import Record, replace
-from ...spec.object import ObjectSpec, ProbeSpec
+from ...probes.sections import find_places, find_section, suggest
+from ...record import replace
+from ...spec.object import ObjectSpec
 from ..source import diagnose
 from .options import Entry, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...errors import Diagnostic
-    from ...spec.object import MapSpec, ProgramSpec
+    from ...probes.sections import Section
+    from ...spec.object import MapSpec, ProbeSpec, ProgramSpec
     from ...spec.target import Target
     from ..source import Source
     from .analysis import FunctionSymbol
     from .compile import Text, Trace
-
-
-class Section(Record):
-    """What a section's name means. `probe` is the probe type of the place behind it, "" where nothing is attached."""
-
-    type: str
-    attach_type: str = ""
-    probe: str = ""
-    sleepable: bool = False
-    user: bool = False
-
-
-def _kinds() -> dict[str, Section]:
-    kinds: dict[str, Section] = {}
-    for name in ("kprobe", "kretprobe", "ksyscall", "kretsyscall"):
-        kinds[name] = Section("kprobe", probe=name)
-    for name in ("kprobe", "kretprobe"):
-        kinds[name + ".multi"] = Section("kprobe", probe=name)
-    for name in ("uprobe", "uretprobe", "usdt"):
-        for suffix in ("", ".s", ".multi", ".multi.s"):
-            if name != "usdt" or "multi" not in suffix:
-                kinds[name + suffix] = Section("kprobe", probe=name, sleepable=suffix.endswith(".s"), user=True)
-    for name in ("tracepoint", "tp"):
-        kinds[name] = Section("tracepoint", probe="tracepoint")
-    for name in ("raw_tracepoint", "raw_tp"):
-        kinds[name] = Section("raw_tracepoint", probe="rawtracepoint")
-        kinds[name + ".w"] = Section("raw_tracepoint_writable", probe="rawtracepoint")
-    kinds["tp_btf"] = Section("tracing", "trace_raw_tp", "rawtracepoint")
-    for name, attach_type in (("fentry", "trace_fentry"), ("fexit", "trace_fexit"), ("fmod_ret", "modify_return")):
-        kinds[name] = Section("tracing", attach_type, name)
-        kinds[name + ".s"] = Section("tracing", attach_type, name, sleepable=True)
-    for suffix in ("", ".s"):
-        kinds["lsm" + suffix] = Section("lsm", "lsm_mac", "lsm", sleepable=bool(suffix))
-        kinds["iter" + suffix] = Section("tracing", "trace_iter", "iter", sleepable=bool(suffix))
-    return kinds | _LOADED_ONLY
-
-
-_LOADED_ONLY = {
-    "perf_event": Section("perf_event"),
-    "xdp": Section("xdp", "xdp"),
-    "xdp.frags": Section("xdp", "xdp"),
-    "socket": Section("socket_filter"),
-    "tc": Section("sched_cls"),
-    "classifier": Section("sched_cls"),
-    "tcx/ingress": Section("sched_cls", "tcx_ingress"),
-    "tcx/egress": Section("sched_cls", "tcx_egress"),
-    "action": Section("sched_act"),
-    "cgroup_skb/ingress": Section("cgroup_skb", "cgroup_inet_ingress"),
-    "cgroup_skb/egress": Section("cgroup_skb", "cgroup_inet_egress"),
-    "cgroup/skb": Section("cgroup_skb"),
-    "cgroup/connect4": Section("cgroup_sock_addr", "cgroup_inet4_connect"),
-    "cgroup/connect6": Section("cgroup_sock_addr", "cgroup_inet6_connect"),
-    "sockops": Section("sock_ops", "cgroup_sock_ops"),
-    "sk_lookup": Section("sk_lookup", "sk_lookup"),
-    "sk_msg": Section("sk_msg", "sk_msg_verdict"),
-    "flow_dissector": Section("flow_dissector", "flow_dissector"),
-    "syscall": Section("syscall", sleepable=True),
-}
-_SYSCALLS = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}
 
 
 def compile_object(
@@ -135,7 +77,7 @@ def plan(symbol: FunctionSymbol, target: Target, *, pid: int = 0) -> list[tuple[
     name = symbol.section
     if name.startswith("?"):
         return []
-    section, place = find_section(symbol)
+    section, place = find_section(name)
     if section is None:
         raise CompileError([_unknown(symbol)])
     if not section.probe or not place:
@@ -147,60 +89,22 @@ def plan(symbol: FunctionSymbol, target: Target, *, pid: int = 0) -> list[tuple[
         raise ProbeError(f"{where}: {error.message}", close=error.close, hint=error.hint) from None
 
 
-def find_section(symbol: FunctionSymbol) -> tuple[Section | None, str]:
-    """Return the meaning of a function's section, and the place that it names behind a `/` ("" for none)."""
-    kinds = _kinds()
-    name = symbol.section.lstrip("?")
-    if name in kinds:
-        return kinds[name], ""
-    prefix, slash, place = name.partition("/")
-    return (kinds.get(prefix), place) if slash else (None, "")
-
-
 def _unknown(symbol: FunctionSymbol) -> Diagnostic:
-    from ...probes.close import close_names
-
-    close = close_names(symbol.section.partition("/")[0], sorted(_kinds()))
-    hint = (
-        f"did you mean {', '.join(close)}?"
-        if close
-        else "sections are those of libbpf: kprobe/…, tp/…, fentry/…, uprobe/…"
-    )
-    return diagnose(symbol.span, f"section '{symbol.section}' of '{symbol.name}' is no type of program", hint=hint)
+    message = f"section '{symbol.section}' of '{symbol.name}' is no type of program"
+    return diagnose(symbol.span, message, hint=suggest(symbol.section))
 
 
 def _places(section: Section, place: str, target: Target, pid: int) -> list[tuple[Entry, list[ProbeSpec]]]:
-    """Ask the catalogue of probes for a place, and sort what it finds by what the program has to be compiled for."""
-    if section.probe in ("fmod_ret", "lsm"):
-        spec = ProbeSpec(f"{section.probe}:{place}", section.probe, "", symbol=place)
-        return [(Entry(section.type, section.attach_type, place, sleepable=section.sleepable), [spec])]
-    from ...probes.catalogue import expand_all, parse_attach_point
-
-    kind, parts = _attach_point(section.probe, place, target)
+    """Sort the places that a section names by what the program has to be compiled for."""
     found: dict[Entry, list[ProbeSpec]] = {}
-    for probe in expand_all(parse_attach_point((kind, *parts), pid=pid), target, pid=pid):
-        attach_btf = probe.attach_btf if section.type == "tracing" else ""
+    for each in find_places(section, place, target, pid):
         entry = Entry(
             section.type,
             section.attach_type,
-            attach_btf,
+            each.attach_btf,
             sleepable=section.sleepable,
             user=section.user,
-            usdt=probe.usdt_args,
+            usdt=each.usdt_args,
         )
-        found.setdefault(entry, []).append(probe.spec)
+        found.setdefault(entry, []).append(each.spec)
     return list(found.items())
-
-
-def _attach_point(kind: str, place: str, target: Target) -> tuple[str, tuple[str, ...]]:
-    """Return the probe type and its parts, as the grammar of probes has them."""
-    if kind in ("ksyscall", "kretsyscall"):
-        return ("kprobe" if kind == "ksyscall" else "kretprobe"), (_SYSCALLS.get(target.arch, "sys_") + place,)
-    if kind == "tracepoint":
-        return kind, tuple(place.split("/", 1))
-    if kind in ("uprobe", "uretprobe"):
-        path, _, symbol = place.rpartition(":")
-        return kind, (path, symbol) if path else (place,)
-    if kind == "usdt":
-        return kind, tuple(place.rsplit(":", 2))
-    return kind, (place,)

@@ -1,0 +1,272 @@
+"""C types to BTF: what `Btf` decodes, the other way round. Equal types are written once.
+
+Every type that is reached becomes a node: words, names, and references to other nodes. Two nodes are the same type when their words and names
+are equal and their references lead to the same types. Types are recursive, so that is found from above: nodes are first sorted by what they say
+themselves, and then apart by where they lead, until nothing changes (the partition refinement that minimises automata). What is left
+together is written once, in the order in which it was added. Nothing recurses: the kernel's types nest thousands deep.
+
+Follows Documentation/bpf/btf.rst. An enumeration of 64-bit values needs Linux 6.0 to load, a type tag 5.17, a float 5.13.
+"""
+
+from __future__ import annotations
+
+from array import array
+from struct import Struct as Layout
+
+from ..errors import FormatError
+from .ctype import Array, Enum, Float, Forward, FuncProto, Int, Pointer, Qualified, Struct, Typedef, Void
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Union
+
+    from .ctype import CType
+
+    # A node's record: words, names (str), and references to nodes (a tuple of one; () is void).
+    Item = Union[int, str, tuple[int], tuple[()]]
+    Record = list[Item]
+
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT = range(1, 12)
+_FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(12, 20)
+_QUALIFIERS = {"volatile": _VOLATILE, "const": _CONST, "restrict": _RESTRICT}
+_HEADER = Layout("<HBBIIIII")
+_MAGIC = 0xEB9F
+_FLAG = 1 << 31
+_MOST_ENTRIES = 0xFFFF  # of one type: the field has 16 bits
+_INDEX = Int("__ARRAY_SIZE_TYPE__", 4, False)
+STATIC, GLOBAL, EXTERN = 0, 1, 2  # linkage of functions and variables
+
+
+class BtfWriter:
+    """Collects types, functions, variables and strings; `build` gives the bytes, `ident` the numbers in them."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self._nodes: dict[CType, int] = {}
+        self._waiting: list[tuple[int, CType]] = []
+        self._strings = bytearray(b"\0")
+        self._offsets: dict[str, int] = {"": 0}
+        self._idents: list[int] = []
+
+    # adding -----------------------------------------------------------------------------------------------------
+
+    def add(self, ctype: CType) -> int:
+        """Add a type with all that it refers to; return its node, for the other methods and for `ident`. Raises FormatError.
+
+        void has the node -1.
+        """
+        node = self._node(ctype)
+        while self._waiting:
+            place, waiting = self._waiting.pop()
+            self._records[place] = _ENCODERS[type(waiting)](self, waiting)
+        return node
+
+    def add_function(self, name: str, proto: CType, linkage: int = STATIC) -> int:
+        """Add a function of this prototype."""
+        return self._new(_record(_FUNC, name, _ref(self.add(proto)), entries=linkage))
+
+    def add_variable(self, name: str, ctype: CType, linkage: int = GLOBAL) -> int:
+        """Add a variable."""
+        return self._new([*_record(_VAR, name, _ref(self.add(ctype))), linkage])
+
+    def add_section(self, name: str, size: int, variables: Sequence[tuple[int, int, int]]) -> int:
+        """Add a section of variables or functions: (node, offset in bytes, size in bytes) of each, sorted by offset."""
+        record = _record(_DATASEC, name, size, entries=len(variables))
+        for node, offset, extent in variables:
+            record += (_ref(node), offset, extent)
+        return self._new(record)
+
+    def add_tag(self, name: str, node: int, component: int = -1) -> int:
+        """Add a declaration tag for a struct, union, variable, function or typedef (-1), or one of its members or parameters."""
+        return self._new([*_record(_DECL_TAG, name, _ref(node)), component & 0xFFFFFFFF])
+
+    def string(self, text: str) -> int:
+        """Return the offset of `text` in the string section; it is added where it is new."""
+        offset = self._offsets.get(text)
+        if offset is None:
+            offset = self._offsets[text] = len(self._strings)
+            self._strings += text.replace("\0", "").encode("utf-8", "replace") + b"\0"
+        return offset
+
+    def _new(self, record: Record) -> int:
+        self._records.append(record)
+        return len(self._records) - 1
+
+    def _node(self, ctype: CType) -> int:
+        if isinstance(ctype, Void):
+            return -1
+        node = self._nodes.get(ctype)
+        if node is None:
+            if type(ctype) not in _ENCODERS:
+                raise FormatError(f"BTF has no types of the kind {type(ctype).__name__}")
+            node = self._nodes[ctype] = self._new([])
+            self._waiting.append((node, ctype))
+        return node
+
+    def ref(self, ctype: CType) -> Item:
+        """Return what stands for a type in a record."""
+        return _ref(self._node(ctype))
+
+    # writing ----------------------------------------------------------------------------------------------------
+
+    def ident(self, node: int) -> int:
+        """Return the number of a node's type, once `build` was called."""
+        return self._idents[node] if node >= 0 else 0
+
+    def build(self) -> bytes:
+        """Return the BTF of all that was added."""
+        classes = _classes(self._records)
+        numbers: dict[int, int] = {}
+        for each in classes:
+            numbers.setdefault(each, len(numbers) + 1)
+        self._idents = [numbers[each] for each in classes]
+        types = array("I")
+        written = 0
+        for node, record in enumerate(self._records):
+            if self._idents[node] > written:
+                written += 1
+                types.extend(self._word(item) for item in record)
+        body = types.tobytes()
+        sizes = (len(body), len(body), len(self._strings))
+        return _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, *sizes) + body + bytes(self._strings)
+
+    def _word(self, item: Item) -> int:
+        if isinstance(item, int):
+            return item
+        if isinstance(item, str):
+            return self.string(item)
+        return self._idents[item[0]] if item else 0
+
+
+def encode(types: Sequence[CType]) -> tuple[bytes, list[int]]:
+    """Return BTF that holds `types` and all that they refer to, and the number of each. Raises FormatError."""
+    writer = BtfWriter()
+    nodes = [writer.add(each) for each in types]
+    data = writer.build()
+    return data, [writer.ident(node) for node in nodes]
+
+
+def _classes(records: list[Record]) -> list[int]:
+    """Return a number for each node, equal for equal types."""
+    classes = [0] * len(records)
+    known = 1
+    while True:
+        seen: dict[tuple[object, ...], int] = {}
+        fresh = []
+        for old, record in zip(classes, records):
+            key = (old, *(classes[item[0]] if isinstance(item, tuple) and item else item for item in record))
+            fresh.append(seen.setdefault(key, len(seen)))
+        classes = fresh
+        if len(seen) == known:
+            return classes
+        known = len(seen)
+
+
+def _ref(node: int) -> Item:
+    return (node,) if node >= 0 else ()
+
+
+def _record(kind: int, name: str, third: Item, *, entries: int = 0, flag: bool = False) -> Record:
+    if entries > _MOST_ENTRIES:
+        raise FormatError(f"BTF cannot describe {name or 'a type'} with {entries} members, {_MOST_ENTRIES} at most")
+    return [name, kind << 24 | entries | (_FLAG if flag else 0), third]
+
+
+# Encoders: one for each class of type ----------------------------------------------------------------------------
+
+
+def _int(writer: BtfWriter, ctype: Int) -> Record:
+    encoding = {"bool": 4, "char": 2 if ctype.name != "char" else 0}.get(ctype.encoding, 0) | ctype.signed
+    return [*_record(_INT, ctype.name, ctype.size), encoding << 24 | ctype.size * 8]
+
+
+def _float(writer: BtfWriter, ctype: Float) -> Record:
+    return _record(_FLOAT, ctype.name, ctype.size)
+
+
+def _pointer(writer: BtfWriter, ctype: Pointer) -> Record:
+    target = writer.ref(ctype.target)
+    if ctype.tag:
+        target = _ref(writer._new(_record(_TYPE_TAG, ctype.tag, target)))
+    return _record(_PTR, "", target)
+
+
+def _array(writer: BtfWriter, ctype: Array) -> Record:
+    return [*_record(_ARRAY, "", 0), writer.ref(ctype.element), writer.ref(_INDEX), ctype.count]
+
+
+def _struct(writer: BtfWriter, ctype: Struct) -> Record:
+    members = ctype.members
+    if ctype.kind == "datasec":
+        return _section(writer, ctype)
+    flag = any(member.width_bits for member in members)
+    record = _record(
+        _STRUCT if ctype.kind == "struct" else _UNION, ctype.name, ctype.size, entries=len(members), flag=flag
+    )
+    for member in members:
+        if flag and (member.offset_bits >= 1 << 24 or member.width_bits >= 1 << 8):
+            raise FormatError(
+                f"BTF cannot describe the bit-field at bit {member.offset_bits} of {ctype.kind} {ctype.name}"
+            )
+        record += (member.name, writer.ref(member.ctype), member.offset_bits | member.width_bits << 24)
+    return record
+
+
+def _section(writer: BtfWriter, ctype: Struct) -> Record:
+    from .ctype import sizeof
+
+    record = _record(_DATASEC, ctype.name, ctype.size, entries=len(ctype.members))
+    for member in ctype.members:
+        variable = writer._new([*_record(_VAR, member.name, writer.ref(member.ctype)), GLOBAL])
+        record += (_ref(variable), member.offset, sizeof(member.ctype))
+    return record
+
+
+def _enum(writer: BtfWriter, ctype: Enum) -> Record:
+    wide = ctype.size == 8 or any(not -1 << 31 <= value < 1 << 32 for value in ctype.values.values())
+    kind = _ENUM64 if wide else _ENUM
+    record = _record(kind, ctype.name, ctype.size, entries=len(ctype.values), flag=ctype.signed)
+    for name, value in ctype.values.items():
+        record += (name, value & 0xFFFFFFFF)
+        if wide:
+            record.append(value >> 32 & 0xFFFFFFFF)
+    return record
+
+
+def _forward(writer: BtfWriter, ctype: Forward) -> Record:
+    if ctype.kind == "enum":
+        return _record(_ENUM, ctype.name, 4)  # no enumerators: that is how compilers declare one
+    return _record(_FWD, ctype.name, 0, flag=ctype.kind == "union")
+
+
+def _typedef(writer: BtfWriter, ctype: Typedef) -> Record:
+    return _record(_TYPEDEF, ctype.name, writer.ref(ctype.target))
+
+
+def _qualified(writer: BtfWriter, ctype: Qualified) -> Record:
+    kind = _QUALIFIERS.get(ctype.name)
+    if kind is None:
+        return _record(_TYPE_TAG, ctype.name, writer.ref(ctype.target))
+    return _record(kind, "", writer.ref(ctype.target))
+
+
+def _prototype(writer: BtfWriter, ctype: FuncProto) -> Record:
+    record = _record(_FUNC_PROTO, "", writer.ref(ctype.result), entries=len(ctype.params) + ctype.variadic)
+    for param in ctype.params:
+        record += (param.name, writer.ref(param.ctype))
+    return [*record, "", ()] if ctype.variadic else record
+
+
+_ENCODERS: dict[type[CType], Callable[[BtfWriter, Any], Record]] = {
+    Int: _int,
+    Float: _float,
+    Pointer: _pointer,
+    Array: _array,
+    Struct: _struct,
+    Enum: _enum,
+    Forward: _forward,
+    Typedef: _typedef,
+    Qualified: _qualified,
+    FuncProto: _prototype,
+}

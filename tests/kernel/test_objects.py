@@ -1,0 +1,164 @@
+"""Objects that clang made run in the kernel as their sources say; BTF that sonde wrote is taken by the kernel and by bpftool."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from same_types import find_difference
+
+from sonde.api.objects import load_object, read_object
+from sonde.debuginfo.btf import VMLINUX_PATH, Btf
+from sonde.debuginfo.btfwrite import encode
+from sonde.debuginfo.ctype import Enum
+from sonde.errors import FeatureError, ProbeError
+from sonde.kernel.btf import kernel_btf, load_btf
+from sonde.kernel.descriptor import close_fd
+from sonde.kernel.pins import unpin
+from sonde.record import replace
+
+pytestmark = pytest.mark.kernel
+OBJECTS = Path(__file__).parents[1] / "objects"
+ZERO = bytes(4)
+
+
+def test_calls_maps_data_externs_and_core() -> None:
+    with load_object(read_object(str(OBJECTS / "basic.o"))).object as live:
+        assert live.run("run") == 0 * 2 + 7 + 1 + ord("s")
+        assert live.maps["seen"].lookup(struct.pack("<i", os.getpid())) == [
+            struct.pack("<ii", os.getpid(), os.getppid())
+        ]
+        bss = live.maps[".bss"].lookup(ZERO)
+        assert bss is not None
+        version, configured, address, total, *hidden, parity = struct.unpack("<9q", bss[0])
+        major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+        assert (version >> 16, version >> 8 & 0xFF) == (major, minor)
+        assert configured == 1
+        assert (total, parity, hidden) == (45, 3, [3, 3, 2, 2])
+        assert address & (1 << 64) - 1 == next(
+            int(line.split()[0], 16)
+            for line in Path("/proc/kallsyms").read_text().splitlines()
+            if line.split()[2] == "vfs_read"
+        )
+        assert live.maps["two"].lookup(ZERO) == [struct.pack("<q", 42)]
+        assert live.maps["one"].lookup(ZERO) == [bytes(8)]
+
+
+def test_attached_by_its_section() -> None:
+    loaded = load_object(read_object(str(OBJECTS / "attached.o")))
+    with loaded.object as live:
+        assert {p.name for p in live.spec.programs} == {"on_getppid", "questions", "drop", "sample"}
+        assert [link.probes[0].name for link in loaded.links] == ["tracepoint:syscalls:sys_enter_getppid"]
+        for _ in range(5):
+            os.getppid()
+        count = live.maps["calls"].lookup(struct.pack("<I", os.getpid()))
+        assert count == [struct.pack("<q", 5)]
+
+
+def test_questions_about_types() -> None:
+    with load_object(read_object(str(OBJECTS / "attached.o")), attach=False).object as live:
+        assert live.run("questions") == 0
+        bss = live.maps[".bss"].lookup(ZERO)
+        assert bss is not None
+        answers = struct.unpack("<12q", bss[0])
+    kernel = kernel_btf()
+    task, pids = kernel.get_struct("struct task_struct"), kernel.get_type("enum pid_type")
+    assert task is not None and isinstance(pids, Enum)
+    assert answers[:10] == (
+        os.getpid(), -1, 16, 0, 0, 1, task.size, pids.values["PIDTYPE_TGID"], 1, kernel.get_type_id("task_struct", "struct"),
+    )  # fmt: skip
+    own = Btf.from_bytes(btf_section((OBJECTS / "attached.o").read_bytes()))
+    assert own.get_name(answers[10]) == "task_struct"
+    assert answers[11] == 1
+
+
+def btf_section(data: bytes) -> bytes:
+    start = data.index(b"\x9f\xeb\x01\x00\x18\x00\x00\x00")
+    size, strings = struct.unpack_from("<4xI4xI", data, start + 8)
+    return data[start : start + 24 + size + struct.unpack_from("<I", data, start + 20)[0]] if strings else b""
+
+
+@pytest.fixture
+def pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A BPF file system of this test's own."""
+    done = subprocess.run(["mount", "-t", "bpf", "bpf", str(tmp_path)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs to mount a BPF file system: {done.stderr.strip()}")
+    monkeypatch.setattr("sonde.kernel.pins.BPFFS", str(tmp_path))
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_pinned(pins: Path) -> None:
+    folder = "here/there"
+    loaded = load_object(read_object(str(OBJECTS / "attached.o")), pin=folder)
+    try:
+        loaded.object.close()
+        assert f"{pins}/{folder}/programs/questions" in loaded.pins
+        assert f"{pins}/{folder}/maps/calls" in loaded.pins
+        assert all(os.path.exists(pin) for pin in loaded.pins)
+    finally:
+        for pin in loaded.pins:
+            unpin(pin)
+    assert not (pins / "here").exists()
+
+
+def test_what_cannot_be_pinned_leaves_nothing(pins: Path) -> None:
+    spec = read_object(str(OBJECTS / "attached.o"))
+    with pytest.raises(ProbeError, match="not below"):
+        load_object(spec, pin="../../tmp/elsewhere")
+    folder = "twice"
+    first = load_object(spec, pin=folder)
+    try:
+        with pytest.raises(Exception, match="File exists"):
+            load_object(spec, pin=folder)
+        assert first.pins and all(os.path.exists(pin) for pin in first.pins)
+    finally:
+        first.object.close()
+        for pin in first.pins:
+            unpin(pin)
+
+
+def test_what_the_kernel_lacks_is_named() -> None:
+    spec = read_object(str(OBJECTS / "basic.o"))
+    (run,) = spec.programs
+    relocs = tuple(replace(r, symbol="no_such_symbol") if r.kind == "ksym" else r for r in run.relocs)
+    with pytest.raises(FeatureError, match="no_such_symbol"):
+        load_object(replace(spec, programs=(replace(run, relocs=relocs),)))
+    weak = tuple(replace(r, symbol="no_such_symbol", weak=True) if r.kind == "ksym" else r for r in run.relocs)
+    with load_object(replace(spec, programs=(replace(run, relocs=weak),))).object as live:
+        live.run("run")
+        bss = live.maps[".bss"].lookup(ZERO)
+        assert bss is not None and bss[0][16:24] == bytes(8)
+
+
+@pytest.mark.parametrize("name", ["struct task_struct", "struct sk_buff", "struct bpf_prog"])
+def test_the_kernel_takes_its_own_types_back(name: str, tmp_path: Path) -> None:
+    original = Btf.open(VMLINUX_PATH).get_struct(name)
+    assert original is not None
+    data, (ident,) = encode([original])
+    back = Btf.from_bytes(data)
+    assert find_difference(original, back.type_by_id(ident)) == ""
+    close_fd(load_btf(data))
+    if not shutil.which("bpftool"):
+        pytest.skip("the kernel took it; comparing the text needs bpftool")
+    path = tmp_path / "types.btf"
+    path.write_bytes(data)
+    keyword, label = name.split()
+    assert body(dump(str(path)), f"{keyword} {label} {{") == body(dump(VMLINUX_PATH), f"{keyword} {label} {{")
+
+
+def dump(path: str) -> str:
+    return subprocess.run(
+        ["bpftool", "btf", "dump", "file", path, "format", "c"], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def body(text: str, head: str) -> str:
+    start = text.index(head)
+    return text[start : text.index("\n}", start)]
