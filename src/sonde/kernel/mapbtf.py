@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 _LOCAL_STORAGE = frozenset(["sk_storage", "inode_storage", "task_storage", "cgrp_storage"])
 _SPECIAL = frozenset(
-    ["bpf_spin_lock", "bpf_timer", "bpf_wq", "bpf_list_head", "bpf_list_node", "bpf_rb_root", "bpf_rb_node", "bpf_refcount"]
+    [
+        "bpf_spin_lock",
+        "bpf_timer",
+        "bpf_wq",
+        "bpf_list_head",
+        "bpf_list_node",
+        "bpf_rb_root",
+        "bpf_rb_node",
+        "bpf_refcount",
+    ]
 )
 _TAGS = frozenset(["kptr", "kptr_untrusted", "percpu_kptr", "uptr"])
 _LIMIT = 4096  # types looked at in one value

@@ -66,7 +66,9 @@ def _create(spec: MapSpec, inner_fd: int) -> int:
     def pack() -> bytearray:
         inner = max(inner_fd, 0)
         sizes = (spec.key_size, spec.value_size, entries)
-        return bytearray(MAP_CREATE.pack(kind, *sizes, flags, inner, 0, name, 0, max(btf_fd, 0), *btf_types, 0, spec.extra))
+        return bytearray(
+            MAP_CREATE.pack(kind, *sizes, flags, inner, 0, name, 0, max(btf_fd, 0), *btf_types, 0, spec.extra)
+        )
 
     try:
         fd = bpf_new(abi.BPF_MAP_CREATE, pack)
@@ -79,7 +81,8 @@ def _create(spec: MapSpec, inner_fd: int) -> int:
 
 def _load_types(spec: MapSpec) -> tuple[int, tuple[int, int]]:
     """Load the BTF of a map that cannot do without: its descriptor (-1: none), the types of key and value."""
-    if not spec.type.endswith("_storage") and (spec.value is None or spec.value.kind not in ("struct", "array")):
+    plain = spec.value is None or spec.value.kind not in ("struct", "array")
+    if plain and spec.value_type is None and not spec.type.endswith("_storage"):
         return -1, (0, 0)
     from .mapbtf import make_map_btf, needs_btf
 
