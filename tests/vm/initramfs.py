@@ -8,6 +8,7 @@ from __future__ import annotations
 import lzma
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from .kernels import Kernel, KernelUnavailable, elf_section
@@ -50,7 +51,7 @@ def build_initramfs(kernel: Kernel, python: str, agent: str) -> bytes:
     busybox = shutil.which("busybox")
     if not busybox or not _is_static(Path(busybox)):
         raise KernelUnavailable("the test VM needs a static busybox (Debian package busybox-static)")
-    modules = _module_closure(kernel)
+    modules = module_closure(kernel, WANTED)
     script = INIT.replace("$SONDE_PYTHON", python).replace("$SONDE_AGENT", agent)
     archive = _Cpio()
     for name in ("bin", "modules"):
@@ -77,8 +78,8 @@ def _decompress(path: Path) -> bytes:
     return data
 
 
-def _module_closure(kernel: Kernel) -> list[Path]:
-    """Return the files of WANTED and of what they depend on, dependencies first; built-in ones are left out."""
+def module_closure(kernel: Kernel, names: Sequence[str]) -> list[Path]:
+    """Return the files of these modules and of what they depend on, dependencies first; built-in ones are left out."""
     files = {p.name.split(".ko")[0].replace("-", "_"): p for p in kernel.modules.rglob("*.ko*")}
     order: list[Path] = []
 
@@ -93,7 +94,7 @@ def _module_closure(kernel: Kernel) -> list[Path]:
                     visit(dependency)
         order.append(path)
 
-    for name in WANTED:
+    for name in names:
         visit(name)
     return order
 
