@@ -28,14 +28,15 @@ _INTS = [
 class Case:
     """A struct as C text and as what we make of it."""
 
-    def __init__(self, text: str, struct: Struct, fields: list[MemberDecl]) -> None:
+    def __init__(self, text: str, struct: Struct, fields: list[MemberDecl], pack: int) -> None:
         self.text = text
+        self.pack = pack  # what `#pragma pack` says where it stands; 0 for nothing
         self.struct = struct
         self.fields = fields
 
 
 @st.composite
-def members(draw: st.DrawFn, depth: int) -> tuple[str, MemberDecl]:
+def members(draw: st.DrawFn, depth: int, pack: int) -> tuple[str, MemberDecl]:
     """One member: its C text, with `NAME` for its name, and what lay_out takes."""
     aligned = draw(st.sampled_from([0, 0, 0, 0, 2, 4, 8, 16]))
     packed = draw(st.booleans()) and draw(st.booleans())
@@ -62,15 +63,17 @@ def members(draw: st.DrawFn, depth: int) -> tuple[str, MemberDecl]:
     elif kind == "pointer":
         ctype, text = Pointer(base), f"{base.name} *NAME"
     elif kind == "struct":
-        inner = draw(structs(depth + 1))
+        inner = draw(structs(depth + 1, pack))
         ctype, text = inner.struct, f"{inner.text} NAME"
     return f"{text}{suffix};", MemberDecl("NAME", ctype, -1, aligned, packed)
 
 
 @st.composite
-def structs(draw: st.DrawFn, depth: int = 0) -> Case:
+def structs(draw: st.DrawFn, depth: int = 0, pack: int = 0) -> Case:
     """A struct or union with one to six members."""
-    drawn = draw(st.lists(members(depth), min_size=1, max_size=6))
+    if not depth:
+        pack = draw(st.sampled_from([0, 0, 0, 1, 2, 4, 8, 16]))
+    drawn = draw(st.lists(members(depth, pack), min_size=1, max_size=6))
     kind = draw(st.sampled_from(["struct", "struct", "struct", "union"]))
     packed = draw(st.sampled_from([False, False, True]))
     aligned = draw(st.sampled_from([0, 0, 0, 4, 32]))
@@ -84,8 +87,8 @@ def structs(draw: st.DrawFn, depth: int = 0) -> Case:
     attributes = (" __attribute__((packed))" if packed else "") + (
         f" __attribute__((aligned({aligned})))" if aligned else ""
     )
-    struct = lay_out(kind, "", fields, packed=packed, aligned=aligned)
-    return Case(f"{kind} {{ {' '.join(lines)} }}{attributes}", struct, fields)
+    struct = lay_out(kind, "", fields, packed=packed, aligned=aligned, max_align=pack)
+    return Case(f"{kind} {{ {' '.join(lines)} }}{attributes}", struct, fields, pack)
 
 
 def measured(cases: list[Case]) -> list[list[int]]:
@@ -93,7 +96,7 @@ def measured(cases: list[Case]) -> list[list[int]]:
     lines = ["#define offsetof(t, m) __builtin_offsetof(t, m)", "extern void *memset(void *, int, unsigned long);"]
     for number, case in enumerate(cases):
         name = f"s{number}"
-        lines.append(f"typedef {case.text} {name};")
+        lines += [f"#pragma pack({case.pack or ''})", f"typedef {case.text} {name};", "#pragma pack()"]
         lines.append(
             f"void ask{number}(long *out) {{ static union {{ {name} s; unsigned char b[sizeof({name}) + 1]; }} u;"
         )
@@ -135,4 +138,4 @@ def predicted(case: Case) -> list[int]:
 @given(st.lists(structs(), min_size=12, max_size=12))
 def test_layout_is_gcc_s(cases: list[Case]) -> None:
     for case, answer in zip(cases, measured(cases)):
-        assert predicted(case) == answer, case.text
+        assert predicted(case) == answer, (case.pack, case.text)

@@ -281,7 +281,7 @@ def test_pragma_pack() -> None:
     for item in parse_c(text).items:
         assert isinstance(item, ast.Declaration) and isinstance(item.specifiers.type, ast.StructType)
         attributes.append(short(item.specifiers.type.attributes))
-    assert attributes == ["@packed", "@pragma_pack(2)", ""]
+    assert attributes == ["@pragma_pack(1)", "@pragma_pack(2)", ""]
 
 
 def test_tables() -> None:

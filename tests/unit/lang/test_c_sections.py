@@ -70,6 +70,32 @@ def test_places() -> None:
     assert spec.probes[0].span is not None and spec.probes[0].span.line == 5
 
 
+MAP_OF = 'struct {{ __uint(type, {}); __uint(max_entries, 8); __type(key, {}); __type(value, struct later); }} m SEC(".maps");\n'
+
+
+def test_a_map_of_a_struct_that_is_defined_later() -> None:
+    after = 'struct later { u64 a; u32 b; };\nSEC("kprobe") int f(void *ctx) { return sizeof(struct later); }'
+    (spec,) = object_of(MAP_OF.format("1", "u32") + after).maps
+    assert (spec.key_size, spec.value_size) == (4, 16)
+
+
+@pytest.mark.parametrize(
+    ("map_", "after", "words"),
+    [
+        (("1", "u32"), "", "map 'm' has no __type(value, …) that is complete"),
+        (
+            ("2", "struct later"),
+            "struct later { u64 a; };",
+            "the key of a map of kind 'array' has 4 bytes, not the 8 of",
+        ),
+    ],
+)
+def test_a_map_of_a_struct_that_never_fits(map_: tuple[str, str], after: str, words: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        object_of(MAP_OF.format(*map_) + after + 'SEC("kprobe") int f(void *ctx) { return 0; }')
+    assert words in caught.value.diagnostics[0].message
+
+
 def test_maps_of_several_programs_have_names_of_their_own() -> None:
     spec = object_of(
         """

@@ -148,6 +148,7 @@ class Checker:
         self.text_tags: set[str] = set()  # the tags that the text defines at file scope, somewhere
         self.waiting: dict[str, ast.FunctionDef] = {}  # functions of headers, checked when somebody names them
         self.wanted: list[ast.FunctionDef] = []  # those that somebody did name
+        self.at_end: list[Callable[[], None]] = []  # checks that want to have seen the whole text
 
     # diagnostics ----------------------------------------------------------------------------------------------
 

@@ -191,8 +191,6 @@ class Parser(StatementParser):
         place = self.span(self.at - 1)
         if limit == 0:
             return []
-        if limit == 1:
-            return [ast.Attribute(place, "packed")]
         return [ast.Attribute(place, "pragma_pack", (ast.Number(place, limit),))]
 
 

@@ -279,11 +279,20 @@ def _define_struct(ck: Checker, node: ast.StructType, struct: TextStruct) -> Non
         members,
         packed=packed,
         aligned=alignment(ck, node.attributes),
+        max_align=_pragma_pack(node.attributes),
         arch=ck.environment.target.arch,
     )
     if layout.size > MAX_BYTES:
         raise ck.fail(node, f"{node.kind} {node.name} is too large")
     struct.define(layout, _marks(node.attributes, packed))
+
+
+def _pragma_pack(attributes: tuple[ast.Attribute, ...]) -> int:
+    """What `#pragma pack` says where a struct is defined, in bytes; 0 for nothing."""
+    for attribute in attributes:
+        if attribute.name == "pragma_pack" and isinstance(attribute.args[0], ast.Number):
+            return attribute.args[0].value
+    return 0
 
 
 def _marks(attributes: tuple[ast.Attribute, ...], packed: bool) -> frozenset[str]:

@@ -15,6 +15,7 @@ from .types_init import initialise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ...errors import CompileError
     from .analysis import Variable
     from .checker import Checker
 
@@ -195,17 +196,26 @@ def _map_of(
     if value is None and kind in ("prog_array", "perf_event_array", "cgroup_array", "array_of_maps", "hash_of_maps"):
         value = UINT
     for ctype, what in ((key, "key"), (value, "value")):
-        if ctype is None and what == "key" and kind in _KEYLESS:
-            continue
-        if (ctype is None and kind not in ("ringbuf", "user_ringbuf")) or (ctype is not None and is_incomplete(ctype)):
-            raise ck.fail(node, f"map '{variable.name}' has no __type({what}, …) that is complete")
-    _check_shape(ck, node, kind, key, value)
+        if ctype is None and kind not in ("ringbuf", "user_ringbuf") and not (what == "key" and kind in _KEYLESS):
+            raise _no_type(ck, node, variable.name, what)
+
+    def check() -> None:
+        for ctype, what in ((key, "key"), (value, "value")):
+            if ctype is not None and is_incomplete(ctype):
+                raise _no_type(ck, node, variable.name, what)
+        _check_shape(ck, node, kind, key, value)
+
+    ck.at_end.append(check)  # as in C, a pointer to a struct does not ask what is in it: it may be defined below
     pinning = "by_name" if numbers.get("pinning") == 1 else ""
     entries, flags = numbers.get("max_entries", 0), numbers.get("map_flags", 0)
     made = Table(variable.name, kind, key, value, entries, flags, variable.span, "", pinning)
     if inner is not None and kind.endswith("_of_maps"):
         made = _with_inner(ck, made, inner, node)
     return made
+
+
+def _no_type(ck: Checker, node: ast.Node, name: str, what: str) -> CompileError:
+    return ck.fail(node, f"map '{name}' has no __type({what}, …) that is complete")
 
 
 def _with_inner(ck: Checker, table: Table, inner: Struct, node: ast.Declarator) -> Table:

@@ -46,6 +46,8 @@ def analyse(
         for item in unit.items:
             rule = _ITEMS[item.__class__]
             ck.attempt(lambda rule=rule, item=item: rule(ck, item))  # type: ignore[misc]
+        for check in ck.at_end:
+            ck.attempt(check)
         _check_wanted(ck)
         _check_calls(ck)
     except TooMany:
