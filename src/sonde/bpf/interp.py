@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from .maps import SharedMap
+    from .runtime.world import World
+
     # helper(machine, r1, r2, r3, r4, r5) -> r0
     HelperFunction = Callable[["Machine", int, int, int, int, int], int]
     Trace = Callable[[int, tuple[int, ...]], object]  # trace(pc, registers r0 to r10)
@@ -116,6 +119,7 @@ class Machine:
     """What a program runs on. Helpers are found by their number, kernel functions by their BTF id.
 
     `maps` are by the number that a wide load has (a descriptor or an index); a map is any object, which helpers get by its address.
+    `world` answers what helpers ask of the system around the program.
     """
 
     def __init__(
@@ -125,7 +129,15 @@ class Machine:
         maps: Mapping[int, object] | None = None,
         kfuncs: Mapping[int, HelperFunction] | None = None,
         memory: Memory | None = None,
+        world: World | None = None,
     ) -> None:
+        if world is None:
+            from .runtime.world import World
+
+            world = World()
+        self.world = world
+        self.records: dict[int, tuple[SharedMap, int]] = {}
+        self._places: dict[tuple[int, int, int], int] = {}
         self.memory = memory or Memory()
         self.helpers = _Helpers(helpers or {})
         self.kfuncs = dict(kfuncs or {})
@@ -138,7 +150,8 @@ class Machine:
         self._loops = MAY_GOTO_LIMIT
         self._stacks = [bytearray(MAX_STACK_BYTES) for _ in range(MAX_CALL_FRAMES)]
         self._frames = [self.memory.add(stack) + MAX_STACK_BYTES for stack in self._stacks]
-        self._maps = {number: (thing, self.memory.add_object(thing)) for number, thing in (maps or {}).items()}
+        self._objects: dict[int, tuple[object, int]] = {}  # by id; the object is kept, so that its id stays its own
+        self._maps = {number: (thing, self.map_address(thing)) for number, thing in (maps or {}).items()}
         self._functions: dict[tuple[int, int], int] = {}
 
     # running --------------------------------------------------------------------------------------------------
@@ -226,9 +239,12 @@ class Machine:
         if kind in (1, 5):
             return address
         value_address: Callable[[int], int] | None = getattr(thing, "value_address", None)
-        if value_address is None:
+        if value_address is not None:
+            return value_address(0) + high
+        if getattr(getattr(thing, "shape", None), "kind", "") != "array":
             raise RunError("the map has no direct values")
-        return value_address(0) + high
+        table: SharedMap = thing  # type: ignore[assignment]
+        return self.place(table, table.find_at(bytes(4), 0), table.padded_size * table.max_entries) + high
 
     def map_at(self, address: int) -> object:
         """Return the map that a program's pointer stands for. Raises RunError."""
@@ -236,6 +252,31 @@ class Machine:
         if found is None:
             raise RunError(f"{address:#x} is no map", address=address)
         return found
+
+    def map_address(self, table: object) -> int:
+        """Return the pointer that stands for a map, or for anything that programs only hand to helpers."""
+        found = self._objects.get(id(table))
+        if found is None:
+            found = self._objects[id(table)] = (table, self.memory.add_object(table))
+        return found[1]
+
+    def place(self, table: SharedMap, offset: int, size: int) -> int:
+        """Return the address of `size` bytes of a map's memory: the same each time. Values of read-only maps cannot be written."""
+        key = (id(table), offset, size)
+        found = self._places.get(key)
+        if found is None or found >> 32 not in self.memory.regions:
+            self.map_address(table)  # keeps it
+            view = table.region.data[offset : offset + size]
+            found = self._places[key] = self.memory.add(view.toreadonly() if table.shape.read_only else view)
+        return found
+
+    def lend(self, data: bytes) -> int:
+        """Put bytes into memory for the time of a callback; return their address."""
+        return self.memory.add(bytearray(data))
+
+    def give_back(self, address: int) -> None:
+        """Take lent bytes, or a record, out of the memory."""
+        self.memory.remove(address)
 
     def function_address(self, pc: int) -> int:
         """The address of a function of the running program."""

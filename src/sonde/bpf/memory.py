@@ -23,8 +23,9 @@ class Memory:
 
     __slots__ = ("_next", "_objects", "regions")
 
-    def __init__(self) -> None:
-        self.regions: dict[int, Buffer] = {}
+    def __init__(self, *, zeros: bool = False) -> None:
+        """Make an empty address space. `zeros`: what is not there reads as zeros, as the kernel has it for pointers that BTF describes."""
+        self.regions: dict[int, Buffer] = _Zeros() if zeros else {}
         self._objects: dict[int, object] = {}
         self._next = 1
 
@@ -80,6 +81,19 @@ class Memory:
         if not nul and len(data) < limit:
             raise RunError(describe_fault(self, address, limit), address=address)
         return text
+
+
+class _Zeros(dict[int, "Buffer"]):
+    """Regions, in which every other one is there as zeros to be read: 4 GiB of address space that no page of memory stands behind."""
+
+    def __init__(self) -> None:
+        import mmap
+
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+        self._zeros = memoryview(mmap.mmap(-1, OFFSET_MASK + 9, flags=flags, prot=mmap.PROT_READ))
+
+    def __missing__(self, number: int) -> Buffer:
+        return self._zeros
 
 
 def describe_fault(memory: Memory, address: int, size: int) -> str:

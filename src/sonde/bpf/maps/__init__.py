@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 
 from ...errors import FeatureError, FormatError, MapError
-from .base import HEADER, HEADER_BYTES, MAGIC, VERSION, MapShape, SharedMap
+from .base import HEADER, HEADER_BYTES, MAGIC, VERSION
+from .base import MapShape as MapShape
+from .base import SharedMap as SharedMap
 
 # The kernel's name of a type: the module and the class here.
 KINDS = {

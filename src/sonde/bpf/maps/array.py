@@ -42,13 +42,17 @@ class ArrayMap(SharedMap):
         return HEADER_BYTES + index * self.stride + (cpu * self.layout.value_stride if self.copies > 1 else 0)
 
     def update_at(self, key: bytes, value: bytes, flags: int, cpu: int) -> int:
-        if flags & ~BPF_F_LOCK > BPF_EXIST or flags & BPF_F_LOCK:
+        if flags & ~BPF_F_LOCK > BPF_EXIST or (
+            cpu < 0 and flags & BPF_F_LOCK
+        ):  # the system call looks at the lock first
             return -EINVAL
         found = self.find_at(key, max(cpu, 0))
         if not found:
             return -E2BIG
         if flags & BPF_NOEXIST:
             return -EEXIST
+        if flags & BPF_F_LOCK:
+            return -EINVAL
         data, size = self.region.data, self.value_size
         if cpu >= 0 or self.copies == 1:
             data[found : found + size] = value[:size]

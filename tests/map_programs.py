@@ -1,0 +1,103 @@
+"""Random programs that call the helpers of one map, and store what each returned, or what it led to, in the map `io`."""
+
+from __future__ import annotations
+
+from random import Random
+
+from sonde.bpf.asm import assemble
+from sonde.bpf.isa import LDDW, Insn, encode
+from sonde.spec.object import MapSpec, ProgramSpec, Reloc
+
+STEPS = 40
+IO = MapSpec("io", "array", 4, 8 * STEPS, 1)
+IO_NUMBER, MAP_NUMBER = 1, 2
+KEY, VALUE, STACK_LIMIT = -128, -256, 120  # offsets in the stack, and the bytes that keys and values may have
+
+
+class MapProgram:
+    """A program of STEPS calls for `spec`. The code has the numbers IO_NUMBER and MAP_NUMBER for the maps."""
+
+    def __init__(self, spec: MapSpec, seed: int) -> None:
+        self.spec = spec
+        self.random = Random(seed)
+        lines = ["r6 = 1 ll"]  # becomes the address of the value of `io`
+        for step in range(STEPS):
+            lines += [*self.step(), f"*(u64 *)(r6 +{8 * step}) = r7"]
+        self.insns = [self._named(insn) for insn in assemble("\n".join([*lines, "r0 = 0", "exit"]))]
+
+    def _named(self, insn: Insn) -> Insn:
+        if insn.opcode != LDDW:
+            return insn
+        return Insn(LDDW, insn.dst, 2 if insn.imm == IO_NUMBER else 1, 0, insn.imm)
+
+    def program(self) -> ProgramSpec:
+        """The program as the kernel engine takes it."""
+        relocs, pc, code = [], 0, []
+        for insn in self.insns:
+            if insn.opcode == LDDW:
+                name = IO.name if insn.imm == IO_NUMBER else self.spec.name
+                relocs.append(Reloc(pc, "map_value" if insn.src == 2 else "map", name))
+                insn = Insn(LDDW, insn.dst, insn.src)
+            code.append(insn)
+            pc += insn.slots
+        return ProgramSpec("maps", "raw_tracepoint", encode(code), tuple(relocs))
+
+    # steps ----------------------------------------------------------------------------------------------------
+
+    def step(self) -> list[str]:
+        if self.spec.key_size == 0:
+            return self.queue_step()
+        choice = self.random.random()
+        if choice < 0.4:
+            flags = self.random.choice((0, 0, 0, 1, 2, 3, 4, 8))
+            return [*self.key(), *self.value(), *self.call(2, f"r3 = r10\nr3 += {VALUE}\nr4 = {flags}"), "r7 = r0"]
+        if choice < 0.6:
+            return [*self.key(), *self.call(3, ""), "r7 = r0"]
+        if choice < 0.7 and "percpu" in self.spec.type:
+            return [*self.key(), *self.call(195, f"r3 = {self.random.choice((0, 1, 2, 77))}"), *self.through()]
+        return [*self.key(), *self.call(1, ""), *self.through()]
+
+    def queue_step(self) -> list[str]:
+        place = f"r2 = r10\nr2 += {VALUE}"
+        name = self.random.choice(("push", "push", "pop", "peek"))
+        if name == "push" or self.spec.type == "bloom_filter":
+            flags = self.random.choice((0, 0, 0, 2, 1, 4))
+            return [*self.value(), "r1 = 2 ll", place, f"r3 = {flags}", "call 87", "r7 = r0"]
+        number = 88 if name == "pop" else 89
+        load = f"r8 = *(u8 *)(r10 {VALUE})"
+        return [
+            *self.value(),
+            "r1 = 2 ll",
+            place,
+            f"call {number}",
+            load,
+            "r8 <<= 32",
+            "r7 = r0",
+            "w7 = w7",
+            "r7 |= r8",
+        ]
+
+    def key(self) -> list[str]:
+        number = self.random.randrange(self.spec.max_entries + 3)
+        if self.spec.type == "lpm_trie":
+            length = self.random.randrange(8 * (self.spec.key_size - 4) + 2)
+            return [*self.fill(KEY, self.spec.key_size, 0x80), f"*(u32 *)(r10 {KEY}) = {length}"]
+        return [
+            *self.fill(KEY, self.spec.key_size, 0),
+            f"*(u{32 if self.spec.key_size >= 4 else 8} *)(r10 {KEY}) = {number}",
+        ]
+
+    def value(self) -> list[str]:
+        return self.fill(VALUE, self.spec.value_size, self.random.randrange(256))
+
+    def fill(self, at: int, size: int, byte: int) -> list[str]:
+        word = int.from_bytes(bytes([byte]) * 4, "little")
+        word -= word >> 31 << 32
+        return [f"*(u32 *)(r10 {offset}) = {word}" for offset in range(at, at + (size + 3 & ~3), 4)]
+
+    def call(self, number: int, rest: str) -> list[str]:
+        return ["r1 = 2 ll", "r2 = r10", f"r2 += {KEY}", *([rest] if rest else []), f"call {number}"]
+
+    def through(self) -> list[str]:
+        """Read the first byte that a look-up led to, and change it."""
+        return ["r7 = -1", "if r0 == 0x0 goto +4", "r7 = *(u8 *)(r0 +0)", "r8 = r7", "r8 += 3", "*(u8 *)(r0 +0) = r8"]

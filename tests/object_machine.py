@@ -1,0 +1,69 @@
+"""Compiled objects without a kernel: the programs of an ObjectSpec in the interpreter, on maps in memory and with the helpers of `bpf.runtime`."""
+
+from __future__ import annotations
+
+from sonde.bpf.interp import Machine, Program
+from sonde.bpf.isa import decode
+from sonde.bpf.maps import MapShape, SharedMap, create
+from sonde.bpf.memory import Memory
+from sonde.bpf.runtime import World, helper_table
+from sonde.kernel.maps import entries_of
+from sonde.kernel.programs import relocate
+from sonde.spec.object import MapSpec, ObjectSpec, ProgramSpec
+
+CPUS = 2
+CONTEXT_BYTES = 4096
+TASK_BYTES = 1 << 16
+
+
+def shape_of(spec: MapSpec, cpus: int = CPUS) -> MapShape:
+    """Return what the kernel engine would make of a map."""
+    entries = entries_of(spec)
+    return MapShape(
+        spec.type, spec.key_size, spec.value_size, entries, spec.flags, spec.name, cpus=cpus, read_only=spec.frozen
+    )
+
+
+class _Numbered:
+    """A map that is not the kernel's: its number stands in the code."""
+
+    def __init__(self, number: int) -> None:
+        self.fd = number
+
+
+class ObjectMachine:
+    """All programs of an object, and one machine to run them on. Contexts and the task are zeros.
+
+    `zeros`: what is not there reads as zeros, as the kernel has it behind pointers that BTF describes. A context manager.
+    """
+
+    def __init__(self, spec: ObjectSpec, world: World | None = None, *, zeros: bool = False, cpus: int = CPUS) -> None:
+        self.spec = spec
+        self.maps: dict[str, SharedMap] = {}
+        for each in spec.maps:
+            table = self.maps[each.name] = create(shape_of(each, cpus))
+            if each.initial:
+                table.update(bytes(4), each.initial.ljust(each.value_size, b"\0"))
+        numbered = {number: self.maps[each.name] for number, each in enumerate(spec.maps, 1)}
+        self.machine = Machine(helper_table(), maps=numbered, memory=Memory(zeros=zeros), world=world)
+        self.context = bytearray(CONTEXT_BYTES)
+        self._context_address = self.machine.memory.add(self.context)
+        self.machine.world.task = self.machine.memory.add(bytearray(TASK_BYTES))
+
+    def code_of(self, program: ProgramSpec) -> list:  # type: ignore[type-arg]
+        """Return the instructions with the numbers of the maps filled in."""
+        numbers = {each.name: _Numbered(number) for number, each in enumerate(self.spec.maps, 1)}
+        return decode(bytes(relocate(program, numbers)))  # type: ignore[arg-type]
+
+    def run(self, program: ProgramSpec) -> int:
+        """Run a program once; return what it returns. Raises RunError."""
+        return self.machine.run(Program(self.code_of(program), program.name), self._context_address)
+
+    def __enter__(self) -> ObjectMachine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.memory.regions.clear()
+        self.machine._places.clear()
+        for table in self.maps.values():
+            table.close()
