@@ -92,13 +92,13 @@ def _offset(walker: Walker, pointer: Reg, by: Reg, *, minus: bool = False) -> Re
         if not -MAX_OFFSET < off < MAX_OFFSET:
             raise Problem(f"{pointer} would be moved by {step}, further than anything reaches")
         return pointer.change(off=off)
-    if by.number.smin <= -MAX_OFFSET or by.number.smax >= MAX_OFFSET:
+    if not -MAX_OFFSET < by.number.smin < MAX_OFFSET:  # the other end is looked at where the address is used
         raise Problem(
             f"{pointer} would be moved by {by.number}, which is not limited",
             "compare the index with its limits before, or mask it with &",
         )
     moved = scalar.OPERATIONS["sub64" if minus else "add64"](pointer.number, by.number)
-    if moved.smin <= -MAX_OFFSET or moved.smax >= MAX_OFFSET:
+    if not -MAX_OFFSET < moved.smin < MAX_OFFSET:
         raise Problem(f"{pointer} would be moved further than anything reaches")
     if pointer.kind in ("packet", "packet_meta"):
         return pointer.change(number=moved, size=0, ident=walker.new_ident())
