@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+
 from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import decode
+from sonde.bpf.jit import translate
+from sonde.bpf.jit.here import Placed, cpu_features
+from sonde.bpf.jit.maps import make_plan
 from sonde.bpf.maps import MapShape, SharedMap, create
 from sonde.bpf.memory import Memory
 from sonde.bpf.runtime import World, helper_table
+from sonde.bpf.runtime.native import NativeMachine
 from sonde.kernel.maps import entries_of
 from sonde.kernel.programs import relocate
 from sonde.spec.object import MapSpec, ObjectSpec, ProgramSpec
@@ -47,6 +54,7 @@ class ObjectMachine:
         numbered = {number: self.maps[each.name] for number, each in enumerate(spec.maps, 1)}
         self.machine = Machine(helper_table(), maps=numbered, memory=Memory(zeros=zeros), world=world)
         self.context = bytearray(CONTEXT_BYTES)
+        self.records: list[bytes] = []  # what tests read from the ring
         self._context_address = self.machine.memory.add(self.context)
         self.machine.world.task = self.machine.memory.add(bytearray(TASK_BYTES))
 
@@ -58,6 +66,17 @@ class ObjectMachine:
     def run(self, program: ProgramSpec) -> int:
         """Run a program once; return what it returns. Raises RunError."""
         return self.machine.run(Program(self.code_of(program), program.name), self._context_address)
+
+    def run_native(self, program: ProgramSpec) -> int:
+        """Run a program as machine code of this CPU, look-ups planned; it must have been verified. Raises RunError."""
+        numbered = {number: self.maps[each.name] for number, each in enumerate(self.spec.maps, 1)}
+        native = NativeMachine(numbered, self.machine.world)
+        features = cpu_features()
+        code = translate(self.code_of(program), os.uname().machine, features=features, plan=make_plan(numbered))
+        cpu = ctypes.c_uint32(self.machine.world.cpu)
+        place = ctypes.addressof(cpu)
+        with Placed(code, helpers=native.helpers(), maps=native.maps(), values=native.values(), cpu=place) as placed:
+            return placed.run(native.lend(bytes(self.context)))
 
     def __enter__(self) -> ObjectMachine:
         return self

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .code import MachineCode
+    from .maps import MapPlan
 
 
 def translate(
-    insns: Sequence[Insn], arch: str, *, features: frozenset[str] = frozenset(), stack_bytes: int = MAX_STACK_BYTES
+    insns: Sequence[Insn],
+    arch: str,
+    *,
+    features: frozenset[str] = frozenset(),
+    stack_bytes: int = MAX_STACK_BYTES,
+    plan: MapPlan | None = None,
 ) -> MachineCode:
     """Translate a verified program. `features` are of the CPU ("bmi2", "lse"); `stack_bytes` what a function uses at most.
+
+    Look-ups in maps of `plan` (see `maps.make_plan`) need no helper (x86-64).
 
     Raises FormatError for code without form (a jump to nowhere), FeatureError for an arch or operation that has no translation.
     """
@@ -33,4 +41,4 @@ def translate(
         from . import aarch64 as backend  # type: ignore[no-redef]
     else:
         raise FeatureError(f"there is no JIT for {arch}", feature=f"jit:{arch}", hint="the interpreter runs everywhere")
-    return backend.emit(split(insns, stack_bytes), features)
+    return backend.emit(split(insns, stack_bytes), features, plan)

@@ -13,6 +13,10 @@ from ..isa import Insn
 from .code import Function, MachineCode
 from .emitter import MAY_GOTO_LIMIT, Emitter, Jump
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .maps import MapPlan
+
 X0, X1 = 0, 1
 A, B, C, X16, FP, LR, SP, ZERO = 9, 10, 11, 16, 29, 30, 31, 31
 REGISTERS = (7, 0, 1, 2, 3, 4, 19, 20, 21, 22, FP)
@@ -472,6 +476,6 @@ class _A64(Emitter):
 _remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # without and with LSE
 
 
-def emit(functions: list[Function], features: frozenset[str]) -> MachineCode:
-    """Translate the functions of a program, the main one first."""
+def emit(functions: list[Function], features: frozenset[str], plan: MapPlan | None = None) -> MachineCode:
+    """Translate the functions of a program, the main one first. There are no look-ups without a helper here yet: `plan` changes nothing."""
     return _A64(features).emit(functions)

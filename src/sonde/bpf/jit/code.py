@@ -20,6 +20,7 @@ class CodeReloc(Record):
     packet     the function u64 (u64 offset, u64 bytes): what packet loads read, negative beyond the end
     map        the map number `value`, as helpers take it
     map_value  byte `addend` of the value of map number `value`
+    cpu        a u32 that holds the number of the running CPU
     function   the local function at machine code offset `value`
     """
 

@@ -6,9 +6,14 @@ The bytes of a plain instruction depend on nothing but its fields, so they are r
 from __future__ import annotations
 
 from ...errors import FeatureError
-from ..flow import jump_target
+from ..flow import jump_target, split_blocks
 from ..isa import BPF_IND, CALL, EXIT, GOTOL, JA, LDDW, MAY_GOTO, Insn, get_op
 from .code import CodeReloc, Function, MachineCode
+from .maps import LOOKUP, find_lookups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .maps import MapPlan
 
 MAY_GOTO_LIMIT = 1 << 23  # rounds that may_goto allows, as in the kernel
 _REMEMBER = 20_000  # instructions, about 2 MB
@@ -41,6 +46,8 @@ class Emitter:
         self.places: dict[int, int] = {}  # pc to the part that its code begins with
         self.entries: dict[int, int] = {}  # first pc of a function to the part that its entry begins with
         self.function: Function
+        self.plan: MapPlan | None = None
+        self.lookups: dict[int, int] = {}  # pc to the number of the map that is looked up in
 
     # what a back end knows ------------------------------------------------------------------------------------
 
@@ -76,6 +83,10 @@ class Emitter:
         """Call a function by relocation: r1 to r5 are its arguments, r0 its result."""
         raise NotImplementedError
 
+    def lookup(self, number: int) -> None:
+        """Look up a key in a map of the plan: the map is in r1, the key in r2, the result goes to r0. By default the helper does it."""
+        self.call_outside("helper", LOOKUP)
+
     def tail_call(self) -> None:
         """Have helper 12 find the entry of the other program; unless it says 0, give up the frame and go there with r1 as it was."""
         raise NotImplementedError
@@ -109,9 +120,13 @@ class Emitter:
 
     # a program ------------------------------------------------------------------------------------------------
 
-    def emit(self, functions: list[Function]) -> MachineCode:
+    def emit(self, functions: list[Function], plan: MapPlan | None = None) -> MachineCode:
         """Translate the functions of a program, the main one first."""
+        self.plan = plan
         for function in functions:
+            if plan is not None:
+                leaders = frozenset(split_blocks(function.body))
+                self.lookups.update(find_lookups(function.body, leaders, plan))
             self._emit_function(function)
         self.pool()
         return self._finish()
@@ -184,6 +199,8 @@ class Emitter:
             self.call_outside("kfunc", insn.imm)
         elif insn.imm == 12:
             self.tail_call()
+        elif pc in self.lookups:
+            self.lookup(self.lookups[pc])
         else:
             self.call_outside("helper", insn.imm)
 

@@ -21,7 +21,7 @@ class Placed:
     """A program in executable memory. A context manager; closing frees the memory.
 
     `helpers`, by number, are addresses of C functions or Python functions of five numbers; `maps` are the addresses that stand for maps, and
-    `values` those of the values of maps with one entry. Raises RunError for what the code needs and nobody gave.
+    `values` those of the values of maps with one entry; `cpu` that of a u32 with the CPU's number. Raises RunError for what the code needs and nobody gave.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Placed:
         helpers: Mapping[int, int | Callable[[int, int, int, int, int], int]] | None = None,
         maps: Mapping[int, int] | None = None,
         values: Mapping[int, int] | None = None,
+        cpu: int | None = None,
     ) -> None:
         self._keep: list[object] = []
         self._raised: BaseException | None = None
@@ -39,6 +40,8 @@ class Placed:
         try:
             text = bytearray(code.text)
             tables = {"helper": helpers or {}, "map": maps or {}, "map_value": values or {}}
+            if cpu is not None:
+                tables["cpu"] = {0: cpu}
             for reloc in code.relocs:
                 place = self._find(reloc, tables)
                 text[reloc.offset : reloc.offset + 8] = (place & (1 << 64) - 1).to_bytes(8, "little")

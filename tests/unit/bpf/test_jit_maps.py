@@ -1,0 +1,258 @@
+"""Look-ups in machine code: the same place as the Python side finds, whole programs against the interpreter, under writers, in damaged memory."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+
+import pytest
+from map_programs import IO, IO_NUMBER, MAP_NUMBER, MapProgram
+from object_machine import shape_of
+
+from sonde.bpf.asm import assemble
+from sonde.bpf.interp import Machine, Program
+from sonde.bpf.isa import Insn
+from sonde.bpf.jit import translate
+from sonde.bpf.jit.here import Placed
+from sonde.bpf.jit.maps import find_lookups, make_plan
+from sonde.bpf.maps import MapShape, SharedMap, create
+from sonde.bpf.runtime import World, helper_table
+from sonde.bpf.runtime.native import NativeMachine
+from sonde.spec.object import MapSpec
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs x86-64 machine code")
+
+LOOKUP = assemble("r2 = r1\nr1 = map[fd:1]\ncall 1\nexit")
+KINDS = ("array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash")
+
+
+class Finder:
+    """The program LOOKUP on a table; `find` returns what it returns, as an offset in the table's memory."""
+
+    def __init__(self, table: SharedMap, cpu: int) -> None:
+        self.table = table
+        self.cpu = ctypes.c_uint32(cpu)
+        code = translate(LOOKUP, "x86_64", plan=make_plan({1: table}))
+        assert not any(reloc.kind == "helper" for reloc in code.relocs)
+        self.placed = Placed(code, maps={1: table.region.address}, cpu=ctypes.addressof(self.cpu))
+
+    def find(self, key: bytes) -> int:
+        buffer = ctypes.create_string_buffer(key, len(key) + 1)
+        found = self.placed.run(ctypes.addressof(buffer))
+        return found - self.table.region.address if found else 0
+
+
+@contextmanager
+def finder(shape: MapShape, cpu: int = 0, shared: bool = False) -> Iterator[Finder]:
+    table = create(shape, shared=shared)
+    found = Finder(table, cpu)
+    yield found
+    found.placed.close()
+    table.close()
+
+
+@pytest.mark.parametrize("key_size", [*range(1, 18), 23, 32, 63, 64])
+def test_every_size_of_key(key_size: int) -> None:
+    random = Random(key_size)
+    with finder(MapShape("hash", key_size, 8, 60)) as jit:
+        table = jit.table
+        keys = [random.randbytes(key_size) for _ in range(40)]
+        keys += [bytes([key[0] ^ 1]) + key[1:] for key in keys[:10]] + [key[:-1] + b"\0" for key in keys[:10]]
+        for _ in range(400):
+            key = random.choice(keys)
+            if random.random() < 0.5:
+                table.update(key, bytes(8))
+            else:
+                table.delete(key)
+            for each in random.sample(keys, 5):
+                assert jit.find(each) == table.find_at(each, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type(kind: str) -> None:
+    random = Random(kind)
+    with finder(MapShape(kind, 4, 12, 50, cpus=3), cpu=2) as jit:
+        table = jit.table
+        for _ in range(1500):
+            key = random.randrange(60).to_bytes(4, "little")
+            choice = random.random()
+            if choice < 0.4:
+                table.update_at(key, random.randbytes(12), 0, 2)
+            elif choice < 0.6:
+                table.delete_at(key)
+            assert jit.find(key) == table.find_at(key, 2)
+
+
+def test_an_lru_entry_counts_as_used() -> None:
+    with finder(MapShape("lru_hash", 4, 4, 32)) as jit:
+        table = jit.table
+        kept = (7).to_bytes(4, "little")
+        table.update(kept, bytes(4))
+        for number in range(100, 600):
+            assert jit.find(kept)
+            table.update(number.to_bytes(4, "little"), bytes(4))
+        assert jit.find(kept)
+
+
+def test_a_large_index_or_table() -> None:
+    with finder(MapShape("array", 4, 40, 70_000)) as jit:
+        for index in (0, 1, 127, 128, 69_999, 70_000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF):
+            key = index.to_bytes(4, "little")
+            assert jit.find(key) == jit.table.find_at(key, 0)
+    with finder(MapShape("hash", 8, 8, 50_000)) as jit:
+        for number in range(0, 50_000, 50):
+            jit.table.update(number.to_bytes(8, "little"), number.to_bytes(8, "little"))
+        for number in range(0, 50_000, 25):
+            key = number.to_bytes(8, "little")
+            assert jit.find(key) == jit.table.find_at(key, 0)
+            assert bool(jit.find(key)) == (number % 50 == 0)
+
+
+def test_lookups_beside_writers() -> None:
+    """A key that only ever gets new values is found at any time, and the entry is its own."""
+    with finder(MapShape("hash", 8, 8, 64, cpus=4), shared=True) as jit:
+        table = jit.table
+        stays = [n.to_bytes(8, "little") for n in range(4)]
+        for key in stays:
+            table.update(key, key)
+        stop = threading.Event()
+        failed: list[BaseException] = []
+
+        def write(seed: int) -> None:
+            random = Random(seed)
+            try:
+                while not stop.is_set():
+                    key = random.randrange(40).to_bytes(8, "little")
+                    if key in stays or random.random() < 0.5:
+                        table.update_at(key, key, 0, -1)
+                    else:
+                        table.delete_at(key)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3000):
+                for key in stays:
+                    assert jit.find(key), "a key that is always there was not found"
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert not failed
+
+
+def test_damaged_memory_does_not_lead_out_of_it() -> None:
+    random = Random(5)
+    for _ in range(300):
+        with finder(MapShape("hash", 4, 8, 4)) as jit:
+            table = jit.table
+            for number in range(3):
+                table.update(number.to_bytes(4, "little"), bytes(8))
+            word = random.choice((random.getrandbits(64), random.getrandbits(33), (1 << 64) - 1))
+            table.region.words[random.randrange(64, table.layout.size // 8)] = word
+            for number in range(5):
+                assert 0 <= jit.find(number.to_bytes(4, "little")) <= table.layout.size - 8
+
+
+MAPS = [
+    MapSpec("m", "hash", 4, 8, 5),
+    MapSpec("m", "hash", 13, 3, 3),
+    MapSpec("m", "percpu_hash", 8, 4, 4),
+    MapSpec("m", "lru_hash", 4, 8, 30),
+    MapSpec("m", "array", 4, 3, 3),
+    MapSpec("m", "percpu_array", 4, 8, 3),
+    MapSpec("m", "lpm_trie", 8, 8, 6, flags=1),
+    MapSpec("m", "queue", 0, 5, 3),
+    MapSpec("m", "bloom_filter", 0, 8, 50),
+]
+
+
+@pytest.mark.parametrize("spec", MAPS, ids=lambda spec: f"{spec.type}-{spec.value_size}")
+def test_programs_agree_with_the_interpreter(spec: MapSpec) -> None:
+    for seed in range(12):
+        insns = MapProgram(spec, seed).insns
+        expected = run_interpreted(spec, insns)
+        assert run_placed(spec, insns, planned=False)[0] == expected, seed
+        found, asked = run_placed(spec, insns, planned=True)
+        assert found == expected, seed
+        assert not asked or spec.type in ("lpm_trie", "queue", "bloom_filter")
+
+
+def tables(spec: MapSpec) -> dict[int, SharedMap]:
+    return {IO_NUMBER: create(shape_of(IO)), MAP_NUMBER: create(shape_of(spec))}
+
+
+def outcome(made: dict[int, SharedMap]) -> tuple[object, object]:
+    table = made[MAP_NUMBER]
+    left = sorted(table.items()) if table.key_size else []
+    return made[IO_NUMBER].lookup(bytes(4)), left
+
+
+def run_interpreted(spec: MapSpec, insns: list[Insn]) -> object:
+    made, world = tables(spec), World()
+    world.cpu = 1
+    Machine(helper_table(), maps=made, world=world).run(Program(insns))
+    return outcome(made)
+
+
+def run_placed(spec: MapSpec, insns: list[Insn], planned: bool) -> tuple[object, int]:
+    """Run machine code; return the outcome, and how often the helper was asked to look up."""
+    made, world = tables(spec), World()
+    world.cpu = 1
+    native = NativeMachine(made, world)
+    asked = 0
+    helpers = native.helpers()
+    lookup = helpers[1]
+
+    def counted(*args: int) -> int:
+        nonlocal asked
+        asked += 1
+        return lookup(*args)
+
+    helpers[1] = counted
+    code = translate(insns, "x86_64", plan=make_plan(made) if planned else None)
+    cpu = ctypes.c_uint32(1)
+    with Placed(code, helpers=helpers, maps=native.maps(), values=native.values(), cpu=ctypes.addressof(cpu)) as placed:
+        placed.run()
+    return outcome(made), asked
+
+
+def test_code_of_an_engine_finds_the_cpu() -> None:
+    table = create(MapShape("percpu_array", 4, 8, 2, cpus=4))
+    plan = make_plan({1: table}, cpu_code=b"\x41\xbb\x03\x00\x00\x00")  # mov r11d, 3
+    code = translate(LOOKUP, "x86_64", plan=plan)
+    assert {reloc.kind for reloc in code.relocs} == {"map"}
+    key = ctypes.create_string_buffer((1).to_bytes(4, "little"))
+    with Placed(code, maps={1: table.region.address}) as placed:
+        assert placed.run(ctypes.addressof(key)) - table.region.address == table.find_at(bytes([1, 0, 0, 0]), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("r1 = map[fd:1]\ncall 1\nexit", {2: 1}),
+        ("r6 = map[fd:1]\nr1 = r6\ncall 1\nr1 = r6\ncall 1\nexit", {3: 1, 5: 1}),
+        ("r1 = map[fd:1]\ncall 1\ncall 1\nexit", {2: 1}),
+        ("r1 = map[fd:1]\nr1 += 8\ncall 1\nexit", {}),
+        ("r1 = map[fd:7]\ncall 1\nexit", {}),
+        ("r1 = map[fd:1]\ncall 2\nexit", {}),
+        ("r1 = map[fd:1]\nif r2 == 0x0 goto +0\ncall 1\nexit", {}),
+        ("r1 = map[fd:1]\n*(u64 *)(r10 -8) = r1\nr1 = *(u64 *)(r10 -8)\ncall 1\nexit", {}),
+        ("r1 = map[fd:1]\nr1 = atomic64_xchg((u64 *)(r10 -8), r1)\ncall 1\nexit", {}),
+    ],
+)
+def test_where_the_map_is_known(text: str, known: dict[int, int]) -> None:
+    from sonde.bpf.flow import split_blocks
+    from sonde.bpf.isa import iter_pcs
+
+    body = list(iter_pcs(assemble(text)))
+    with create(MapShape("hash", 4, 4, 4)) as table:
+        plan = make_plan({1: table})
+        assert find_lookups(body, frozenset(split_blocks(body)), plan) == known
