@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from same_types import find_difference
 
-from sonde.api.objects import load_object, read_object
+from sonde.api.build import write_object
+from sonde.api.objects import bind, load_object, read_object
+from sonde.api.trace import TraceOptions, compile
+from sonde.bpf.objfile.read import read_object as read
+from sonde.bpf.objfile.write import write_object as objfile_bytes
+from sonde.cli.main import run
 from sonde.debuginfo.btf import VMLINUX_PATH, Btf
 from sonde.debuginfo.btfwrite import encode
-from sonde.debuginfo.ctype import Enum
+from sonde.debuginfo.ctype import Enum, Member, Struct
 from sonde.errors import FeatureError, ProbeError
 from sonde.kernel.btf import kernel_btf, load_btf
 from sonde.kernel.descriptor import close_fd
 from sonde.kernel.pins import unpin
+from sonde.kernel.target import live_target
 from sonde.record import replace
 
 pytestmark = pytest.mark.kernel
@@ -162,3 +170,74 @@ def dump(path: str) -> str:
 def body(text: str, head: str) -> str:
     start = text.index(head)
     return text[start : text.index("\n}", start)]
+
+
+def test_build_dump_verify_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "x.o")
+    assert run("sonde", ["build", "-o", path, "-e", "tracepoint:syscalls:sys_enter_getppid { @[pid] = count(); }"]) == 0
+    assert run("sonde", ["dump", "--types", path]) == 0
+    shown = capsys.readouterr().out
+    assert 'license "GPL"' in shown and "map AT: percpu_hash, key 4 bytes" in shown
+    assert "section tracepoint/syscalls/sys_enter_getppid" in shown and "call bpf_map_lookup_elem#1" in shown
+    assert "; stdin:1  tracepoint:syscalls:sys_enter_getppid { @[pid] = count(); }" in shown
+    assert run("sonde", ["verify", path]) == 0
+    assert ": safe; at most" in capsys.readouterr().out
+    assert run("sonde", ["load", "--dry-run", path]) == 0
+    assert "tracepoint:syscalls:sys_enter_getppid (" in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.o"]
+
+
+def test_load_until_a_signal(tmp_path: Path) -> None:
+    path = str(OBJECTS / "attached.o")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sonde", "load", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None and process.stdout is not None
+    try:
+        assert process.stderr.readline() == "attached; Ctrl-C detaches\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert "on_getppid: tracepoint, tracepoint:syscalls:sys_enter_getppid" in process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["build", "-e", "begin { }"], 2, "where to?"),
+        (["build", "-o", "/no/such/folder/x.o", "-e", "begin { }"], 1, "No such file or directory"),
+        (["build", "-o", "x.o", "-e", "begin {"], 1, "syntax"),
+        (["dump", "/no/such/file"], 1, "cannot be read"),
+        (["dump"], 2, "one object file"),
+        (["load", "/bin/sh"], 1, "not one for BPF"),
+        (["load", "--pin", "../../etc/x", str(OBJECTS / "attached.o")], 1, "not below"),
+        (["verify", str(OBJECTS / "basic_big_endian.o")], 1, "bpfel"),
+    ],
+)
+def test_trouble(words: list[str], status: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sonde", words) == status
+    assert text in capsys.readouterr().err
+
+
+def test_an_object_for_other_kernels_asks_here(tmp_path: Path) -> None:
+    """What was compiled with the members of a struct elsewhere finds them here when it is loaded."""
+    spec = compile("begin { @ = curtask.real_parent.tgid; }", None, TraceOptions(relocatable=True))
+    found = read(write_object(spec, live_target()))
+    (program,) = found.programs
+    (asked,) = [f for f in program.fills if f.core is not None and f.core.path == ("tgid",)]
+    assert asked.core is not None and isinstance(asked.core.local, Struct)
+    (tgid,) = [m for m in asked.core.local.members if m.name == "tgid"]
+    moved = Struct("struct", "task_struct", 64, (Member("tgid", tgid.ctype, 0),))
+    elsewhere = replace(asked, core=replace(asked.core, local=moved, value=0))
+    fills = tuple(elsewhere if f is asked else f for f in program.fills)
+    changed = replace(found, programs=(replace(program, fills=fills),))
+    (again,) = read(objfile_bytes(changed)).programs
+    assert [f.core.value for f in again.fills if f.core is not None and f.core.path == ("tgid",)] == [0]
+    with load_object(bind(read(objfile_bytes(changed)))).object as live:
+        live.run(program.name)
+        value = live.maps[".data.globals"].lookup(ZERO)
+        assert value is not None and struct.pack("<I", os.getppid()) in value[0]

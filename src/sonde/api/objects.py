@@ -215,3 +215,13 @@ def load_object(spec: ObjectSpec, *, attach: bool = True, pin: str = "") -> Load
         live.close()
         raise
     return Loaded(live, tuple(links), tuple(pins))
+
+
+def describe_loaded(loaded: Loaded) -> Iterator[str]:
+    """Yield a line for each program that was loaded, with where it is attached and how, and for each pin."""
+    for name, program in loaded.object.programs.items():
+        links = [link for link in loaded.links if link.probes[0].program == name]
+        places = [f"{link.probes[0].name} ({link.how})" for link in links]
+        yield f"{name}: {program.spec.type}, {'; '.join(places) or 'loaded'}"
+    for path in loaded.pins:
+        yield f"pinned {path}"

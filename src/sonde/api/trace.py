@@ -42,6 +42,7 @@ class TraceOptions(Record):
     notify: bool = False  # print __BPFTRACE_NOTIFY_PROBES_ATTACHED once attached
     include: tuple[str, ...] = ()  # directories for imports
     traceable_functions: str = ""  # a file in place of available_filter_functions
+    relocatable: bool = False  # the object may go to another kernel: struct members are looked up when it is loaded
 
 
 def compile(
@@ -86,7 +87,7 @@ def _compile_c(
     from ..lang.c.sections import compile_object
 
     flags = tuple(f"-I{directory}" for directory in options.include)
-    language = Options("libbpf", flags, os.path.dirname(source.name) or ".")
+    language = Options("libbpf", flags, os.path.dirname(source.name) or ".", relocatable=options.relocatable)
     spec = compile_object(source, target, language, pid=options.pid, trace=explain)
     for warning in spec.warnings if warn is not None and options.warnings else ():
         warn(warning.render())  # type: ignore[misc]
@@ -184,6 +185,7 @@ def _language_options(options: TraceOptions, child_pid: int) -> Options:
         traceable_functions=options.traceable_functions,
         params=options.params,
         named=options.named,
+        relocatable=options.relocatable,
     )
 
 

@@ -14,7 +14,10 @@ COMMANDS = {
     "trace": "run a bpftrace script: sonde trace -e 'PROGRAM' | FILE",
     "list": "list probes: sonde list 'tracepoint:sched:*'",
     "features": "show what this kernel can do for tracing",
-    "verify": "check a script's programs with sonde's own verifier: sonde verify FILE",
+    "verify": "check programs with sonde's own verifier: sonde verify SCRIPT | FILE.o",
+    "build": "compile a script or C to an ELF object: sonde build SCRIPT -o FILE.o",
+    "load": "load an ELF object, attach its programs: sonde load FILE.o",
+    "dump": "show what an ELF object holds: sonde dump FILE.o",
     "bcc": "run a tool that was written for BCC: sonde bcc opensnoop -T",
     "bpftrace": "take bpftrace's own command line",
     "version": "print the version",
@@ -46,6 +49,12 @@ def _dispatch(words: Sequence[str]) -> int:
         from .features import main as command
     elif name == "verify":
         from .verify import main as command
+    elif name == "build":
+        from .build import main as command
+    elif name == "load":
+        from .load import main as command
+    elif name == "dump":
+        from .dump import main as command
     elif name == "bcc":
         from .bcc import main as command
     elif name == "--explain":

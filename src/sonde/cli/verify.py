@@ -1,4 +1,4 @@
-"""`sonde verify`: is each program of a script safe, by sonde's own verifier? Needs no privilege."""
+"""`sonde verify`: is each program of a script, or of an ELF object, safe, by sonde's own verifier? Needs no privilege."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..bpf.verifier.state import State
+    from ..spec.object import ObjectSpec
+    from .options import Arguments
 
 OPTIONS = (
     Option("program", ("-e",), "the text of the script", "PROGRAM"),
@@ -18,7 +20,7 @@ OPTIONS = (
     Option("explain", ("--explain",), "show what is known before each instruction, on every path"),
     HELP,
 )
-USAGE = "sonde verify [option...] -e PROGRAM | FILE"
+USAGE = "sonde verify [option...] -e PROGRAM | SCRIPT | FILE.o"
 
 
 def main(words: Sequence[str]) -> int:
@@ -27,12 +29,9 @@ def main(words: Sequence[str]) -> int:
     if arguments.have("help"):
         sys.stdout.write(format_help(USAGE, OPTIONS))
         return 0
-    from ..api.trace import compile
     from ..api.verify import verify
-    from .script import find_source, trace_options
 
-    source, parameters = find_source(arguments)
-    spec = compile(source, None, trace_options(arguments, parameters))
+    spec = _find_object(arguments)
     found = verify(spec, trace=_show if arguments.have("explain") else None)
     for each in found:
         if each.text:
@@ -46,6 +45,19 @@ def main(words: Sequence[str]) -> int:
         uses += f"; maps {', '.join(verdict.maps)}" if verdict.maps else ""
         print(f"{each.program}: safe; {longest}, {verdict.stack_bytes} bytes of stack{uses}")
     return int(any(each.text for each in found))
+
+
+def _find_object(arguments: Arguments) -> ObjectSpec:
+    from ..api.objects import is_object, read_object
+
+    words = arguments.positionals
+    if len(words) == 1 and "program" not in arguments.options and is_object(words[0]):
+        return read_object(words[0], find_places=False)
+    from ..api.trace import compile
+    from .script import find_source, trace_options
+
+    source, parameters = find_source(arguments)
+    return compile(source, None, trace_options(arguments, parameters))
 
 
 def _show(program: str, pc: int, state: State) -> None:

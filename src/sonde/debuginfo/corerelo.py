@@ -209,6 +209,31 @@ def _read_steps(root: CType, numbers: list[int]) -> Iterator[str | int]:
             _refuse()
 
 
+def write_access(kind: str, root: CType, index: int, path: tuple[str | int, ...]) -> str:
+    """Turn an index and a path into the access string that `read_access` reads. Raises FormatError for a path that `root` does not have."""
+    ctype = strip(root)
+    if kind in _ENUMERATORS:
+        names = list(ctype.values) if isinstance(ctype, Enum) else []
+        if len(path) != 1 or path[0] not in names:
+            raise FormatError(f"{declare(root)} has no enumerator {path}")
+        return str(names.index(str(path[0])))
+    numbers = [index]
+    for step in path if kind in _FIELDS else ():
+        ctype = strip(ctype)
+        if isinstance(step, int) and isinstance(ctype, Array):
+            numbers.append(step)
+            ctype = ctype.element
+            continue
+        field = ctype.get_member(step) if isinstance(ctype, Struct) and isinstance(step, str) else None
+        if field is None:
+            raise FormatError(f"{declare(ctype)} has no member {step}")
+        for member in field.path:
+            assert isinstance(ctype, Struct)
+            numbers.append(ctype.members.index(member))
+            ctype = strip(member.ctype)
+    return ":".join(map(str, numbers))
+
+
 def _refuse() -> int:
     raise LookupError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import EEXIST, EINVAL, ENOENT
 
-from ..errors import KernelError, ProbeError
+from ..errors import FeatureError, KernelError, ProbeError
 from . import abi, syscall
 from .descriptor import bpf_new
 from .maps import KernelMap, create_map
@@ -87,6 +87,11 @@ def pin_object(live: KernelObject, links: Sequence[KernelLink], folder: str, pin
     for name, program in live.programs.items():
         _pin_at(program.fd_as(), f"{root}/programs/{_file_name(name)}", f"program {name}", pins)
     for number, link in enumerate(links):
+        if not link.bpf_links:
+            what = f"{link.probes[0].name} is attached by {link.method}, which cannot be pinned"
+            raise FeatureError(
+                what, feature="link:perf_event", hint="its program and its maps can: load without attaching"
+            )
         for fd in link.bpf_links:
             name = f"{link.probes[0].program}_{number}" if number else link.probes[0].program
             _pin_at(fd, f"{root}/links/{_file_name(name)}", f"the link of {link.probes[0].name}", pins)

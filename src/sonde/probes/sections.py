@@ -6,6 +6,7 @@ that is loaded only; one that begins with `?` gives nothing unless somebody asks
 
 from __future__ import annotations
 
+from ..errors import ProbeError
 from ..record import Record
 from ..spec.object import ProbeSpec
 
@@ -152,3 +153,40 @@ def _attach_point(kind: str, place: str, target: Target) -> tuple[str, tuple[str
     if kind == "usdt":
         return kind, tuple(place.rsplit(":", 2))
     return kind, (place,)
+
+
+# Probe types whose section is the program's type and the place behind a slash.
+_BY_SYMBOL = {"kprobe": "kprobe", "kretprobe": "kretprobe", "fentry": "fentry", "fexit": "fexit",
+              "fmod_ret": "fmod_ret", "lsm": "lsm"}  # fmt: skip
+_BY_FILE = ("uprobe", "uretprobe", "usdt")
+
+
+def section_name(type: str, attach_type: str, sleepable: bool, probe: ProbeSpec | None) -> str:
+    """Return the section by which libbpf knows a program's type, and the place it is attached to where a section can name it.
+
+    Timers, counters and watchpoints are no places to libbpf: their programs are loaded, and attached by whoever opens the event. Raises
+    ProbeError for a type of program that no section stands for.
+    """
+    suffix = ".s" if sleepable and type != "syscall" else ""
+    if probe is not None:
+        if probe.type == "tracepoint":
+            return f"tracepoint/{probe.category}/{probe.event}"
+        if probe.type == "rawtracepoint" and type in ("raw_tracepoint", "raw_tracepoint_writable", "tracing"):
+            word = {"raw_tracepoint": "raw_tp", "raw_tracepoint_writable": "raw_tp.w", "tracing": "tp_btf"}[type]
+            return f"{word}/{probe.event}"
+        if probe.type in _BY_SYMBOL and probe.symbol:
+            offset = f"+{probe.offset:#x}" if probe.offset and probe.type == "kprobe" else ""
+            return f"{_BY_SYMBOL[probe.type]}{suffix}/{probe.symbol}{offset}"
+        if probe.type in _BY_FILE:
+            return f"{probe.type}{suffix}/{probe.name.partition(':')[2]}"
+        if probe.type == "iter":
+            return f"iter{suffix}/{probe.event}"
+    if type == "kprobe" and not attach_type:
+        return "kprobe"
+    for name, section in section_kinds().items():
+        if (section.type, section.attach_type) == (type, attach_type) and not section.probe:
+            return name
+    for name, section in section_kinds().items():
+        if (section.type, section.attach_type, section.sleepable) == (type, attach_type, sleepable):
+            return name
+    raise ProbeError(f"no section of libbpf's stands for {type} programs with the attach type {attach_type!r}")

@@ -92,12 +92,7 @@ class _Linker:
             fills += self.fills(section, code, first, last)
             lines += [Line(pc - first + base, line) for pc, line in code.lines if first <= pc < last]
         for each in fills:
-            if (
-                each.kind == "subprogram"
-            ):  # compilers leave it to the loader to say that an address is that of a function
-                at = each.pc * 8
-                source = _PSEUDO_FUNC if insns[at] == isa.LDDW else _PSEUDO_CALL
-                insns[at + 1] = insns[at + 1] & 0x0F | source << 4
+            _mark(insns, each)
         name = self.unit.code[number].functions[start].name
         section_name = self.unit.code[number].section
         return Program(name, section_name, bytes(insns), tuple(fills), tuple(lines), tuple(functions))
@@ -190,3 +185,18 @@ class _Linker:
             return Fill(at, "map_value", KCONFIG, found.offset)
         typed = not isinstance(strip(found.ctype), (Void, FuncProto))
         return Fill(at, "ksym", symbol.name, weak=found.weak, typed=typed)
+
+
+def _mark(insns: bytearray, fill: Fill) -> None:
+    """Say in the instruction itself what it calls or loads: compilers leave that to the loader."""
+    at = fill.pc * 8
+    if fill.kind == "subprogram":
+        source = _PSEUDO_FUNC if insns[at] == isa.LDDW else _PSEUDO_CALL
+    elif fill.kind == "kfunc":
+        source = isa.BPF_PSEUDO_KFUNC_CALL
+    elif fill.kind in ("map", "map_value", "ksym"):
+        source = 0
+    else:
+        return
+    insns[at + 1] = insns[at + 1] & 0x0F | source << 4
+    insns[at + 4 : at + 8] = bytes(4)  # what was a part of the address is in `addend`
