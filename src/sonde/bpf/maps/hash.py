@@ -103,6 +103,10 @@ class HashMap(SharedMap):
     def _seq(self, entry: int) -> int:
         return self.region.load(entry) & LOW
 
+    def _unchanged(self, entry: int, seq: int) -> bool:
+        """Whether what was read of an entry since its seq was is of one piece."""
+        return not seq & 1 and self.region.load_last(entry) & LOW == seq
+
     def _find(self, key: bytes, h: int) -> tuple[int, int]:
         """Return the offsets of the slot and the entry of a key; (0, 0) when it is absent."""
         load, data, size = self.region.load, self.region.data, self.key_size
@@ -114,7 +118,7 @@ class HashMap(SharedMap):
                 entry = self._entry(slot)
                 seq = self._seq(entry)
                 same = data[entry + ENTRY_HEADER : entry + ENTRY_HEADER + size] == key
-                if not seq & 1 and self._seq(entry) == seq:
+                if self._unchanged(entry, seq):
                     if same:
                         return at, entry
                     break
@@ -348,7 +352,7 @@ class HashMap(SharedMap):
                     entry = self._entry(slot)
                     seq = self._seq(entry)
                     key = bytes(data[entry + ENTRY_HEADER : entry + ENTRY_HEADER + size])
-                    if not seq & 1 and self._seq(entry) == seq:
+                    if self._unchanged(entry, seq):
                         yield key
 
     def lookup(self, key: bytes) -> list[bytes] | None:
@@ -361,7 +365,7 @@ class HashMap(SharedMap):
             seq = self._seq(entry)
             values = self.values_at(entry + self.layout.value_offset)
             same = self.region.data[entry + ENTRY_HEADER : entry + ENTRY_HEADER + self.key_size] == key
-            if same and not seq & 1 and self._seq(entry) == seq:
+            if same and self._unchanged(entry, seq):
                 return values
 
     def repair(self, alive: Callable[[int], bool]) -> int:

@@ -69,6 +69,13 @@ class Region:
             return self._atomic["load"](self.address + offset, 0, 0)
         return self.words[offset >> 3]
 
+    def load_last(self, offset: int) -> int:
+        """Return a word, read after everything that was read before: what makes a look at a sequence number the second one."""
+        if self._ordered:
+            assert self._atomic is not None
+            return self._atomic["add"](self.address + offset, 0, 0)
+        return self.words[offset >> 3]
+
     def store(self, offset: int, value: int) -> None:
         """Store a word after everything that was written before."""
         if self._ordered:
