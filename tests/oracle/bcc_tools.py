@@ -42,6 +42,7 @@ SHM = (
     "p=a(i,None,0); c.shmdt(ctypes.c_void_p(p)); c.shmctl(i,0,None)'"
 )
 READS = f"{PY} 'import os; f=os.open(\"/dev/zero\",0); [os.read(f,999) for _ in range(500)]'"
+FIFO = "mkfifo /tmp/sonde-fifo; (sleep 0.5; echo x) >/tmp/sonde-fifo & cat /tmp/sonde-fifo; rm /tmp/sonde-fifo"
 BIND = f"{PY} 'import socket; s=socket.socket(); s.bind((\"127.0.0.1\",45999)); s.listen(7)'"
 
 TOOLS = (
@@ -130,7 +131,7 @@ TOOLS = (
     ),
     Tool("filelife", "", "touch /tmp/sonde-life; rm /tmp/sonde-life", r"rm +\d+\.\d+ +sonde-life", needs="kprobe"),
     Tool("filetop", "-C 1 1", READS + "; sleep 1", r"R_Kb +W_Kb", needs="kprobe"),
-    Tool("fileslower", "0 -a", "cat /etc/passwd", r"cat +\d+ +R +\d+ +\d+\.\d+ passwd", needs="kprobe"),
+    Tool("fileslower", "10 -a", FIFO, r"cat +\d+ +R +\d+ +[1-9]\d\d+\.\d+ sonde-fifo", needs="kprobe"),
     Tool("funccount", "vfs_read", READS, r"vfs_read +(\d+)", 500, needs="kprobe"),
     Tool("funclatency", "vfs_read", READS, r"count: (\d+)", 500, needs="kprobe"),
     Tool("klockstat", "-d 3", BUSY, r"Caller +Avg (Wait|Hold)|Tracing lock events", needs="kprobe"),
@@ -145,18 +146,23 @@ TOOLS = (
         needs="kprobe",
     ),
     Tool("sofdsnoop", "", "true", r"ACTION +TID", needs="kprobe"),
-    Tool("solisten", "", BIND, r"python3 +default +TCPv4 +7 +45999 +127\.0\.0\.1", needs="kprobe"),
-    Tool("statsnoop", "", "stat /no-such-sonde-file", r"stat +-1 +2 /no-such-sonde-file", needs="kprobe"),
+    Tool("solisten", "", BIND, r"python3 +TCPv4 +7 +45999 127\.0\.0\.1", needs="kprobe"),
     Tool("stackcount", "vfs_read", READS, r"vfs_read\n[\s\S]*entry_SYSCALL_64", needs="kprobe"),
     Tool("tcpaccept", "", TCP, r"python3 +4 +127\.0\.0\.1 +\d+ +127\.0\.0\.1 +\d+", needs="kprobe"),
     Tool("tcpconnect", "", TCP, r"python3 +4 +127\.0\.0\.1 +127\.0\.0\.1 +\d+", needs="kprobe"),
     Tool("tcpconnlat", "", TCP, r"python3 +4 +127\.0\.0\.1 +127\.0\.0\.1 +\d+ +\d+\.\d+", needs="kprobe"),
-    Tool("tcprtt", "-d 3", TCP, r"usecs +: count +distribution", needs="kprobe"),
+    Tool("tcprtt", "-d 20", TCP, r"usecs +: count +distribution", needs="kprobe"),
     Tool("tcpsubnet", "127.0.0.0/8", TCP + "; sleep 1", r"127\.0\.0\.0/8 +\d+", needs="kprobe"),
     Tool("tcpsynbl", "", TCP, r"backlog_max = 1\n[\s\S]*\|\*", needs="kprobe"),
-    Tool("tcptop", "-C 1 1", TCP, r"127\.0\.0\.1:\d+ +127\.0\.0\.1:\d+ +\d+ +\d+", needs="kprobe"),
+    Tool("tcptop", "-C 9 1", TCP, r"127\.0\.0\.1:\d+ +127\.0\.0\.1:\d+ +\d+ +\d+", needs="kprobe"),
     Tool("tcptracer", "", TCP, r"C +\d+ +python3 +4 +127\.0\.0\.1", needs="kprobe"),
-    Tool("trace", "'p::vfs_read \"read %d bytes\", arg3'", READS, r"python3 +vfs_read +read 999 bytes", needs="kprobe"),
+    Tool(
+        "trace",
+        "'p::vfs_read (arg3 == 999) \"read %d bytes\", arg3'",
+        READS,
+        r"python3 +vfs_read +read 999 bytes",
+        needs="kprobe",
+    ),
     Tool("vfscount", "", READS, r"vfs_read +(\d+)", 500, needs="kprobe"),
     Tool(
         "vfsstat", "1", READS + "; sleep 1", r"READ/s +WRITE/s +FSYNC/s +OPEN/s +CREATE/s\n.* [1-9]\d*", needs="kprobe"
