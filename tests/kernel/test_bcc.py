@@ -1030,7 +1030,7 @@ def test_tables_behave_as_a_dictionary_of_the_object(make: Callable[..., BPF]) -
 CAPABLE = """
 import os, sys
 sys.path[:0] = sys.argv[1:3]
-from kernel import bcc_in_guest as t
+from kernel import bcc_class_in_guest as t
 b, _ = t.make({"f": t.count("f"), "g": t.count("g", 1)})
 b.attach_raw_tracepoint("sys_enter", "f")
 b.attach_uprobe(name="c", sym="getpgid", fn_name="g")

@@ -1,11 +1,11 @@
-"""Class BPF on other kernels, in the VM: see bcc_in_guest.py for the checks."""
+"""Class BPF on other kernels, in the VM: see bcc_class_in_guest.py for the checks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from kernel.bcc_in_guest import CHECKS
+from kernel.bcc_class_in_guest import CHECKS
 from vm.guest import Guest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])
 def test_bcc_check(guest: Guest, check: str) -> None:
     result = guest.python(
-        "import sys; from kernel.bcc_in_guest import main; sys.exit(main())",
+        "import sys; from kernel.bcc_class_in_guest import main; sys.exit(main())",
         path=[str(ROOT / "src"), str(ROOT / "tests")],
         args=[check],
         timeout_s=180,

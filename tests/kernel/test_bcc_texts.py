@@ -21,9 +21,14 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No BPF descriptor of a test outlives it."""
+    before = descriptors()
     yield
-    left = [t for t in map(target_of, os.listdir("/proc/self/fd")) if "bpf" in t or "perf_event" in t]
-    assert left == []
+    assert descriptors() == before
+
+
+def descriptors() -> list[str]:
+    """What BPF and perf descriptors this process has open."""
+    return sorted(t for t in map(target_of, os.listdir("/proc/self/fd")) if "bpf" in t or "perf_event" in t)
 
 
 def target_of(fd: str) -> str:
