@@ -13,7 +13,7 @@ import rooms
 
 from sonde.api import bcc
 from sonde.api.bcc import disassembler, functions, perf, syscall, tcp, tool, utils
-from sonde.api.bcc.kernel_probes import _event_name, _function_probe
+from sonde.api.bcc.kprobes import event_name, function_probe
 from sonde.api.bcc.output import parse_line
 from sonde.api.bcc.programs import split_module
 from sonde.api.bcc.usdt import USDT, USDTException, _c_type, _operand
@@ -125,9 +125,9 @@ def test_disassembly_numbers_slots_and_names_targets() -> None:
 
 
 def test_function_names_become_probes() -> None:
-    probe = _function_probe("kprobe", b"xfs:xfs_file_read+0x10", 0)
+    probe = function_probe("kprobe", b"xfs:xfs_file_read+0x10", 0)
     assert (probe.module, probe.symbol, probe.offset) == ("xfs", "xfs_file_read", 16)
-    assert _event_name("kretprobe", b"a.b+0x1") == b"r_a_b_0x1"
+    assert event_name("kretprobe", b"a.b+0x1") == b"r_a_b_0x1"
     assert split_module("vmlinux____x64_sys_read") == ("__x64_sys_read", "")
 
 

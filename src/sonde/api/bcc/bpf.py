@@ -12,12 +12,15 @@ from __future__ import annotations
 import os
 
 from ...errors import UsageError
+from .kprobes import Kprobes
 from .network import Network
 from .output import Output
 from .perf_events import PerfEvents
 from .programs import Function
 from .symbols import Symbols
 from .tables import Table
+from .tracepoints import Tracepoints
+from .trampolines import Trampolines
 from .unit import find_header, open_unit, read_source
 from .user_probes import UserProbes
 from .utils import to_bytes, to_str
@@ -38,7 +41,7 @@ _AUTO_INCLUDES = {
 }
 
 
-class BPF(UserProbes, PerfEvents, Network, Output, Symbols):
+class BPF(Kprobes, Tracepoints, Trampolines, UserProbes, PerfEvents, Network, Output, Symbols):
     """A BPF object: compile a text, load its functions, attach them, read its tables and events.
 
     One of `text` and `src_file` (also looked for beside the script) is needed. `cflags` are a C compiler's: -D -U -I -include. `debug` shows
@@ -75,7 +78,9 @@ class BPF(UserProbes, PerfEvents, Network, Output, Symbols):
             show_text(debug, source)
         unit = open_unit(source, path, find_header(to_bytes(hdr_file)), [to_str(flag) for flag in cflags])
         super().__init__(unit, debug, bool(debug) or bool(os.environ.get("SONDE_BCC_VERBOSE")))
-        self._init_kernel_probes()
+        self._init_kprobes()
+        self._init_tracepoints()
+        self._init_trampolines()
         self._init_user_probes()
         self._init_perf_events()
         self._init_network()

@@ -32,9 +32,9 @@ class Library:
     @staticmethod
     def kernel_struct_has_field(struct_name: bytes, field_name: bytes) -> int:
         """See BPF.kernel_struct_has_field."""
-        from .kernel_probes import KernelProbes
+        from .trampolines import Trampolines
 
-        return KernelProbes.kernel_struct_has_field(struct_name, field_name)
+        return Trampolines.kernel_struct_has_field(struct_name, field_name)
 
     @staticmethod
     def bcc_procutils_which_so(libname: bytes, pid: int) -> bytes | None:

@@ -10,7 +10,7 @@ from ...lang.c.options import Entry
 from ...record import replace
 from ...spec.object import ObjectSpec
 from .enums import Constants
-from .utils import to_bytes
+from .utils import to_bytes, to_str
 from .values import ValueClasses
 
 TYPE_CHECKING = False
@@ -190,6 +190,13 @@ class Programs(Constants):
             self.say(f"{function.name.decode()}: {names}: {link.how}")
         return links
 
+    def detach_from(self, links: dict[bytes, KernelLink], name: bytes, what: str) -> None:
+        """Detach what is attached under a name in one of the tables of links. Raises UsageError when there is nothing."""
+        link = links.pop(name, None)
+        if link is None:
+            raise UsageError(f"{what} {to_str(name)} is not attached")
+        self.object.drop(link)
+
     def dump_func(self, func_name: str | bytes) -> bytes:
         """Return the code of a function as bytes, 8 for each instruction."""
         from ...kernel.engine import KernelEngine
@@ -279,6 +286,17 @@ class Programs(Constants):
 
 # What a program type must be loaded as when nobody says it.
 _EXPECTED = {"sk_lookup": "sk_lookup", "netfilter": "netfilter"}
+
+
+def have(feature: str) -> bool:
+    """Whether the kernel has a feature, found by trying; False also where that cannot be told."""
+    from ...errors import SondeError
+    from ...kernel.features import ask
+
+    try:
+        return ask(feature)
+    except SondeError:
+        return False
 
 
 def _kind_of(name: bytes) -> str:

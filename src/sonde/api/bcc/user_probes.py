@@ -8,7 +8,7 @@ from ...errors import UsageError
 from ...lang.c.options import Entry
 from ...spec.object import ProbeSpec
 from . import binaries, quota
-from .kernel_probes import KernelProbes
+from .programs import Programs
 from .utils import to_bytes, to_str
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _USER = Entry("kprobe", user=True)
 
 
-class UserProbes(KernelProbes):
+class UserProbes(Programs):
     """Attaching to functions of user space."""
 
     def _init_user_probes(self) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import ctypes as ct
 from collections.abc import MutableMapping
 
-from ..values import to_bytes, visible_fields
-from .histogram import LINEAR_SLOTS, LOG2_SLOTS, print_json, print_linear, print_log2
+from ..values import to_bytes
+from .batches import Batches
+from .histogram import Histograms
 from .wording import from_text, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from ....kernel.maps import KernelMap
@@ -24,7 +25,7 @@ else:
     Base = MutableMapping
 
 
-class TableBase(Base):
+class TableBase(Batches, Histograms, Base):
     """A table of a BPF object. `Key` and `Leaf` are the ctypes classes of keys and values.
 
     Keys and leaves are given as ctypes values; plain numbers, bytes and tuples of members are taken, too.
@@ -172,149 +173,6 @@ class TableBase(Base):
         empty = bytes(self.live.spec.value_size)
         for key in list(self._read_keys()):
             self.live.update(key, empty)
-
-    # batches --------------------------------------------------------------------------------------------------
-
-    def items_lookup_batch(self) -> Iterator[tuple[Any, Any]]:
-        """Yield all entries, read in batches."""
-        return self.iteritems()
-
-    def items_lookup_and_delete_batch(self) -> Iterator[tuple[Any, Any]]:
-        """Take all entries out: yield each, and none of them is in the table any more."""
-        from ....kernel.mapops import take_all
-
-        for key, values in take_all(self.live):
-            yield self.make_key(key), self.make_leaf(values)
-
-    def items_delete_batch(self, ct_keys: Any = None) -> None:
-        """Delete the keys of a ctypes array, or all. Raises TypeError, ValueError for what is no such array."""
-        from ....kernel.mapops import delete_batch
-
-        if ct_keys is None:
-            self.clear()
-        else:
-            self._check_arrays(ct_keys)
-            delete_batch(self.live, [self.pack_key(key) for key in _elements(ct_keys)])
-
-    def items_update_batch(self, ct_keys: Any, ct_values: Any) -> None:
-        """Store the leaves of one ctypes array at the keys of another. Raises TypeError, ValueError, SondeError."""
-        from ....kernel.mapops import update_batch
-
-        self._check_arrays(ct_keys, ct_values)
-        keys = [self.pack_key(key) for key in _elements(ct_keys)]
-        update_batch(self.live, keys, [self.pack_leaf(leaf) for leaf in _elements(ct_values)])
-
-    def _check_arrays(self, *arrays: Any) -> None:
-        for array in arrays:
-            if not isinstance(array, ct.Array):
-                raise TypeError(f"a batch takes ctypes arrays, not a {type(array).__name__}")
-            if not 1 <= len(array) <= self.max_entries:
-                raise ValueError(f"an array of {len(array)} for a table of {self.max_entries} entries")
-        if len({len(array) for array in arrays}) > 1:
-            raise ValueError("the arrays of keys and of leaves differ in length")
-
-    # histograms -----------------------------------------------------------------------------------------------
-
-    def print_log2_hist(
-        self,
-        val_type: str = "value",
-        section_header: str = "Bucket ptr",
-        section_print_fn: Callable[[Any], Any] | None = None,
-        bucket_fn: Callable[[Any], Any] | None = None,
-        strip_leading_zero: Any = None,
-        bucket_sort_fn: Callable[[list[Any]], list[Any]] | None = None,
-    ) -> None:
-        """Print the counts as histogram of powers of two; a structure as key gives one for each value of its first member."""
-        for title, values in self._sections(LOG2_SLOTS, section_header, section_print_fn, bucket_fn, bucket_sort_fn):
-            if title:
-                print(title)
-            print_log2(values, val_type, strip_leading_zero)
-
-    def print_linear_hist(
-        self,
-        val_type: str = "value",
-        section_header: str = "Bucket ptr",
-        section_print_fn: Callable[[Any], Any] | None = None,
-        bucket_fn: Callable[[Any], Any] | None = None,
-        strip_leading_zero: Any = None,
-        bucket_sort_fn: Callable[[list[Any]], list[Any]] | None = None,
-    ) -> None:
-        """Print the counts as histogram of the numbers from 0 on, see `print_log2_hist`. Raises IndexError beyond 1024."""
-        for title, values in self._sections(LINEAR_SLOTS, section_header, section_print_fn, bucket_fn, bucket_sort_fn):
-            if title:
-                print(title)
-            print_linear(values, val_type, strip_leading_zero)
-
-    def print_json_hist(
-        self,
-        val_type: str = "value",
-        section_header: str = "Bucket ptr",
-        section_print_fn: Callable[[Any], Any] | None = None,
-        bucket_fn: Callable[[Any], Any] | None = None,
-        bucket_sort_fn: Callable[[list[Any]], list[Any]] | None = None,
-    ) -> None:
-        """Print the counts of powers of two as a dictionary, see `print_log2_hist`."""
-        for bucket, values in self._buckets(LOG2_SLOTS, bucket_fn, bucket_sort_fn):
-            section = None
-            if bucket is not _WHOLE:
-                section = (section_header, section_print_fn(bucket) if section_print_fn else bucket)
-            print_json(values, val_type, section)
-
-    def _sections(
-        self,
-        slots: int,
-        header: str,
-        print_fn: Callable[[Any], Any] | None,
-        bucket_fn: Callable[[Any], Any] | None,
-        sort_fn: Callable[[list[Any]], list[Any]] | None,
-    ) -> Iterator[tuple[str, list[int]]]:
-        for bucket, values in self._buckets(slots, bucket_fn, sort_fn):
-            title = ""
-            if bucket is not _WHOLE:
-                title = f"\n{header} = {print_fn(bucket) if print_fn else repr(bucket)}"
-            yield title, values
-
-    def _buckets(
-        self,
-        slots: int,
-        bucket_fn: Callable[[Any], Any] | None,
-        sort_fn: Callable[[list[Any]], list[Any]] | None,
-    ) -> Iterator[tuple[Any, list[int]]]:
-        """Yield each bucket (_WHOLE: the key is only a slot) and its counts."""
-        if not issubclass(self.Key, ct.Structure):
-            values = [0] * slots
-            for key, leaf in self.items():
-                _count(values, key.value, leaf)
-            yield _WHOLE, values
-            return
-        bucket_name, slot_name = visible_fields(self.Key)[:2]
-        found: dict[Any, list[int]] = {}
-        for key, leaf in self.items():
-            bucket = getattr(key, bucket_name)
-            if bucket_fn:
-                bucket = bucket_fn(bucket)
-            _count(found.setdefault(bucket, [0] * slots), getattr(key, slot_name), leaf)
-        buckets = list(found)
-        for bucket in sort_fn(buckets) if sort_fn else buckets:
-            yield bucket, found[bucket]
-
-
-_WHOLE = object()
-
-
-def _count(values: list[int], slot: int, leaf: Any) -> None:
-    try:
-        values[slot] = leaf.value
-    except IndexError:
-        raise IndexError(f"Index in print_linear_hist() of {slot} exceeds max of {len(values)}.") from None
-
-
-def _elements(array: Any) -> Iterator[Any]:
-    """The elements of a ctypes array as ctypes values (indexing one of numbers gives plain ones)."""
-    kind, size = array._type_, ct.sizeof(array._type_)
-    data = bytes(array)
-    for at in range(0, len(data), size):
-        yield kind.from_buffer_copy(data, at)
 
 
 def _from_bytes(kind: Any, data: bytes) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes as ct
 from time import strftime
+
+from ..values import visible_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
 STARS = 40
@@ -79,3 +82,103 @@ def _extent(values: Sequence[int]) -> tuple[int, int]:
         if count > largest:
             largest = count
     return last, largest
+
+
+class Histograms:
+    """The methods of tables that print their counts."""
+
+    Key: Any
+    items: Any
+
+    def print_log2_hist(
+        self,
+        val_type: str = "value",
+        section_header: str = "Bucket ptr",
+        section_print_fn: Callable[[Any], Any] | None = None,
+        bucket_fn: Callable[[Any], Any] | None = None,
+        strip_leading_zero: Any = None,
+        bucket_sort_fn: Callable[[list[Any]], list[Any]] | None = None,
+    ) -> None:
+        """Print the counts as histogram of powers of two; a structure as key gives one for each value of its first member."""
+        for title, values in self._sections(LOG2_SLOTS, section_header, section_print_fn, bucket_fn, bucket_sort_fn):
+            if title:
+                print(title)
+            print_log2(values, val_type, strip_leading_zero)
+
+    def print_linear_hist(
+        self,
+        val_type: str = "value",
+        section_header: str = "Bucket ptr",
+        section_print_fn: Callable[[Any], Any] | None = None,
+        bucket_fn: Callable[[Any], Any] | None = None,
+        strip_leading_zero: Any = None,
+        bucket_sort_fn: Callable[[list[Any]], list[Any]] | None = None,
+    ) -> None:
+        """Print the counts as histogram of the numbers from 0 on, see `print_log2_hist`. Raises IndexError beyond 1024."""
+        for title, values in self._sections(LINEAR_SLOTS, section_header, section_print_fn, bucket_fn, bucket_sort_fn):
+            if title:
+                print(title)
+            print_linear(values, val_type, strip_leading_zero)
+
+    def print_json_hist(
+        self,
+        val_type: str = "value",
+        section_header: str = "Bucket ptr",
+        section_print_fn: Callable[[Any], Any] | None = None,
+        bucket_fn: Callable[[Any], Any] | None = None,
+        bucket_sort_fn: Callable[[list[Any]], list[Any]] | None = None,
+    ) -> None:
+        """Print the counts of powers of two as a dictionary, see `print_log2_hist`."""
+        for bucket, values in self._buckets(LOG2_SLOTS, bucket_fn, bucket_sort_fn):
+            section = None
+            if bucket is not _WHOLE:
+                section = (section_header, section_print_fn(bucket) if section_print_fn else bucket)
+            print_json(values, val_type, section)
+
+    def _sections(
+        self,
+        slots: int,
+        header: str,
+        print_fn: Callable[[Any], Any] | None,
+        bucket_fn: Callable[[Any], Any] | None,
+        sort_fn: Callable[[list[Any]], list[Any]] | None,
+    ) -> Iterator[tuple[str, list[int]]]:
+        for bucket, values in self._buckets(slots, bucket_fn, sort_fn):
+            title = ""
+            if bucket is not _WHOLE:
+                title = f"\n{header} = {print_fn(bucket) if print_fn else repr(bucket)}"
+            yield title, values
+
+    def _buckets(
+        self,
+        slots: int,
+        bucket_fn: Callable[[Any], Any] | None,
+        sort_fn: Callable[[list[Any]], list[Any]] | None,
+    ) -> Iterator[tuple[Any, list[int]]]:
+        """Yield each bucket (_WHOLE: the key is only a slot) and its counts."""
+        if not issubclass(self.Key, ct.Structure):
+            values = [0] * slots
+            for key, leaf in self.items():
+                _count(values, key.value, leaf)
+            yield _WHOLE, values
+            return
+        bucket_name, slot_name = visible_fields(self.Key)[:2]
+        found: dict[Any, list[int]] = {}
+        for key, leaf in self.items():
+            bucket = getattr(key, bucket_name)
+            if bucket_fn:
+                bucket = bucket_fn(bucket)
+            _count(found.setdefault(bucket, [0] * slots), getattr(key, slot_name), leaf)
+        buckets = list(found)
+        for bucket in sort_fn(buckets) if sort_fn else buckets:
+            yield bucket, found[bucket]
+
+
+_WHOLE = object()
+
+
+def _count(values: list[int], slot: int, leaf: Any) -> None:
+    try:
+        values[slot] = leaf.value
+    except IndexError:
+        raise IndexError(f"Index in print_linear_hist() of {slot} exceeds max of {len(values)}.") from None
