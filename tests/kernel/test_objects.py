@@ -22,10 +22,11 @@ from sonde.bpf.objfile.write import write_object as objfile_bytes
 from sonde.cli.main import run
 from sonde.debuginfo.btf import VMLINUX_PATH, Btf
 from sonde.debuginfo.btfwrite import encode
-from sonde.debuginfo.ctype import Enum, Member, Struct
+from sonde.debuginfo.ctype import Enum, Member, Struct, sizeof
 from sonde.errors import FeatureError, ProbeError
 from sonde.kernel.btf import kernel_btf, load_btf
 from sonde.kernel.descriptor import close_fd
+from sonde.kernel.engine import KernelObject
 from sonde.kernel.pins import unpin
 from sonde.kernel.target import live_target
 from sonde.record import replace
@@ -35,20 +36,29 @@ OBJECTS = Path(__file__).parents[1] / "objects"
 ZERO = bytes(4)
 
 
+def variables(live: KernelObject, name: str) -> dict[str, bytes]:
+    """The bytes of each variable of a section of data."""
+    value, ctype = live.maps[name].lookup(ZERO), live.maps[name].spec.value_type
+    assert value is not None and isinstance(ctype, Struct)
+    return {m.name: value[0][m.offset : m.offset + sizeof(m.ctype)] for m in ctype.members}
+
+
 def test_calls_maps_data_externs_and_core() -> None:
     with load_object(read_object(str(OBJECTS / "basic.o"))).object as live:
         assert live.run("run") == 0 * 2 + 7 + 1 + ord("s")
         assert live.maps["seen"].lookup(struct.pack("<i", os.getpid())) == [
             struct.pack("<ii", os.getpid(), os.getppid())
         ]
-        bss = live.maps[".bss"].lookup(ZERO)
-        assert bss is not None
-        version, configured, address, total, *hidden, parity = struct.unpack("<9q", bss[0])
+        found = variables(live, ".bss")
+        numbers = {
+            name: int.from_bytes(found[name], "little")
+            for name in ("version", "configured", "address", "sum", "parity")
+        }
         major, minor = (int(part) for part in os.uname().release.split(".")[:2])
-        assert (version >> 16, version >> 8 & 0xFF) == (major, minor)
-        assert configured == 1
-        assert (total, parity, hidden) == (45, 3, [3, 3, 2, 2])
-        assert address & (1 << 64) - 1 == next(
+        assert (numbers["version"] >> 16, numbers["version"] >> 8 & 0xFF) == (major, minor)
+        assert (numbers["configured"], numbers["sum"], numbers["parity"]) == (1, 45, 3)
+        assert struct.unpack("<4q", found["hidden"]) == (3, 3, 2, 2)
+        assert numbers["address"] == next(
             int(line.split()[0], 16)
             for line in Path("/proc/kallsyms").read_text().splitlines()
             if line.split()[2] == "vfs_read"
@@ -100,6 +110,19 @@ def pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr("sonde.kernel.pins.BPFFS", str(tmp_path))
     yield tmp_path
     subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_functions_timers_storage_and_tail_calls() -> None:
+    with load_object(read_object(str(OBJECTS / "kernel_objects.o"))).object as live:
+        assert live.run("locks") == 5
+        found = variables(live, ".bss")
+        names = ("option", "missing", "rings")
+        assert [int.from_bytes(found[name], "little") for name in names] == [0, 0, 0]
+        assert int.from_bytes(found["hz"], "little") == int(live_target().kconfig("CONFIG_HZ") or 0)
+        assert found["copy"] == b"a constant".ljust(16, b"\0")
+        assert live.run("one") == 2  # the tail call went to `two`
+        counts = live.maps["cpus"].lookup(struct.pack("<I", 2))
+        assert counts is not None and sum(struct.unpack("<q", each)[0] for each in counts) == 3
 
 
 def test_pinned(pins: Path) -> None:

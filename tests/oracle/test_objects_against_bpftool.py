@@ -135,6 +135,12 @@ def test_an_object_of_clang_s_read_and_written(pins: Path) -> None:
     assert run(folder / "run") == 7 + 1 + ord("s")
 
 
+def test_kernel_objects_read_and_written(pins: Path) -> None:
+    folder = load(write_object(read_object((OBJECTS / "kernel_objects.o").read_bytes())), pins, "objects")
+    assert {path.name for path in folder.iterdir()} == {"locks", "one", "two", "stored"}
+    assert run(folder / "two") == 2
+
+
 def test_types_in_text_as_bpftool_prints_them(tmp_path: Path) -> None:
     kernel = Btf.open(VMLINUX_PATH)
     path = tmp_path / "x.o"

@@ -20,6 +20,7 @@ def dump_object(found: ObjectFile, *, types: bool = False) -> Iterator[str]:
         yield f"warning: {warning}"
     for each in found.maps:
         yield _map(each)
+        yield from _variables(each)
     for extern in found.externs:
         yield _extern(extern)
     for program in found.programs:
@@ -45,6 +46,15 @@ def _map(found: MapDef) -> str:
         shown = found.initial[:16].hex(" ")
         parts.append(f"initially {shown}{' …' if len(found.initial) > 16 else ''}")
     return f"map {found.name}: {', '.join(part for part in parts if part)}"
+
+
+def _variables(found: MapDef) -> Iterator[str]:
+    """The variables of a section of data, with their places."""
+    from ..debuginfo.ctype import Struct, declare
+
+    if isinstance(found.value, Struct) and found.value.kind == "datasec":
+        for member in found.value.members:
+            yield f"  {member.offset:5}: {declare(member.ctype, member.name)}"
 
 
 def _side(word: str, size: int, ctype: CType | None) -> str:

@@ -439,12 +439,6 @@ class Btf:
                 raise self._corrupt(f"section {name} holds something that is no variable", self._types + 4 * at)
             yield self.get_name(inner), self.type_by_id(inner)
 
-    def get_section_type(self, name: str) -> Struct | None:
-        """Return section `name` as a struct of kind "datasec", or None."""
-        ident = self._find(name, _DATASEC)
-        found = self.type_by_id(ident) if ident else None
-        return found if isinstance(found, Struct) else None
-
     def get_name(self, ident: int) -> str:
         """Return the name of type `ident`, "" for one without a name."""
         if ident < self._first_id:

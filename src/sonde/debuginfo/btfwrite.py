@@ -59,7 +59,7 @@ class BtfWriter:
         node = self._node(ctype)
         while self._waiting:
             place, waiting = self._waiting.pop()
-            self._records[place] = _ENCODERS[type(waiting)](self, waiting)
+            self._records[place] = _find_encoder(waiting)(self, waiting)
         return node
 
     def add_function(self, name: str, proto: CType, linkage: int = STATIC) -> int:
@@ -98,8 +98,7 @@ class BtfWriter:
             return -1
         node = self._nodes.get(ctype)
         if node is None:
-            if type(ctype) not in _ENCODERS:
-                raise FormatError(f"BTF has no types of the kind {type(ctype).__name__}")
+            _find_encoder(ctype)
             node = self._nodes[ctype] = self._new([])
             self._waiting.append((node, ctype))
         return node
@@ -256,6 +255,13 @@ def _prototype(writer: BtfWriter, ctype: FuncProto) -> Record:
     for param in ctype.params:
         record += (param.name, writer.ref(param.ctype))
     return [*record, "", ()] if ctype.variadic else record
+
+
+def _find_encoder(ctype: CType) -> Callable[[BtfWriter, Any], Record]:
+    for each in type(ctype).__mro__:  # front ends have structs of their own
+        if each in _ENCODERS:
+            return _ENCODERS[each]
+    raise FormatError(f"BTF has no types of the kind {type(ctype).__name__}")
 
 
 _ENCODERS: dict[type[CType], Callable[[BtfWriter, Any], Record]] = {

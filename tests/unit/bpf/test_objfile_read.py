@@ -73,6 +73,11 @@ def test_data() -> None:
     assert map_of(found, ".data.names").initial == b"sonde\0\0\0"
     bss = map_of(found, ".bss")
     assert (bss.value_size, bss.initial) == (72, b"")
+    assert isinstance(bss.value, Struct)
+    members = {m.name: (m.offset, declare(m.ctype)) for m in bss.value.members}
+    assert set(members) == {"version", "configured", "address", "sum", "parity", "hidden"}
+    assert members["hidden"][1] == "long[4]"
+    assert sorted(offset for offset, _ in members.values())[:2] == [0, 8]
 
 
 def test_externs() -> None:
@@ -212,3 +217,13 @@ def test_section_headers_changed(word: int, value: int) -> None:
     damaged = bytearray(BASIC)
     struct.pack_into("<I", damaged, table + word * 4 % (len(BASIC) - table - 4), value)
     read_hostile(bytes(damaged))
+
+
+def test_an_extern_without_a_size_is_refused() -> None:
+    """The first thing that random damage found: the type of a value of the kernel's configuration was void."""
+    found = read_object(BASIC)
+    assert found.btf is not None
+    ident = found.btf.get_type_id("CONFIG_BPF_SYSCALL", "var")
+    words = found.btf._start(ident)
+    with pytest.raises(FormatError, match="CONFIG_BPF_SYSCALL of section .kconfig has 0 bytes"):
+        read_object(patched(BASIC, ".BTF", 24 + 4 * (words + 2), bytes(4)))

@@ -16,7 +16,7 @@ from sonde.record import replace
 
 OBJECTS = Path(__file__).parents[2] / "objects"
 EXIT = bytes.fromhex("b700000000000000 9500000000000000")
-FIXTURES = ("basic", "attached")
+FIXTURES = ("basic", "attached", "kernel_objects")
 
 
 def written(found: ObjectFile) -> ObjectFile:

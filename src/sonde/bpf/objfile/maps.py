@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import Array, Enum, FuncProto, Pointer, Struct, alignof, sizeof, strip
+from ...debuginfo.ctype import Array, Enum, FuncProto, Member, Pointer, Struct, alignof, sizeof, strip
 from ...errors import FormatError
 from ...record import Record
 from .model import KCONFIG, KSYMS, MAPS, Extern, MapDef
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...debuginfo.btf import Btf
-    from ...debuginfo.ctype import CType, Member
+    from ...debuginfo.ctype import CType
     from ...debuginfo.elf import Elf, Section, Symbol
 
 ARRAY, PROG_ARRAY, ARRAY_OF_MAPS, HASH_OF_MAPS = 2, 3, 12, 13
@@ -20,6 +20,7 @@ RDONLY_PROG, MMAPABLE = 1 << 7, 1 << 10
 _DATA = (".data", ".rodata", ".bss")
 _NUMBERS = ("type", "max_entries", "map_flags", "numa_node", "key_size", "value_size", "map_extra", "pinning")
 _MOST = 1 << 32
+_KCONFIG_LIMIT = 1 << 16  # bytes: no configuration has as much
 
 
 class Declared(Record):
@@ -36,14 +37,20 @@ def is_data(name: str) -> bool:
     return name in _DATA or name.startswith(tuple(d + "." for d in _DATA))
 
 
-def read_data_map(elf: Elf, section: Section, btf: Btf | None) -> MapDef:
-    """Turn a section of data into the map of one entry that holds it, as libbpf does."""
+def read_data_map(elf: Elf, section: Section, places: dict[str, int], btf: Btf | None) -> MapDef:
+    """Turn a section of data into the map of one entry that holds it, as libbpf does. `places` are the offsets of its variables.
+
+    The type of the value is a struct of kind "datasec" with a member for each variable that BTF knows: compilers leave their places to the symbols.
+    """
     constant = section.name.startswith(".rodata")
     initial = elf.read_section(section)
     if section.size >= _MOST:
         raise FormatError(f"section {section.name} is {section.size} bytes long", path=elf.path)
     flags = MMAPABLE | (RDONLY_PROG if constant else 0)
-    value = btf.get_section_type(section.name) if btf is not None else None
+    known = btf.iter_section_vars(section.name) if btf is not None else ()
+    members = [Member(name, ctype, 8 * places[name]) for name, ctype in known if name in places]
+    members.sort(key=lambda member: member.offset_bits)
+    value = Struct("datasec", section.name, section.size, tuple(members)) if members else None
     return MapDef(
         section.name, ARRAY, 4, section.size, 1, section.name, flags, value=value, initial=initial, frozen=constant
     )
@@ -160,9 +167,11 @@ def read_externs(btf: Btf, symbols: Sequence[Symbol]) -> list[Extern]:
             if name not in used:
                 continue
             if section == KCONFIG:
+                if not 0 < sizeof(ctype) <= _KCONFIG_LIMIT:
+                    raise FormatError(f"extern {name} of section {KCONFIG} has {sizeof(ctype)} bytes")
                 offset += -offset % alignof(ctype)
             found.append(Extern(name, section, ctype, name in weak, offset if section == KCONFIG else 0))
             offset += sizeof(ctype) if section == KCONFIG else 0
-            if offset >= _MOST:
-                raise FormatError("the externs of section .kconfig take more than 4 GiB")
+            if offset > _KCONFIG_LIMIT:
+                raise FormatError(f"the externs of section {KCONFIG} take more than {_KCONFIG_LIMIT} bytes")
     return found

@@ -169,8 +169,11 @@ class _Reader:
             elif section.name == "maps":
                 hint = "declare them in section .maps; libbpf 1.0 and later refuse these as well"
                 raise self._error("maps in the old form (section maps) cannot be read", section.offset, hint)
+            elif section.type == _SHT_NOBITS and is_data(section.name) and not section.name.startswith(".bss"):
+                self.warnings.append(f"section {section.name} has no content in the file, and is left out")
             elif section.type in (_SHT_PROGBITS, _SHT_NOBITS) and is_data(section.name) and section.size:
-                data[number] = read_data_map(self.elf, section, self.btf)
+                places = {s.name: s.vaddr for s in self.symbols if s.section == number and s.name}
+                data[number] = read_data_map(self.elf, section, places, self.btf)
         return declared, data
 
     def _with_values(self, each: Declared, declared: list[Declared], programs: tuple[Program, ...]) -> MapDef:

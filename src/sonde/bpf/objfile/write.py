@@ -102,7 +102,7 @@ class _Writer:
             self.types.add_section(MAPS, len(self.elf.section(MAPS).data), placed)
 
     def write_data(self, each: MapDef) -> None:
-        """A section of data with one variable that is all of it, so that bpftool shows its bytes."""
+        """A section of data with its variables."""
         bare = each.section.startswith(".bss")
         if bare and any(each.initial):
             raise FormatError(f"section {each.section} has a first content")
@@ -111,10 +111,12 @@ class _Writer:
         section.size = each.value_size
         if not bare:
             section.data += each.initial.ljust(each.value_size, b"\0")
-        name = "".join(c if c.isalnum() and c.isascii() else "_" for c in each.section.lstrip(".")) + "_bytes"
-        self.elf.symbol(name, section, 0, each.value_size, OBJECT)
-        node = self.types.add_variable(name, Array(CHAR, each.value_size))
-        self.types.add_section(each.section, each.value_size, [(node, 0, each.value_size)])
+        placed = []
+        for name, ctype, offset in _variables(each):
+            size = sizeof(ctype)
+            self.elf.symbol(name, section, offset, size, OBJECT)
+            placed.append((self.types.add_variable(name, ctype), offset, size))
+        self.types.add_section(each.section, each.value_size, placed)
         self.maps[each.name] = self.elf.section_symbol(section)
 
     def write_externs(self) -> None:
@@ -329,6 +331,14 @@ def _put(code: bytearray, at: int, value: int) -> None:
     else:
         (slot,) = unpack_from("<Q", code, at)
         raise FormatError(f"instruction {slot:#x} cannot hold what a CO-RE relocation stands for")
+
+
+def _variables(each: MapDef) -> list[tuple[str, CType, int]]:
+    """Name, type and offset of each variable of a section of data; one that is all of it where they are not known."""
+    if isinstance(each.value, Struct) and each.value.kind == "datasec":
+        return [(m.name, m.ctype, m.offset) for m in each.value.members]
+    name = "".join(c if c.isalnum() and c.isascii() else "_" for c in each.section.lstrip(".")) + "_bytes"
+    return [(name, Array(CHAR, each.value_size), 0)]
 
 
 def _slots(each: MapDef) -> int:

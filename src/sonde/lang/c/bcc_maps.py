@@ -59,7 +59,18 @@ def map_spec(table: Table, tables: Mapping[str, Table], target: Target) -> MapSp
     key = layout_of(table.key) if table.key is not None and key_size == sizeof(table.key) else None
     value = layout_of(table.leaf) if table.leaf is not None and value_size == sizeof(table.leaf) else None
     return MapSpec(
-        table.name, kind, key_size, value_size, entries, flags, inner=inner, pinning=table.pinning, key=key, value=value
+        table.name,
+        kind,
+        key_size,
+        value_size,
+        entries,
+        flags,
+        inner=inner,
+        pinning=table.pinning,
+        key=key,
+        value=value,
+        key_type=table.key if key is not None else None,
+        value_type=table.leaf if value is not None else None,
     )
 
 
