@@ -30,12 +30,12 @@ ROOMS = (
     Room("errors", "the whole exception tree; `Diagnostic`, `Span`", ("record",)),
     Room(
         "debuginfo",
-        "bytes to facts: ELF, BTF, tracefs formats, USDT notes, kallsyms, /proc/PID/maps; the C type model",
+        "bytes to facts: ELF, BTF (both ways), tracefs formats, USDT notes, kallsyms, /proc/PID/maps; the C type model",
         BASE,
     ),
     Room(
         "bpf",
-        "the machine: instruction set, assembler, disassembler, helper table, interpreter, JIT, verifier",
+        "the machine: instruction set, assembler, disassembler, helper table, interpreter, JIT, verifier, ELF objects",
         (*BASE, "debuginfo"),
     ),
     Room(

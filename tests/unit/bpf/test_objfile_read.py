@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sonde.api.objectdump import dump_object
 from sonde.bpf.objfile.model import MapDef, ObjectFile, Program
 from sonde.bpf.objfile.read import read_object
+from sonde.bpf.objfile.write import write_object
 from sonde.debuginfo.ctype import Struct, declare
 from sonde.errors import FormatError
 
@@ -169,9 +171,12 @@ def test_what_is_damaged_is_named(section: str, offset: int, value: bytes, words
 
 
 def read_hostile(data: bytes) -> None:
-    """Read what may be anything; only FormatError may come of it."""
+    """Read what may be anything, and show and write what was read; only FormatError may come of it."""
     try:
         found = read_object(data, "hostile.o")
+        for line in dump_object(found, types=True):
+            assert "\n\n" not in line
+        write_object(found)
     except FormatError as error:
         assert error.message
         return
@@ -225,5 +230,5 @@ def test_an_extern_without_a_size_is_refused() -> None:
     assert found.btf is not None
     ident = found.btf.get_type_id("CONFIG_BPF_SYSCALL", "var")
     words = found.btf._start(ident)
-    with pytest.raises(FormatError, match="CONFIG_BPF_SYSCALL of section .kconfig has 0 bytes"):
+    with pytest.raises(FormatError, match=r"CONFIG_BPF_SYSCALL of section \.kconfig has 0 bytes"):
         read_object(patched(BASIC, ".BTF", 24 + 4 * (words + 2), bytes(4)))
