@@ -24,6 +24,7 @@ class MapLayout(Record):
 
     kind: str
     key_size: int
+    value_size: int
     max_entries: int  # array: the number of entries; hash: of all places for entries, spare ones included
     entries: int
     entry_stride: int
@@ -57,6 +58,7 @@ def layout_of(table: SharedMap) -> MapLayout | None:
     return MapLayout(
         shape.kind,
         shape.key_size,
+        shape.value_size,
         plan.extra if hashed else shape.max_entries,
         plan.entries,
         plan.entry_stride,

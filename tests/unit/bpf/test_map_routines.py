@@ -1,0 +1,189 @@
+"""The helpers of hash maps as eBPF: beside the Python side on the same memory, in the interpreter and as machine code, and against each other in threads."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import threading
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from sonde.bpf.interp import Machine, Program
+from sonde.bpf.jit import translate
+from sonde.bpf.jit.here import Placed
+from sonde.bpf.jit.maps import layout_of
+from sonde.bpf.maps import MapShape, SharedMap, create
+from sonde.bpf.maps.hash import HashMap
+from sonde.bpf.maps.routines import ROUTINES, hash_routine
+from sonde.errors import FeatureError
+
+M = (1 << 64) - 1
+ENGINES = ["interpreter", "machine code", "machine code, weak order"]
+CALL = ctypes.CFUNCTYPE(*[ctypes.c_uint64] * 6)
+SHAPES = [
+    MapShape("hash", 4, 8, 30),
+    MapShape("hash", 7, 3, 5),
+    MapShape("hash", 24, 200, 12),
+    MapShape("hash", 8, 8, 1),
+    MapShape("percpu_hash", 5, 12, 9, cpus=3),
+]
+
+
+def signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+class Routines:
+    """The three routines on a table. Keys and values are bytes; `lookup` returns an offset in the table's memory."""
+
+    def __init__(self, table: SharedMap, engine: str, cpu: int = 0, thread: int = 1) -> None:
+        layout = layout_of(table)
+        assert layout is not None
+        self.table, self.who = table, cpu << 32 | thread
+        weak = engine.endswith("order")
+        names = [n for n in ROUTINES if n != "update" or not layout.lru]
+        code = {n: hash_routine(layout, n, table.max_entries, weak=weak) for n in names}
+        self.placed: dict[str, Placed] = {}
+        self.call: Callable[..., int] = self._interpret
+        if engine == "interpreter":
+            self.machine = Machine()
+            self.programs = {n: Program(insns) for n, insns in code.items()}
+            self.base = self.machine.memory.add(table.region.data)
+        else:
+            self.placed = {n: Placed(translate(insns, platform.machine())) for n, insns in code.items()}
+            self.entries = {n: CALL(placed.address) for n, placed in self.placed.items()}
+            self.base, self.call = table.region.address, self._run
+
+    def _interpret(self, name: str, key: bytes, value: bytes, flags: int) -> int:
+        memory = self.machine.memory
+        places = [memory.add(bytearray(data)) for data in (key, value)]
+        self.machine.left, program = 100_000, self.programs[name]
+        self.machine._program = program
+        found = self.machine.enter(0, self.base, *places, flags, self.who)
+        for place in places:
+            memory.remove(place)
+        return found
+
+    def _run(self, name: str, key: bytes, value: bytes, flags: int) -> int:
+        keep = [ctypes.create_string_buffer(data, max(len(data), 1)) for data in (key, value)]
+        found: int = self.entries[name](self.base, *(ctypes.addressof(b) for b in keep), flags, self.who)
+        return found
+
+    def lookup(self, key: bytes) -> int:
+        found = self.call("lookup", key, b"", 0)
+        return found - self.base if found else 0
+
+    def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
+        return signed(self.call("update", key, value, flags))
+
+    def delete(self, key: bytes) -> int:
+        return signed(self.call("delete", key, b"", 0))
+
+    def close(self) -> None:
+        for placed in self.placed.values():
+            placed.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.kind}-{s.key_size}-{s.value_size}")
+def test_both_sides_on_one_map(shape: MapShape, engine: str) -> None:
+    """Each operation is done on a second map by Python alone, and on the first by either side: the same results, the same contents."""
+    random = Random(shape.key_size)
+    with create(shape) as table, create(shape) as model:
+        routines = Routines(table, engine, cpu=shape.cpus - 1)
+        cpu = shape.cpus - 1
+        for _ in range(700):
+            number = random.randrange(shape.max_entries * 3 // 2 + 2)
+            key = number.to_bytes(4, "little").ljust(shape.key_size, b"k")[: shape.key_size]
+            value, flags = random.randbytes(shape.value_size), random.choice((0, 0, 0, 1, 2, 3, 4, 1 << 40))
+            ours = random.random() < 0.3
+            choice = random.random()
+            if choice < 0.5:
+                found = table.update_at(key, value, flags, cpu) if ours else routines.update(key, value, flags)
+                assert found == model.update_at(key, value, flags, cpu)
+            elif choice < 0.75:
+                assert (table.delete_at(key) if ours else routines.delete(key)) == model.delete_at(key)
+            else:
+                assert routines.lookup(key) == table.find_at(key, cpu)
+                assert table.lookup(key) == model.lookup(key)
+        assert dict(table.items()) == dict(model.items())
+        check_words(table)
+        routines.close()
+
+
+def check_words(table: SharedMap) -> None:
+    """Every claim was given back, every entry is in one slot or free, and the count is right."""
+    assert isinstance(table, HashMap)
+    words, first = table.region.words, table.cells >> 3
+    homes = [words[first + 2 * cell] for cell in range(table.mask + 1)]
+    slots = [words[first + 2 * cell + 1] for cell in range(table.mask + 1)]
+    assert not any(home >> 32 for home in homes)
+    used = [slot & 0xFFFFFFFF for slot in slots if slot]
+    free, at = [], table.region.load(192) & 0xFFFFFFFF
+    while at:
+        free.append(at)
+        at = table.region.load(table._entry(at)) >> 32
+    assert sorted(used + free) == list(range(1, table.region.load(256) + 1))
+    assert len(used) == len(table)
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+def test_threads(engine: str) -> None:
+    """Machine code in several threads, and Python beside it, on the same keys of one map."""
+    shape = MapShape("hash", 8, 32, 24, cpus=4)
+    with create(shape, shared=True) as table:
+        wrong: list[str] = []
+
+        def work(seed: int) -> None:
+            random, routines = Random(seed), Routines(table, engine, thread=seed + 1)
+            for _ in range(4000):
+                key = random.randrange(30).to_bytes(8, "little")
+                if random.random() < 0.55:
+                    if routines.update(key, key * 4) not in (0, -7, -16):
+                        wrong.append("update")
+                elif routines.delete(key) not in (0, -2, -16):
+                    wrong.append("delete")
+                values = table.lookup(key) if seed == 0 else None
+                if values is not None and values != [key * 4]:
+                    wrong.append(f"{key!r} has {values}")
+            routines.close()
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        check_words(table)
+        assert all(values == [key * 4] for key, values in table.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_claimed_cell(engine: str) -> None:
+    with create(MapShape("hash", 4, 4, 4)) as table:
+        assert isinstance(table, HashMap)
+        routines, key = Routines(table, engine), b"key."
+        table.update(key, b"1234")
+        reach = table._claim(table.hash(key))
+        assert routines.update(key, b"5678") == routines.delete(key) == -16
+        assert routines.lookup(key) == table.find_at(key, 0)
+        table._release(table.hash(key), reach)
+        assert routines.update(key, b"5678") == 0
+        routines.close()
+
+
+def test_lru_maps_are_not_updated() -> None:
+    with create(MapShape("lru_hash", 4, 4, 4)) as table:
+        layout = layout_of(table)
+        assert layout is not None
+        with pytest.raises(FeatureError, match="LRU"):
+            hash_routine(layout, "update", 4, weak=False)
+        table.update(b"key.", b"1234")
+        entry = table.find_at(b"key.", 0, mark=False) - layout.value_offset
+        routines = Routines(table, ENGINES[0])
+        assert table.region.data[entry + 12] == 0
+        assert routines.lookup(b"key.") == entry + layout.value_offset
+        assert table.region.data[entry + 12] == 1
+        assert routines.delete(b"key.") == 0
