@@ -50,3 +50,12 @@ def keyed_operation(random: Random, spec: MapSpec, copies: int) -> Callable[[Any
 def queue_operation(random: Random, spec: MapSpec) -> tuple[str, bytes, int]:
     """One of push, pop, peek, with a value and flags for push."""
     return random.choice(("push", "push", "pop", "peek")), random.randbytes(spec.value_size), random.choice(FLAGS)
+
+
+def plant(table: Any, key: bytes, other: bytes) -> int:
+    """Have the slot where `other` is looked for name the entry of `key`, as if their hashes had the same upper half; return the entry's offset."""
+    at, entry = table._find(key, table.hash(key))
+    h = table.hash(other)
+    number = table.region.words[at >> 3] & 0xFFFFFFFF
+    table.region.words[table._slot(h) >> 3] = h >> 32 << 32 | number
+    return int(entry)

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 from map_programs import IO, IO_NUMBER, MAP_NUMBER, MapProgram
+from map_sequences import plant
 from object_machine import shape_of
 
 from sonde.bpf.asm import assemble
@@ -70,6 +71,23 @@ def test_every_size_of_key(key_size: int) -> None:
                 table.delete(key)
             for each in random.sample(keys, 5):
                 assert jit.find(each) == table.find_at(each, 0)
+
+
+@pytest.mark.parametrize("key_size", [1, 2, 3, 4, 5, 7, 8, 13, 16])
+def test_keys_with_the_same_hash_are_told_apart(key_size: int) -> None:
+    """By any byte of the key; and an entry that is being changed is not looked at."""
+    for at in range(key_size):
+        with finder(MapShape("hash", key_size, 8, 4)) as jit:
+            key = bytes(range(1, key_size + 1))
+            other = key[:at] + b"\xff" + key[at + 1 :]
+            jit.table.update(key, bytes(8))
+            plant(jit.table, key, other)
+            assert jit.find(other) == jit.table.find_at(other, 0) == 0
+            jit.table.update(key, bytes(8))
+            assert jit.find(key) == jit.table.find_at(key, 0) != 0
+            entry = jit.table.find_at(key, 0) - jit.table.layout.value_offset
+            jit.table.region.words[entry >> 3] |= 1
+            assert jit.find(key) == jit.table.find_at(key, 0) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

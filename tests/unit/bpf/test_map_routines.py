@@ -9,8 +9,10 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
+from map_sequences import plant
 
 from sonde.bpf.interp import Machine, Program
+from sonde.bpf.isa import iter_pcs
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.here import Placed
 from sonde.bpf.jit.maps import layout_of
@@ -172,6 +174,44 @@ def test_a_claimed_cell(engine: str) -> None:
         table._release(table.hash(key), reach)
         assert routines.update(key, b"5678") == 0
         routines.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_keys_with_the_same_hash_are_told_apart(engine: str) -> None:
+    for at in range(13):
+        with create(MapShape("hash", 13, 8, 4)) as table:
+            key = bytes(range(1, 14))
+            other = key[:at] + b"\xff" + key[at + 1 :]
+            routines = Routines(table, engine)
+            assert routines.update(key, bytes(8)) == 0
+            entry = plant(table, key, other)
+            assert routines.lookup(other) == routines.delete(other) + 2 == 0
+            assert routines.lookup(key) == table.find_at(key, 0) != 0
+            table.region.words[entry >> 3] |= 1
+            assert routines.lookup(key) == 0
+            routines.close()
+
+
+def test_what_changes_while_it_is_compared_is_not_taken() -> None:
+    """The entry gets another key just after the key was found to be the same: the second look at seq must see it."""
+    with create(MapShape("hash", 8, 8, 4)) as table:
+        layout = layout_of(table)
+        assert layout is not None
+        key = b"the key."
+        table.update(key, bytes(8))
+        seq = (table.find_at(key, 0) - layout.value_offset) >> 3
+        insns = hash_routine(layout, "lookup", 4, weak=False)
+        machine = Machine()
+        base, where = machine.memory.add(table.region.data), machine.memory.add(bytearray(key))
+        compared = [pc for pc, insn in iter_pcs(insns) if insn.opcode == 0x5D and (insn.dst, insn.src) == (4, 1)]
+
+        def change(pc: int, registers: tuple[int, ...]) -> None:
+            if pc == compared[-1] + 1:
+                table.delete(key)
+
+        machine.left, machine.trace, machine._program = 100_000, change, Program(insns)
+        assert table.region.words[seq] & 1 == 0
+        assert machine.enter(0, base, where, 0, 0, 1) == 0
 
 
 def test_lru_maps_are_not_updated() -> None:
