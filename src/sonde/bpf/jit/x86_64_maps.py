@@ -64,7 +64,7 @@ class _Labels:
 
 def array_lookup(layout: MapLayout) -> bytes:
     """An array's look-up, in place. Per-CPU arrays take the CPU's number from r11."""
-    found = rr(b"\x69", RAX, RAX, True) + imm(layout.entry_stride)  # imul
+    found = _times(RAX, layout.entry_stride)
     if layout.per_cpu:
         found += scaled_cpu(layout)
     found += mem_index(b"\x8d", RAX, RDI, RAX, layout.entries, True)  # lea
@@ -75,7 +75,14 @@ def array_lookup(layout: MapLayout) -> bytes:
 
 def scaled_cpu(layout: MapLayout) -> bytes:
     """rax += r11 * value_stride."""
-    return rr(b"\x69", R11, R11, True) + imm(layout.value_stride) + rr(b"\x01", R11, RAX, True)
+    return _times(R11, layout.value_stride) + rr(b"\x01", R11, RAX, True)
+
+
+def _times(register: int, number: int) -> bytes:
+    """Multiply a register by a number of 31 bits."""
+    if number & number - 1 == 0:
+        return rr(b"\xc1", 4, register, True) + bytes([number.bit_length() - 1])
+    return rr(b"\x69", register, register, True) + imm(number)
 
 
 def hash_routine(layout: MapLayout) -> bytes:
@@ -95,7 +102,7 @@ def hash_routine(layout: MapLayout) -> bytes:
     code.jump(_NOT_EQUAL, "next")
     code.add(mem(b"\x8d", RAX, RDX, -1, False), alu_imm(ALU["cmp"], RAX, layout.max_entries, False))
     code.jump(_ABOVE_EQUAL, "next")
-    code.add(rr(b"\x69", RAX, RAX, True) + imm(layout.entry_stride))
+    code.add(_times(RAX, layout.entry_stride))
     code.add(mem_index(b"\x8d", RAX, RDI, RAX, layout.entries, True))
     code.add(mem(b"\x8b", R11, RAX, 0, False), rr(b"\xf7", 0, R11, False) + imm(1))
     code.jump(_NOT_EQUAL, "retry")
