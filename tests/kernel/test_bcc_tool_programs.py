@@ -5,9 +5,9 @@ type that the tool makes of it. What the tool hands to BPF() is recorded by runn
 from __future__ import annotations
 
 import pytest
+from bcc_entries import entry_of
 from bcc_texts import record, tool_names
 
-from sonde.debuginfo.usdt import UsdtArg
 from sonde.kernel.engine import KernelEngine
 from sonde.kernel.target import live_target
 from sonde.lang.c.compile import Text, compile_c
@@ -22,28 +22,6 @@ STRUCTS = {"nfsslower": "nfs_commit_data"}
 HELPERS = {"inject": "override_return"}
 EVENTS = {"criticalstat": ("preemptirq", "preempt_disable")}
 BY_FENTRY = ("bashreadline", "bindsnoop", "cachestat", "opensnoop", "vfsstat")
-USDT = tuple(UsdtArg(8, True, "reg", 0, 8 * i) for i in range(8))
-PREFIXES = {
-    "kprobe__": Entry("kprobe"),
-    "kretprobe__": Entry("kprobe"),
-    "tracepoint__": Entry("tracepoint"),
-    "raw_tracepoint__": Entry("raw_tracepoint"),
-}
-# These attach their functions once they have found a process of their language.
-WAITING = frozenset(f"{language}stat" for language in ("java", "node", "perl", "php", "python", "ruby", "tcl"))
-KINDS = {"usdt": Entry("kprobe", user=True, usdt=USDT), "uprobe": Entry("kprobe", user=True)}
-FENTRY = {"kfunc__": "trace_fentry", "kretfunc__": "trace_fexit", "kmod_ret__": "modify_return"}
-
-
-def entry_of(tool: str, name: str, attached: dict[str, str]) -> Entry | None:
-    """What a function becomes: what the tool attaches it to, or what its name says; None for one that only has to compile."""
-    kind = attached.get(name) or ("uprobe" if tool in WAITING else None)
-    if kind is not None:
-        return KINDS.get(kind) or Entry(kind)
-    for prefix, attach_type in FENTRY.items():
-        if name.startswith(prefix):
-            return Entry("tracing", attach_type, name.removeprefix(prefix).removeprefix("vmlinux__"))
-    return next((entry for prefix, entry in PREFIXES.items() if name.startswith(prefix)), None)
 
 
 def compile_tool(tool: str, text: dict) -> tuple[Text, list[Compiled]]:  # type: ignore[type-arg]

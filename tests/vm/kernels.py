@@ -80,6 +80,31 @@ def get_kernel(series: str) -> Kernel:
     return Kernel(series, release, package, root)
 
 
+def get_headers(kernel: Kernel) -> Path:
+    """Return a tree with the headers that Debian packages for a kernel, as BCC_KERNEL_SOURCE wants it; raises KernelUnavailable.
+
+    Debian has them in two packages, for all flavours and for one; here they are one tree.
+    """
+    root = cache_dir() / f"{kernel.series}-headers"
+    tree = root / kernel.release
+    if not tree.is_dir():
+        apt = _AptConfig(cache_dir() / "apt")
+        flavour = f"linux-headers-{kernel.release}"
+        common = flavour.removesuffix("-amd64").removesuffix("-cloud") + "-common"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        for package in (common, flavour):
+            deb = apt.download(package, root)
+            _run(["dpkg", "-x", str(deb), str(root)])
+            deb.unlink()
+            for part in ("arch/x86", "include"):
+                shutil.copytree(root / "usr/src" / package / part, root / "partial" / part, dirs_exist_ok=True)
+        for rest in ("usr", "lib"):
+            shutil.rmtree(root / rest)
+        (root / "partial").rename(tree)
+    return tree
+
+
 def _fetch(series: str, root: Path) -> None:
     for tool in ("apt-get", "dpkg", "apt-cache"):
         if not shutil.which(tool):
