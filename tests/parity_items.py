@@ -29,7 +29,11 @@ class Page:
 
 PAGES = (
     Page("bpftrace", "Output follows bpftrace 0.27.1.", ("tools.md",)),
-    Page("bcc", "Names and arguments follow BCC 0.37, text that is printed follows 0.26, beside which the tests run."),
+    Page(
+        "bcc",
+        "Names and arguments follow BCC 0.37, text that is printed follows 0.26, beside which the tests run.",
+        ("bcc_tools.md",),
+    ),
     Page("machine", "Semantics follow Linux 6.18, on which the tests compare."),
 )
 

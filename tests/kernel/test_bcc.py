@@ -203,6 +203,10 @@ def test_functions_that_are_no_system_calls_cannot_be_had_without_kprobes(
     assert found == {b.get_syscall_fnname("getppid")}
     b.attach_kprobe(event_re=rb"^__(x64|arm64)_sys_(getppid|getpgid)$", fn_name="f")
     assert b.num_open_kprobes() == 2
+    with pytest.raises(FeatureError, match="attach kprobe:vfs_read: this kernel has no kprobes"):
+        b.attach_kprobe(event_re=rb"^vfs_(read)$", fn_name="f")
+    b.attach_kprobe(event_re=rb"^no_such_function$", fn_name="f")
+    assert b.num_open_kprobes() == 2
 
 
 def test_a_function_that_no_system_call_leads_to_needs_no_probe(

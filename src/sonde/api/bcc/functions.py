@@ -25,14 +25,19 @@ _NEVER = (b"_kbl_addr_", b"__perf", b"perf_", b"__SCT__")
 
 def find_functions(event_re: bytes) -> set[bytes]:
     """Return the names of the functions that kprobes can go to and that match a regular expression from their start."""
+    found = find_any(event_re)
+    if have_kprobes():
+        return found
+    return {name for name in found if syscall_tracepoint(name)}
+
+
+def find_any(event_re: bytes) -> set[bytes]:
+    """Return the functions that match and that kprobes could go to if the kernel had any."""
     import re
 
     matches = re.compile(event_re).match
     blacklist = read_blacklist()
-    found = {name for name in _candidates() if matches(name) and name not in blacklist and not _is_cold(name)}
-    if have_kprobes():
-        return found
-    return {name for name in found if syscall_tracepoint(name)}
+    return {name for name in _candidates() if matches(name) and name not in blacklist and not _is_cold(name)}
 
 
 def _candidates() -> Iterator[bytes]:

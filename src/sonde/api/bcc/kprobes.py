@@ -61,7 +61,8 @@ class Kprobes(Programs):
             quota.check(1)
             self._attach_function(kind, to_bytes(event), offset, fn_name)
             return self
-        matches = sorted(functions.find_functions(event_re))
+        # Without kprobes only system calls can be had. A pattern that means other functions is refused as one of them would be.
+        matches = sorted(functions.find_functions(event_re)) or sorted(functions.find_any(event_re))[:1]
         quota.check(len(matches))
         if len(matches) > 1 and self._attach_together(kind, matches, fn_name):
             return self
