@@ -111,6 +111,10 @@ def trace(program: str | Source, options: TraceOptions | None = None, *, printer
     own_printer = printer is None
     try:
         spec = compile(program, None, options, child_pid=child.pid if child else 0, warn=_warner(options))
+        if not isinstance(program, str) and program.name.endswith(".c"):
+            from ..lang.c.printk import with_lines
+
+            spec = with_lines(spec, live_target(options))
         if not spec.probes:
             raise ProbeError("No probes to attach", hint="sonde list shows what there is here")
         printer = printer or open_printer(options)

@@ -141,6 +141,16 @@ def find_places(section: Section, place: str, target: Target, pid: int = 0) -> l
     ]
 
 
+def get_syscall(section: Section, place: str, target: Target) -> str:
+    """Return the system call whose function in the kernel a section names, "" for a section that names something else."""
+    if section.probe in ("ksyscall", "kretsyscall"):
+        return place
+    if section.probe not in ("kprobe", "kretprobe"):
+        return ""
+    call = place.removeprefix(_SYSCALLS.get(target.arch, "sys_"))
+    return call if call != place else ""
+
+
 def _attach_point(kind: str, place: str, target: Target) -> tuple[str, tuple[str, ...]]:
     """Return the probe type and its parts, as the grammar of probes has them."""
     if kind in ("ksyscall", "kretsyscall"):

@@ -208,7 +208,7 @@ class Session:
         if self.options.dry_run:
             return
         # A USDT probe that stands at several places in a file is one probe for the user.
-        self.printer.attached(len({(probe.name, probe.program) for probe in probes}))
+        self.printer.attached(len({(probe.name, probe.program) for probe in probes if not probe.own}))
         if self._child is not None:
             self._child.release()
             if self._watch is not None:

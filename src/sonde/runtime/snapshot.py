@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..spec.engine import Map
+    from ..spec.layout import Layout
     from ..spec.object import ViewSpec
     from .decode import Surroundings
 
@@ -103,6 +104,8 @@ class View:
         decode, reduce = self._decode_key, self._reduce
         entries = []
         for raw_key, values in items:
+            if self.spec.sparse and not any(map(any, values)):
+                continue
             value = reduce(values)
             entries.append(Entry(decode(raw_key), self._nothing if value is None else value))
         return tuple(entries)
@@ -142,6 +145,16 @@ class View:
             if layout.kind in AGGREGATIONS:
                 self._value = reducer(layout, self._around.clocks)
             else:
-                decode = layout_decoder(layout, self._around)
-                self._value = lambda each: decode(each[0])
+                self._value = self._plain_reducer(layout)
         return self._value(values)
+
+    def _plain_reducer(self, layout: Layout) -> Callable[[Sequence[bytes]], Any]:
+        """Return what makes one value of those of all CPUs, where the layout does not say: the sum of integers, else a tuple."""
+        per_cpu = self.spec.per_cpu
+        if per_cpu and layout.kind == "array" and not layout.count and layout.element is not None:
+            each = layout_decoder(layout.element, self._around)
+            return lambda values: tuple(map(each, values))
+        decode = layout_decoder(layout, self._around)
+        if per_cpu and layout.kind == "int":
+            return lambda values: sum(map(decode, values))
+        return lambda values: decode(values[0])

@@ -20,13 +20,15 @@ def layout_of(ctype: CType, inner: LayoutOf | None = None) -> Layout:
     An array of char is a string; void is nothing; an integer of a size that no register has is raw bytes.
     """
     ctype = strip(ctype)
-    return _MAKERS[type(ctype)](ctype, inner or layout_of) if type(ctype) in _MAKERS else _raw(ctype)
+    maker = _MAKERS.get(type(ctype))
+    return maker(ctype, inner or layout_of) if maker is not None else _other(ctype, inner or layout_of)
 
 
-def _raw(ctype: CType) -> Layout:
+def _other(ctype: CType, inner: LayoutOf) -> Layout:
+    """The layout of a type that a front end has derived from one of ours, or of none of them."""
     for base, maker in _MAKERS.items():
         if isinstance(ctype, base):
-            return maker(ctype, layout_of)
+            return maker(ctype, inner)
     return Layout("raw", ctype.size) if ctype.size else Layout("none", 0)
 
 

@@ -145,6 +145,7 @@ class ProbeSpec(Record):
     cookie: int = 0  # bpf_get_attach_cookie() in the program
     pin: str = ""
     span: Span | None = None
+    own: bool = False  # sonde's own, not one that the user asked for: not counted among the probes
 
 
 class EventSpec(Record):
@@ -206,7 +207,8 @@ class ViewSpec(Record):
 
     A keyed view is a whole map. A scalar view (`key` is None) is `offset` bytes into entry 0 of `map`, which may hold
     many views; `set_offset` is the byte that tells whether it was ever assigned (-1: always; or implied by the value,
-    as in a count that is not 0). `per_cpu` values are reduced over CPUs by the kind of `value`.
+    as in a count that is not 0). `per_cpu` values are reduced over CPUs by the kind of `value`: integers are added up; an
+    array of count 0 takes one element from each CPU.
 
     Buckets of a hist, lhist or tseries view of kind "bucket" are part of the key (`bucket_offset` bytes into it, u32 or
     u64 by key size) unless `whole` says that the value holds all of them.
@@ -222,6 +224,7 @@ class ViewSpec(Record):
     whole: bool = True
     bucket_offset: int = 0
     declared: bool = True  # shown at exit
+    sparse: bool = False  # entries of nothing but zeros are left out: arrays have one for each index
 
 
 class FailureSpec(Record):

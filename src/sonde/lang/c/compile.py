@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     Trace = Callable[[str, str], None]
 
 
-def compile_c(source: Source, target: Target, options: Options) -> Text:
-    """Preprocess, parse and analyse a text, and lay out its maps. Raises CompileError with all errors that were found."""
+def compile_c(source: Source, target: Target, options: Options, *, trace: Trace | None = None) -> Text:
+    """Preprocess, parse and analyse a text, and lay out its maps. Raises CompileError with all errors that were found.
+
+    `trace(stage, text)` gets the syntax tree as C text, and what tables, variables and programs there are.
+    """
     from .environment import Environment
     from .parser import parse
     from .preprocessor import preprocess
@@ -37,7 +40,15 @@ def compile_c(source: Source, target: Target, options: Options) -> Text:
     tokens = preprocess(source, options, target, warnings)
     environment = Environment(target)
     unit = parse(tokens, environment.is_type_name)
+    if trace is not None:
+        from .explain import show_tree
+
+        trace("syntax tree", show_tree(unit, source))
     analysis = analyse(unit, environment, dialect=options.dialect, main=source)
+    if trace is not None:
+        from .explain import show_names
+
+        trace("types", show_names(analysis))
     return Text(analysis, target, options, tuple(warnings))
 
 
@@ -89,6 +100,10 @@ class Text:
         from .lower import lower_program
 
         module = lower_program(self, self.analysis.functions[name].symbol, entry)
+        if trace is not None:
+            from ...compiler.text import format_module
+
+            trace(f"IR of {name}", format_module(module))
         show_calls(module)
         compiled = compile_module(module, self.target, trace=trace, optimised=optimised)
         check_memory(self.analysis.functions[name].symbol, module, compiled)

@@ -61,7 +61,7 @@ def start(f: Frame, ctx: Param) -> None:
     used = f.program.spaces.flow(f.program.analysis.functions[f.symbol.name]).used
     wanted = [p if p in used else None for p in rest]
     way = arguments_word(f.symbol)
-    if f.program.entry.context or (not slots and way not in ("kretprobe", "usdt")):
+    if way != "kretprobe" and (f.program.entry.context or (not slots and way != "usdt")):
         _from_registers(f, ctx, wanted)
         return
     load = _load_slot if slots else _load_result if way == "kretprobe" else _load_usdt
@@ -90,6 +90,11 @@ def _load_result(f: Frame, ctx: Value, index: int, param: Variable) -> Value:
         raise failure(
             param.span, "when a function returns only its result is known", "keep arguments in a map at its entry"
         )
+    if f.program.entry.context.endswith("enter"):
+        raise failure(param.span, "the result is not known when a system call begins")
+    if f.program.entry.context:
+        place = _result_place(f, UINT64)
+        return f.b.load(I64, place.pointer, place.offset)
     regs = _registers(f)
     return f.b.load(I64, ctx, regs.get_offset(regs.result))
 

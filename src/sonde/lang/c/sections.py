@@ -6,17 +6,18 @@ What sections mean stands in `probes.sections`.
 from __future__ import annotations
 
 from ...errors import CompileError, ProbeError
-from ...probes.sections import find_places, find_section, suggest
+from ...probes.sections import find_places, find_section, get_syscall, suggest
 from ...record import replace
-from ...spec.object import ObjectSpec
+from ...spec.object import ObjectSpec, ProbeSpec
 from ..source import diagnose
 from .options import Entry, Options
+from .views import views_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...errors import Diagnostic
     from ...probes.sections import Section
-    from ...spec.object import MapSpec, ProbeSpec, ProgramSpec
+    from ...spec.object import MapSpec, ProgramSpec
     from ...spec.target import Target
     from ..source import Source
     from .analysis import FunctionSymbol
@@ -24,15 +25,15 @@ if TYPE_CHECKING:
 
 
 def compile_object(
-    source: Source, target: Target, options: Options, *, pid: int = 0, trace: Trace | None = None
+    source: Source, target: Target, options: Options, *, pid: int = 0, trace: Trace | None = None, shown: bool = True
 ) -> ObjectSpec:
     """Compile a text in libbpf's style to an object with all its programs, and the places that they are attached to.
 
-    `pid` keeps user probes to one process. Raises CompileError; ProbeError for a place that does not exist on `target`.
+    `pid` keeps user probes to one process; `shown`: the object has views of its maps and variables. Raises CompileError; ProbeError for a place that does not exist on `target`.
     """
     from .compile import compile_c
 
-    text = compile_c(source, target, replace(options, dialect="libbpf"))
+    text = compile_c(source, target, replace(options, dialect="libbpf"), trace=trace)
     maps: dict[str, MapSpec] = {spec.name: spec for spec in text.maps}
     programs: list[ProgramSpec] = []
     probes: list[ProbeSpec] = []
@@ -46,7 +47,14 @@ def compile_object(
             probes += [replace(place, program=program.name, span=symbol.span) for place in places]
     if not programs:
         raise CompileError([_no_program(source)])
-    return ObjectSpec(tuple(programs), tuple(maps.values()), tuple(probes), warnings=text.warnings)
+    views = views_of(text) if shown else ()
+    spec = ObjectSpec(tuple(programs), tuple(maps.values()), tuple(probes), views=views, warnings=text.warnings)
+    if trace is not None:
+        from .explain import show_plan, show_programs
+
+        trace("bytecode", show_programs(spec))
+        trace("attach plan", show_plan(spec))
+    return spec
 
 
 def _no_program(source: Source) -> Diagnostic:
@@ -96,6 +104,11 @@ def _unknown(symbol: FunctionSymbol) -> Diagnostic:
 
 def _places(section: Section, place: str, target: Target, pid: int) -> list[tuple[Entry, list[ProbeSpec]]]:
     """Sort the places that a section names by what the program has to be compiled for."""
+    call = get_syscall(section, place, target)
+    if call and not target.features.have("pmu:kprobe"):
+        instead = _syscall_tracepoint(section, call, target)
+        if instead is not None:
+            return [instead]
     found: dict[Entry, list[ProbeSpec]] = {}
     for each in find_places(section, place, target, pid):
         entry = Entry(
@@ -108,3 +121,18 @@ def _places(section: Section, place: str, target: Target, pid: int) -> list[tupl
         )
         found.setdefault(entry, []).append(each.spec)
     return list(found.items())
+
+
+def _syscall_tracepoint(section: Section, call: str, target: Target) -> tuple[Entry, list[ProbeSpec]] | None:
+    """Where a program for the function of a system call goes on a kernel without kprobes; None where it has no such tracepoint.
+
+    Its parameters, and what it reads of registers, are then had from the tracepoint's record.
+    """
+    context = "sys_exit" if "ret" in section.probe else "sys_enter"
+    event = f"{context}_{call}"
+    try:
+        target.tracepoint("syscalls", event)
+    except ProbeError:
+        return None
+    probe = ProbeSpec(f"tracepoint:syscalls:{event}", "tracepoint", "", category="syscalls", event=event)
+    return Entry("tracepoint", context=context, event=call), [probe]
