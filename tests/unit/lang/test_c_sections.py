@@ -137,3 +137,27 @@ def test_every_section_makes_a_program() -> None:
     for name in section_kinds():
         (program,) = program_in(name).programs
         assert program.name == "f", name
+
+
+def test_views_of_maps_and_variables() -> None:
+    """What can be read is shown, by its C type; rings, what is const and the licence are not."""
+    spec = object_of(
+        """
+        char LICENSE[] SEC("license") = "GPL";
+        struct pair { u8 small[2]; char text[4]; };
+        struct { __uint(type, 1); __uint(max_entries, 8); __type(key, u64); __type(value, struct pair); } hash SEC(".maps");
+        struct { __uint(type, 6); __uint(max_entries, 8); __type(key, u32); __type(value, s64); } sums SEC(".maps");
+        struct { __uint(type, 6); __uint(max_entries, 8); __type(key, u32); __type(value, struct pair); } pairs SEC(".maps");
+        struct { __uint(type, 27); __uint(max_entries, 4096); } ring SEC(".maps");
+        const volatile u32 wanted = 1;
+        static u32 first; u32 second = 3;
+        SEC("kprobe") int f(void *ctx) { static u64 calls; calls++; first++; second += wanted; return 0; }
+        """
+    )
+    shown = {view.name: view for view in spec.views}
+    assert sorted(shown) == ["calls", "first", "hash", "pairs", "second", "sums"]
+    pair = shown["hash"].value
+    assert [field.layout.kind for field in pair.fields] == ["array", "string"]
+    assert (shown["sums"].value.kind, shown["sums"].per_cpu, shown["sums"].sparse) == ("int", True, True)
+    assert (shown["pairs"].value.kind, shown["pairs"].value.element) == ("array", pair)
+    assert [(shown[name].map, shown[name].key) for name in ("first", "second")] == [(".bss", None), (".data", None)]
