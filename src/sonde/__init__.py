@@ -17,6 +17,9 @@ _EXPORTS = {
     "list_probes": "api.listing",
     "iter_features": "api.features",
     "verify": "api.verify",
+    "build": "api.build",
+    "read_object": "api.objects",
+    "load_object": "api.objects",
     "SondeError": "errors",
     "CompileError": "errors",
 }
@@ -25,8 +28,11 @@ __all__ = [*_EXPORTS]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .api.build import build as build
     from .api.features import iter_features as iter_features
     from .api.listing import list_probes as list_probes
+    from .api.objects import load_object as load_object
+    from .api.objects import read_object as read_object
     from .api.trace import TraceOptions as TraceOptions
     from .api.trace import compile as compile
     from .api.trace import explain as explain

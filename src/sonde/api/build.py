@@ -77,7 +77,12 @@ class _Unbinder:
             raise FormatError(
                 f"programs know the address of an entry of map {spec.name}, a {spec.type} of {spec.max_entries} entries"
             )
-        return _data_section(spec)
+        name = section = _data_section(spec)
+        number = 1
+        while name in self.taken:
+            name, number = f"{section}{'' if section.count('.') > 1 else '.'}_{number}", number + 1
+        self.taken.add(name)
+        return name
 
     def identifier(self, name: str) -> str:
         """Return a name that C and BTF take, and that no other map or program has."""

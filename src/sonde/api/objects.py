@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..spec.target import Target
 
 _SIZE_LIMIT = 256 << 20  # bytes of an object file
+_VIRTUAL = ("LINUX_KERNEL_VERSION", "LINUX_HAS_BPF_COOKIE", "LINUX_HAS_SYSCALL_WRAPPER")
+_USDT_MAP = "__bpf_usdt_specs"  # of libbpf's usdt.bpf.h
 _TRISTATE = {"y": 1, "m": 2, "n": 0, "": 0}
 
 
@@ -59,6 +61,12 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
         from .trace import live_target
 
         target = live_target()
+    if any(each.name == _USDT_MAP for each in found.maps):
+        raise FeatureError(
+            "this object finds the arguments of USDT probes by libbpf's usdt.bpf.h, whose maps sonde does not fill",
+            feature="usdt.bpf.h",
+            hint="compile its source with sonde: sonde trace x.bpf.c, or sonde build",
+        )
     maps = [_map(each) for each in found.maps]
     configured = [each for each in found.externs if each.section == ".kconfig"]
     if configured:
@@ -150,11 +158,9 @@ def kconfig_value(extern: Extern, target: Target) -> bytes:
     from ..debuginfo.ctype import Array, Int, sizeof, strip
 
     ctype, size = strip(extern.ctype), sizeof(extern.ctype)
+    if extern.name.startswith("LINUX_"):
+        return _virtual(extern.name, target).to_bytes(8, "little")[:size]
     text = target.kconfig(extern.name)
-    if extern.name == "LINUX_KERNEL_VERSION":
-        from ..lang.c.externs import version_number
-
-        return version_number(target.release).to_bytes(4, "little")[:size]
     if not text and not extern.weak:
         raise ProbeError(
             f"this kernel's configuration has no {extern.name}", hint="declare it __weak to get 0 in its place"
@@ -172,6 +178,20 @@ def kconfig_value(extern: Extern, target: Target) -> bytes:
     if not -1 << 8 * size - 1 <= number < 1 << 8 * size:
         raise ProbeError(f"{extern.name} is {text} on this kernel, more than {size} bytes hold")
     return (number & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+
+def _virtual(name: str, target: Target) -> int:
+    """What libbpf answers itself in place of the kernel's configuration."""
+    if name == "LINUX_KERNEL_VERSION":
+        from ..lang.c.externs import version_number
+
+        return version_number(target.release)
+    if name == "LINUX_HAS_BPF_COOKIE":
+        return int(target.features.have("cookie:perf_event"))
+    if name == "LINUX_HAS_SYSCALL_WRAPPER":
+        prefix = {"x86_64": "__x64_", "aarch64": "__arm64_"}.get(target.arch, "")
+        return int(bool(prefix) and bool(target.ksym(f"{prefix}sys_bpf")))
+    raise ProbeError(f"there is no {name} in any kernel's configuration", hint=f"known are {', '.join(_VIRTUAL)}")
 
 
 def _number(name: str, text: str) -> int:
