@@ -210,6 +210,15 @@ def test_build_dump_verify_load(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.o"]
 
 
+def test_an_iterator_is_safe_where_it_looks_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "x.o")
+    assert (
+        run("sonde", ["build", "-o", path, "-e", "iter:task { if (ctx->task) { @[ctx->task->tgid] = count(); } }"]) == 0
+    )
+    assert run("sonde", ["verify", path]) == 0, capsys.readouterr().err
+    assert run("sonde", ["load", "--no-attach", path]) == 0
+
+
 def test_load_until_a_signal(tmp_path: Path) -> None:
     path = str(OBJECTS / "attached.o")
     process = subprocess.Popen(

@@ -101,7 +101,7 @@ def _types(program: ProgramSpec, target: Target) -> Iterator[CType | None]:
     btf = target.btf()
     if program.attach_type == "trace_iter":
         struct = btf.get_struct(f"bpf_iter__{program.attach_btf}")
-        yield from (member.ctype for member in struct.members) if struct is not None else ()
+        yield from (_in_slot(member.ctype) for member in struct.members) if struct is not None else ()
         return
     if program.attach_type == "trace_raw_tp":
         typedef = btf.get_typedef(f"btf_trace_{program.attach_btf}")
@@ -114,6 +114,16 @@ def _types(program: ProgramSpec, target: Target) -> Iterator[CType | None]:
     if found is not None:
         yield from (p.ctype for p in found.params)
         yield found.result if program.attach_type == "trace_fexit" else None
+
+
+def _in_slot(ctype: CType) -> CType:
+    """The pointer that a member of an iterator's context is: the kernel puts each into a union that makes it 64 bits wide."""
+    from ..debuginfo.ctype import Struct, strip
+
+    inner = strip(ctype)
+    if isinstance(inner, Struct) and inner.kind == "union" and not inner.name and inner.members:
+        return inner.members[0].ctype
+    return ctype
 
 
 def _explain(program: ProgramSpec, insns: list, verdict: Verdict) -> str:  # type: ignore[type-arg]
