@@ -125,6 +125,16 @@ def test_functions_timers_storage_and_tail_calls() -> None:
         assert counts is not None and sum(struct.unpack("<q", each)[0] for each in counts) == 3
 
 
+def test_an_iterator_writes_a_line_for_each_task(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = load_object(read_object(str(OBJECTS / "kernel_objects.o")))
+    with loaded.object:
+        (link,) = [link for link in loaded.links if link.probes[0].program == "listed"]
+        text = b"".join(loaded.object.iterate(link))
+    assert set(text.split(b"\n")) == {b"task", b""} and text.count(b"\n") >= len(os.listdir("/proc/self/task"))
+    run("sonde", ["verify", str(OBJECTS / "kernel_objects.o")])
+    assert "listed: safe; at most" in capsys.readouterr().out
+
+
 def test_pinned(pins: Path) -> None:
     folder = "here/there"
     loaded = load_object(read_object(str(OBJECTS / "attached.o")), pin=folder)

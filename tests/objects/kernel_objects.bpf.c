@@ -64,4 +64,16 @@ SEC("tp_btf/sys_enter") int BPF_PROG(stored, void *regs, long id)
 		++*n;
 	return 0;
 }
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct seq_file { int unused; };
+struct bpf_iter_meta { __bpf_md_ptr(struct seq_file *, seq); };
+struct bpf_iter__task { __bpf_md_ptr(struct bpf_iter_meta *, meta); __bpf_md_ptr(struct task_struct *, task); };
+#pragma clang attribute pop
+
+SEC("iter/task") int listed(struct bpf_iter__task *ctx)
+{
+	if (ctx->task)
+		BPF_SEQ_PRINTF(ctx->meta->seq, "task\n");
+	return 0;
+}
 char LICENSE[] SEC("license") = "GPL";

@@ -137,7 +137,7 @@ def test_an_object_of_clang_s_read_and_written(pins: Path) -> None:
 
 def test_kernel_objects_read_and_written(pins: Path) -> None:
     folder = load(write_object(read_object((OBJECTS / "kernel_objects.o").read_bytes())), pins, "objects")
-    assert {path.name for path in folder.iterdir()} == {"locks", "one", "two", "stored"}
+    assert {path.name for path in folder.iterdir()} == {"locks", "one", "two", "stored", "listed"}
     assert run(folder / "two") == 2
 
 

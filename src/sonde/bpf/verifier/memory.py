@@ -165,7 +165,7 @@ def _load_struct(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
             ctype = element
             continue
         inside = [m for m in ctype.members if m.offset <= place and place < m.offset + max(_size_of(m.ctype), 1)]
-        if not inside or ctype.kind == "union":
+        if not inside or (ctype.kind == "union" and len(ctype.members) > 1):  # of one: made to be 64 bits wide
             return Reg("scalar", scalar.of_size(size))
         member = inside[-1]
         place -= member.offset
