@@ -167,10 +167,12 @@ def test_what_cannot_be_pinned_leaves_nothing(pins: Path) -> None:
 
 def test_what_the_kernel_lacks_is_named() -> None:
     spec = read_object(str(OBJECTS / "basic.o"))
+    before = sorted(os.listdir("/proc/self/fd"))
     (run,) = spec.programs
     relocs = tuple(replace(r, symbol="no_such_symbol") if r.kind == "ksym" else r for r in run.relocs)
     with pytest.raises(FeatureError, match="no_such_symbol"):
         load_object(replace(spec, programs=(replace(run, relocs=relocs),)))
+    assert sorted(os.listdir("/proc/self/fd")) == before
     weak = tuple(replace(r, symbol="no_such_symbol", weak=True) if r.kind == "ksym" else r for r in run.relocs)
     with load_object(replace(spec, programs=(replace(run, relocs=weak),))).object as live:
         live.run("run")

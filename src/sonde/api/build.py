@@ -112,7 +112,8 @@ class _Unbinder:
         probes: list[ProbeSpec | None] = [probe for probe in self.spec.probes if probe.program == spec.name]
         sections = list(
             dict.fromkeys(
-                section_name(spec.type, spec.attach_type, spec.sleepable, probe) for probe in probes or [None]
+                section_name(spec.type, spec.attach_type, spec.sleepable, probe, spec.flags)
+                for probe in probes or [None]
             )
         )
         if len(sections) > _COPIES_LIMIT:

@@ -5,7 +5,7 @@ Sections say what programs are and where they are attached (see probes.sections)
 
 from __future__ import annotations
 
-from ..errors import FeatureError, FormatError, ProbeError
+from ..errors import Diagnostic, FeatureError, FormatError, ProbeError
 from ..record import Record, replace
 from ..spec.object import CoreAccess, LineInfo, MapSpec, ObjectSpec, ProgramSpec, Reloc
 
@@ -79,7 +79,8 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
             probes += [replace(place, program=spec.name) for place in places]
     if not programs:
         raise FormatError("every program of this object is optional (its section begins with '?')")
-    return ObjectSpec(tuple(programs), tuple(maps), tuple(probes))
+    warnings = tuple(Diagnostic("WARNING", text) for text in found.warnings)
+    return ObjectSpec(tuple(programs), tuple(maps), tuple(probes), warnings=warnings)
 
 
 def _programs(
@@ -97,7 +98,16 @@ def _programs(
     relocs = tuple(_reloc(fill) for fill in program.fills)
     lines = tuple(LineInfo(line.pc, line.span) for line in program.lines)
     spec = ProgramSpec(
-        program.name, section.type, program.insns, relocs, section.attach_type, "", lines, license, section.sleepable
+        program.name,
+        section.type,
+        program.insns,
+        relocs,
+        section.attach_type,
+        "",
+        lines,
+        license,
+        section.sleepable,
+        flags=section.flags,
     )
     if not section.probe or not place or not look:
         yield replace(spec, attach_btf=place if section.type in ("tracing", "lsm") else ""), []

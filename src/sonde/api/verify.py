@@ -139,7 +139,8 @@ def _explain(program: ProgramSpec, insns: list, verdict: Verdict) -> str:  # typ
     message = f"program {program.name} is not safe: {refusal.message}"
     lines = [Diagnostic("ERROR", message, span, span.excerpt if span is not None else "").render()]
     insn = next(i for pc, i in iter_pcs(insns) if pc == refusal.pc)
-    lines.append(f"instruction {refusal.pc}: {format_insn(insn)}")
+    named = [reloc.symbol for reloc in program.relocs if reloc.pc == refusal.pc and reloc.kind == "kfunc"]
+    lines.append(f"instruction {refusal.pc}: {format_insn(insn)}{f' ({named[0]})' if named else ''}")
     lines += [f"  {name}: {text}" for name, text in refusal.registers]
     if refusal.wants:
         lines.append(f"HINT: {refusal.wants}")

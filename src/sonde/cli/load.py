@@ -32,7 +32,10 @@ def main(words: Sequence[str]) -> int:
 
     attach = not arguments.have("no_attach")
     pin = arguments.get("pin")
-    loaded = load_object(read_object(arguments.positionals[0], find_places=attach), attach=attach, pin=pin)
+    spec = read_object(arguments.positionals[0], find_places=attach)
+    for warning in spec.warnings:
+        print(warning.render(), file=sys.stderr)
+    loaded = load_object(spec, attach=attach, pin=pin)
     with loaded.object:
         for line in describe_loaded(loaded):
             print(line, flush=True)

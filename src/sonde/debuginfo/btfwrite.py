@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     # A node's record: words, names (str), and references to nodes (a tuple of one; () is void).
     Item = Union[int, str, tuple[int], tuple[()]]
-    Record = list[Item]
+    Entry = list[Item]
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST, _RESTRICT = range(1, 12)
 _FUNC, _FUNC_PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(12, 20)
@@ -42,7 +42,7 @@ class BtfWriter:
     """Collects types, functions, variables and strings; `build` gives the bytes, `ident` the numbers in them."""
 
     def __init__(self) -> None:
-        self._records: list[Record] = []
+        self._records: list[Entry] = []
         self._nodes: dict[CType, int] = {}
         self._waiting: list[tuple[int, CType]] = []
         self._strings = bytearray(b"\0")
@@ -89,7 +89,7 @@ class BtfWriter:
             self._strings += text.replace("\0", "").encode("utf-8", "replace") + b"\0"
         return offset
 
-    def _new(self, record: Record) -> int:
+    def _new(self, record: Entry) -> int:
         self._records.append(record)
         return len(self._records) - 1
 
@@ -146,7 +146,7 @@ def encode(types: Sequence[CType]) -> tuple[bytes, list[int]]:
     return data, [writer.ident(node) for node in nodes]
 
 
-def _classes(records: list[Record]) -> list[int]:
+def _classes(records: list[Entry]) -> list[int]:
     """Return a number for each node, equal for equal types."""
     classes = [0] * len(records)
     known = 1
@@ -166,7 +166,7 @@ def _ref(node: int) -> Item:
     return (node,) if node >= 0 else ()
 
 
-def _record(kind: int, name: str, third: Item, *, entries: int = 0, flag: bool = False) -> Record:
+def _record(kind: int, name: str, third: Item, *, entries: int = 0, flag: bool = False) -> Entry:
     if entries > _MOST_ENTRIES:
         raise FormatError(f"BTF cannot describe {name or 'a type'} with {entries} members, {_MOST_ENTRIES} at most")
     return [name, kind << 24 | entries | (_FLAG if flag else 0), third]
@@ -175,27 +175,27 @@ def _record(kind: int, name: str, third: Item, *, entries: int = 0, flag: bool =
 # Encoders: one for each class of type ----------------------------------------------------------------------------
 
 
-def _int(writer: BtfWriter, ctype: Int) -> Record:
+def _int(writer: BtfWriter, ctype: Int) -> Entry:
     encoding = {"bool": 4, "char": 2 if ctype.name != "char" else 0}.get(ctype.encoding, 0) | ctype.signed
     return [*_record(_INT, ctype.name, ctype.size), encoding << 24 | ctype.size * 8]
 
 
-def _float(writer: BtfWriter, ctype: Float) -> Record:
+def _float(writer: BtfWriter, ctype: Float) -> Entry:
     return _record(_FLOAT, ctype.name, ctype.size)
 
 
-def _pointer(writer: BtfWriter, ctype: Pointer) -> Record:
+def _pointer(writer: BtfWriter, ctype: Pointer) -> Entry:
     target = writer.ref(ctype.target)
     if ctype.tag:
         target = _ref(writer._new(_record(_TYPE_TAG, ctype.tag, target)))
     return _record(_PTR, "", target)
 
 
-def _array(writer: BtfWriter, ctype: Array) -> Record:
+def _array(writer: BtfWriter, ctype: Array) -> Entry:
     return [*_record(_ARRAY, "", 0), writer.ref(ctype.element), writer.ref(_INDEX), ctype.count]
 
 
-def _struct(writer: BtfWriter, ctype: Struct) -> Record:
+def _struct(writer: BtfWriter, ctype: Struct) -> Entry:
     members = ctype.members
     if ctype.kind == "datasec":
         return _section(writer, ctype)
@@ -212,7 +212,7 @@ def _struct(writer: BtfWriter, ctype: Struct) -> Record:
     return record
 
 
-def _section(writer: BtfWriter, ctype: Struct) -> Record:
+def _section(writer: BtfWriter, ctype: Struct) -> Entry:
     from .ctype import sizeof
 
     record = _record(_DATASEC, ctype.name, ctype.size, entries=len(ctype.members))
@@ -222,7 +222,7 @@ def _section(writer: BtfWriter, ctype: Struct) -> Record:
     return record
 
 
-def _enum(writer: BtfWriter, ctype: Enum) -> Record:
+def _enum(writer: BtfWriter, ctype: Enum) -> Entry:
     wide = ctype.size == 8 or any(not -1 << 31 <= value < 1 << 32 for value in ctype.values.values())
     kind = _ENUM64 if wide else _ENUM
     record = _record(kind, ctype.name, ctype.size, entries=len(ctype.values), flag=ctype.signed)
@@ -233,38 +233,38 @@ def _enum(writer: BtfWriter, ctype: Enum) -> Record:
     return record
 
 
-def _forward(writer: BtfWriter, ctype: Forward) -> Record:
+def _forward(writer: BtfWriter, ctype: Forward) -> Entry:
     if ctype.kind == "enum":
         return _record(_ENUM, ctype.name, 4)  # no enumerators: that is how compilers declare one
     return _record(_FWD, ctype.name, 0, flag=ctype.kind == "union")
 
 
-def _typedef(writer: BtfWriter, ctype: Typedef) -> Record:
+def _typedef(writer: BtfWriter, ctype: Typedef) -> Entry:
     return _record(_TYPEDEF, ctype.name, writer.ref(ctype.target))
 
 
-def _qualified(writer: BtfWriter, ctype: Qualified) -> Record:
+def _qualified(writer: BtfWriter, ctype: Qualified) -> Entry:
     kind = _QUALIFIERS.get(ctype.name)
     if kind is None:
         return _record(_TYPE_TAG, ctype.name, writer.ref(ctype.target))
     return _record(kind, "", writer.ref(ctype.target))
 
 
-def _prototype(writer: BtfWriter, ctype: FuncProto) -> Record:
+def _prototype(writer: BtfWriter, ctype: FuncProto) -> Entry:
     record = _record(_FUNC_PROTO, "", writer.ref(ctype.result), entries=len(ctype.params) + ctype.variadic)
     for param in ctype.params:
         record += (param.name, writer.ref(param.ctype))
     return [*record, "", ()] if ctype.variadic else record
 
 
-def _find_encoder(ctype: CType) -> Callable[[BtfWriter, Any], Record]:
+def _find_encoder(ctype: CType) -> Callable[[BtfWriter, Any], Entry]:
     for each in type(ctype).__mro__:  # front ends have structs of their own
         if each in _ENCODERS:
             return _ENCODERS[each]
     raise FormatError(f"BTF has no types of the kind {type(ctype).__name__}")
 
 
-_ENCODERS: dict[type[CType], Callable[[BtfWriter, Any], Record]] = {
+_ENCODERS: dict[type[CType], Callable[[BtfWriter, Any], Entry]] = {
     Int: _int,
     Float: _float,
     Pointer: _pointer,

@@ -210,7 +210,7 @@ class LoadRequest:
                 len(log) if log else 0,
                 address(log) if log else 0,
                 0,
-                abi.BPF_F_SLEEPABLE if spec.sleepable else 0,
+                spec.flags | (abi.BPF_F_SLEEPABLE if spec.sleepable else 0),
                 abi.object_name(spec.name),
                 0,
                 abi.attach_type(self.attach_type),

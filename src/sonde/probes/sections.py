@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..debuginfo.usdt import UsdtArg
     from ..spec.target import Target
 
+XDP_HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS: the program takes packets of several pieces
+
 
 class Section(Record):
     """What a section's name means. `probe` is the probe type of the place behind it, "" where nothing is attached."""
@@ -24,6 +26,7 @@ class Section(Record):
     probe: str = ""
     sleepable: bool = False
     user: bool = False
+    flags: int = 0  # of the program: XDP_HAS_FRAGS
 
 
 class Place(Record):
@@ -58,7 +61,8 @@ def section_kinds() -> dict[str, Section]:
         kinds["lsm" + suffix] = Section("lsm", "lsm_mac", "lsm", sleepable=bool(suffix))
         kinds["iter" + suffix] = Section("tracing", "trace_iter", "iter", sleepable=bool(suffix))
     for name, (kind, attach_type) in _LOADED_ONLY.items():
-        kinds[name] = Section(kind, attach_type, sleepable=kind == "syscall")
+        flags = XDP_HAS_FRAGS if name.startswith("xdp.frags") else 0
+        kinds[name] = Section(kind, attach_type, sleepable=kind == "syscall", flags=flags)
     for name in _CGROUP_ADDRESSES:
         family = {"4": "inet4", "6": "inet6", "x": "unix"}[name[-1]]
         verb = name.rstrip("46").removesuffix("_unix")
@@ -171,7 +175,7 @@ _BY_SYMBOL = {"kprobe": "kprobe", "kretprobe": "kretprobe", "fentry": "fentry", 
 _BY_FILE = ("uprobe", "uretprobe", "usdt")
 
 
-def section_name(type: str, attach_type: str, sleepable: bool, probe: ProbeSpec | None) -> str:
+def section_name(type: str, attach_type: str, sleepable: bool, probe: ProbeSpec | None, flags: int = 0) -> str:
     """Return the section by which libbpf knows a program's type, and the place it is attached to where a section can name it.
 
     Timers, counters and watchpoints are no places to libbpf: their programs are loaded, and attached by whoever opens the event. Raises
@@ -194,7 +198,7 @@ def section_name(type: str, attach_type: str, sleepable: bool, probe: ProbeSpec 
     if type == "kprobe" and not attach_type:
         return "kprobe"
     for name, section in section_kinds().items():
-        if (section.type, section.attach_type) == (type, attach_type) and not section.probe:
+        if (section.type, section.attach_type, section.flags) == (type, attach_type, flags) and not section.probe:
             return name
     for name, section in section_kinds().items():
         if (section.type, section.attach_type, section.sleepable) == (type, attach_type, sleepable):

@@ -102,6 +102,7 @@ class ProgramSpec(Record):
     sleepable: bool = False
     helpers: tuple[str, ...] = ()  # names of the helpers called, for privilege and feature messages
     stack_bytes: int = 0
+    flags: int = 0  # BPF_F_XDP_HAS_FRAGS …, as the kernel takes them, besides what `sleepable` stands for
 
 
 class ProbeSpec(Record):

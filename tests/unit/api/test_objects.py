@@ -67,6 +67,15 @@ def test_configuration_that_cannot_be_had() -> None:
             kconfig_value(Extern(name, ".kconfig", ctype), target_of())
 
 
+def test_flags_and_warnings_are_kept() -> None:
+    spec = bind(
+        replace(object_with("xdp.frags"), warnings=("addresses in section .data are not filled in",)), target_of()
+    )
+    assert spec.programs[0].flags == 1 << 5
+    assert [w.message for w in spec.warnings] == ["addresses in section .data are not filled in"]
+    assert read(write_object(spec, target_of())).programs[0].section == "xdp.frags"
+
+
 def object_with(section: str, *maps: MapDef) -> ObjectFile:
     return ObjectFile((Program("p", section, EXIT, (), (), (Function("p", 0),)),), maps, license="GPL")
 

@@ -12,10 +12,10 @@ from sonde.spec.object import ProbeSpec
 @pytest.mark.parametrize("name", sorted(section_kinds()))
 def test_every_section_has_a_name_that_means_the_same(name: str) -> None:
     section = section_kinds()[name]
-    written = section_name(section.type, section.attach_type, section.sleepable, None)
+    written = section_name(section.type, section.attach_type, section.sleepable, None, section.flags)
     found, place = find_section(written)
     assert found is not None and place == ""
-    assert (found.type, found.attach_type) == (section.type, section.attach_type)
+    assert (found.type, found.attach_type, found.flags) == (section.type, section.attach_type, section.flags)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ def compile_object(
         symbol = text.analysis.functions[name].symbol
         for number, (entry, places) in enumerate(plan(symbol, target, pid=pid)):
             program = _compile(text, name, entry, maps, trace)
+            section, _ = find_section(symbol.section)
+            program = replace(program, flags=section.flags if section is not None else 0)
             if number:
                 program = replace(program, name=f"{name}_{number}")
             programs.append(program)
