@@ -33,9 +33,9 @@ class Tool:
 
 
 TLS = (
-    "d=$(mktemp -d); cd $d; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout k -out c -days 1; "
-    "openssl s_server -key k -cert c -port 41434 -quiet & for i in 1 2 3 4 5; do sleep 0.7; "
-    "(echo hello; sleep 0.5) | openssl s_client -connect 127.0.0.1:41434 -quiet & sleep 2; kill $!; done; kill %1; rm -r $d"
+    "d=$(mktemp -d); cd $d; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=x -keyout k -out c -days 1; "
+    "openssl s_server -key k -cert c -port 41434 -quiet & for i in 1 2 3 4; do sleep 0.4; "
+    "(echo hello; sleep 1) | openssl s_client -connect 127.0.0.1:41434 -quiet & sleep 1.5; kill $!; done; kill %1; rm -r $d"
 )
 BUSY = f"{PY} 'import time; e=time.process_time()+0.5\nwhile time.process_time()<e: pass'"
 LOOKUP = f"{PY} 'import ctypes; c=ctypes.CDLL(None); [c.getaddrinfo(b\"localhost\",None,None,ctypes.byref(ctypes.c_void_p())) for _ in range(3)]'"
@@ -55,6 +55,7 @@ BIND = f"{PY} 'import socket; s=socket.socket(); s.bind((\"127.0.0.1\",45999)); 
 TOOLS = (
     Tool("argdist", "-C t:syscalls:sys_enter_getppid() -i 1", PPID, r"^\s*(\d+) +total calls", 7777),
     Tool("bashreadline", "", "printf 'echo hidden-word\\n' | script -qec 'bash --norc -i' /dev/null", r"hidden-word"),
+    Tool("biolatpcts", "{disk} -i 1", WRITE + "; sync; sleep 1.5", r"^write +\d+us"),
     Tool("bitesize", "", WRITE + "; sync", r"Process Name = .+\n\s+Kbytes\s+: count     distribution"),
     Tool(
         "biopattern", "1", WRITE + "; sync; sleep 1.2", r"TIME\s+DISK\s+%RND\s+%SEQ\s+COUNT\s+KBYTES\n[\d:]+ +\S+ +\d+"
@@ -270,7 +271,6 @@ NOWHERE = {
     "virtiostat": "a workload in a guest, which is not written yet",
     "xfsdist": "a workload in a guest, which is not written yet",
     "xfsslower": "a workload in a guest, which is not written yet",
-    "biolatpcts": "a workload in a guest, which is not written yet",
     "btrfsdist": "the module btrfs with a file system that mkfs.btrfs makes",
     "btrfsslower": "the module btrfs with a file system that mkfs.btrfs makes",
     "cachetop": "a terminal: it draws by curses, which a test cannot read",

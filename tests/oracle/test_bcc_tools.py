@@ -47,9 +47,21 @@ def check(tool: Tool, status: int, out: str, err: str) -> None:
     assert status in CLEAN, text
 
 
+def disk_of(path: str) -> str:
+    """The name of the disk that a file is on; skips where it is on none."""
+    number = os.stat(path).st_dev
+    link = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    if not link.exists():
+        pytest.skip(f"{path} is on no disk")
+    found = link.resolve()
+    return found.parent.name if (found / "partition").exists() else found.name
+
+
 def run_here(tool: Tool, **words: str) -> tuple[int, str, str]:
     """Run a tool on this machine; `words` are put in place of {word} in its arguments and workload."""
     arguments, workload = tool.args, tool.workload
+    if "{disk}" in tool.args:
+        words["disk"] = disk_of("/")
     for word, value in {"pid": str(os.getpid()), **words}.items():
         arguments, workload = (text.replace("{" + word + "}", value) for text in (arguments, workload))
     command = [sys.executable, "-m", "sonde", "bcc", tool.name, *shlex.split(arguments)]

@@ -44,8 +44,8 @@ BLOCK = (
 )
 TLS = (
     "d=$(mktemp -d); cd $d; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout k -out c -days 1; "
-    "openssl s_server -key k -cert c -port 41433 -quiet & sleep 0.7; (echo hello; sleep 0.3) | openssl s_client -connect 127.0.0.1:41433 -quiet & "
-    "sleep 1.5; kill %1 %2; rm -r $d"
+    "openssl s_server -key k -cert c -port 41433 -quiet & sleep 1.2; (echo hello; sleep 0.3) | openssl s_client -connect 127.0.0.1:41433 -quiet & "
+    "sleep 1.8; kill %1 %2; rm -r $d"
 )
 INLINED = "6.1 has the functions inlined: 0.17 warns and sees nothing; sonde says so and stops, or warns with BPFTRACE_MISSING_PROBES=warn"
 
