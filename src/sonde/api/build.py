@@ -43,14 +43,23 @@ def build(
     spec = compile(program, target, options, warn=warn)
     if spec.fixed and warn is not None:
         warn(f"WARNING: this object is for kernel {target.release} only: it takes {spec.fixed} as it is there")
-    return write_object(spec, target)
+    return write_object(spec, target, warn)
 
 
-def write_object(spec: ObjectSpec, target: Target) -> bytes:
-    """Return an ObjectSpec as an ELF object. `target` tells the types that CO-RE relocations are about. Raises FormatError, ProbeError."""
+def write_object(spec: ObjectSpec, target: Target, warn: Callable[[str], None] | None = None) -> bytes:
+    """Return an ObjectSpec as an ELF object. `target` tells the types that CO-RE relocations are about. Raises FormatError, ProbeError.
+
+    libbpf cannot look up enumerators of an enumeration without a name: they become what they are on `target`, and `warn` is told.
+    """
     from ..bpf.objfile.write import write_object as write
 
-    return write(_Unbinder(spec, target).object_file())
+    unbinder = _Unbinder(spec, target)
+    data = write(unbinder.object_file())
+    for name, value in unbinder.fixed.items() if warn is not None else ():
+        warn(  # type: ignore[misc]
+            f"WARNING: {name} is taken as {value}, as on kernel {target.release}: its enumeration has no name by which an object could look it up"
+        )
+    return data
 
 
 class _Unbinder:
@@ -64,6 +73,7 @@ class _Unbinder:
         self.data = {each.name for each in spec.maps if each.name in by_address or each.name.startswith(".")}
         self.names = {each.name: self.name_map(each) for each in spec.maps}
         self.externs: dict[str, Extern] = {}
+        self.fixed: dict[str, int] = {}  # enumerators that are taken as they are on the target
 
     def name_map(self, spec: MapSpec) -> str:
         """Return the name of a map, or of the section of data that it becomes: one whose entry programs know by address."""
@@ -122,11 +132,30 @@ class _Unbinder:
                 hint=f"name fewer of them: {_COPIES_LIMIT} at most",
             )
         calls = tuple(_local_calls(spec))
-        fills = (*(self.fill(spec, reloc) for reloc in spec.relocs), *(self.fill(spec, call) for call in calls))
+        spec = self.fix_nameless(spec)
+        fills = tuple(self.fill(spec, reloc) for reloc in (*spec.relocs, *calls))
         lines = tuple(Line(line.pc, line.span) for line in spec.lines)
         functions = tuple(_functions(spec, calls))
         for section in sections:
             yield Program(self.identifier(spec.name), section, spec.insns, fills, lines, functions)
+
+    def fix_nameless(self, spec: ProgramSpec) -> ProgramSpec:
+        """Answer questions about enumerations without a name for the target, once for all."""
+        nameless = [r for r in spec.relocs if r.core is not None and r.core.type_name.strip() == "enum"]
+        if not nameless:
+            return spec
+        from ..debuginfo.corerelo import resolve
+        from ..kernel.coreload import patch
+
+        insns = bytearray(spec.insns)
+        for reloc in nameless:
+            assert reloc.core is not None
+            answer = resolve(reloc.core, self.target.btf())
+            if answer.value is None:
+                raise FormatError(f"program {spec.name} asks for {reloc.core.path}, which the target does not know")
+            patch(insns, reloc.pc, reloc.core, answer)
+            self.fixed[str(reloc.core.path[0])] = answer.value
+        return replace(spec, insns=bytes(insns), relocs=tuple(r for r in spec.relocs if r not in nameless))
 
     def fill(self, spec: ProgramSpec, reloc: Reloc) -> Fill:
         """What one relocation is in an object."""
