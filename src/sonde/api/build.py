@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from struct import unpack_from
 
-from ..errors import FormatError
+from ..errors import FormatError, ProbeError
 from ..record import replace
 
 TYPE_CHECKING = False
@@ -53,6 +53,8 @@ def write_object(spec: ObjectSpec, target: Target, warn: Callable[[str], None] |
     """
     from ..bpf.objfile.write import write_object as write
 
+    if not spec.programs:
+        raise ProbeError("there is no program to put into an object", hint="sonde list shows what there is here")
     unbinder = _Unbinder(spec, target)
     data = write(unbinder.object_file())
     for name, value in unbinder.fixed.items() if warn is not None else ():
@@ -109,7 +111,7 @@ class _Unbinder:
         from ..bpf.objfile.model import ObjectFile
 
         programs = tuple(copy for program in self.spec.programs for copy in self.programs(program))
-        license = self.spec.programs[0].license if self.spec.programs else "GPL"
+        license = self.spec.programs[0].license
         return ObjectFile(
             programs, tuple(self.map(each) for each in self.spec.maps), tuple(self.externs.values()), license
         )

@@ -182,3 +182,8 @@ def test_sections_of_data_do_not_meet() -> None:
 def test_what_an_object_cannot_hold(spec: ObjectSpec, words: str) -> None:
     with pytest.raises(FormatError, match=words):
         write_object(spec, target_of())
+
+
+def test_an_object_without_programs_is_none() -> None:
+    with pytest.raises(ProbeError, match="no program"):
+        write_object(ObjectSpec(()), target_of())
