@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from c_analysed import small_target
 from c_machine import calls_of, compiled_text, instructions
@@ -372,3 +374,19 @@ def test_arguments_of_trampolines_are_followed_by_loads_where_the_verifier_trust
     )  # do_something(struct task_struct *task, u32 flags)
     spec = text_of(text).compile_program("f", Entry("tracing", "trace_fentry", "do_something")).program
     assert calls_of(spec) == []
+
+
+def test_loops_over_addresses_count_and_those_that_something_else_may_move_do_not() -> None:
+    """The verifier knows nothing of two addresses that are compared; a number that is compared with a constant has bounds."""
+    walk = "int a[4] = {{}}, s = 0, *p; {} for (p = a; p < a + 4; p++) s += *p; return s;"
+    found = []
+    for extra in ("", "int **other = &p; if (bpf_ktime_get_ns() == 1) *other = a;"):
+        lines = instructions(program(walk.format(extra)))
+        found.append(any(re.search(r"if r\d+ \S+ r\d+", line) for line in lines))
+    assert found == [False, True]
+
+
+def test_wide_ranges_of_case_labels() -> None:
+    text = "switch ((__int128)bpf_ktime_get_ns()) { case 0 ... %d: return 1; } return 2;"
+    assert program(text % 63).insns
+    assert "a range of more than 64 numbers of 128 bits" in refusal(text % 64)

@@ -74,6 +74,7 @@ class GlobalData:
         if kind is not None:
             number = wrap(number, kind)
         if part.bit_width:
+            size += part.bit_offset + part.bit_width > 8 * size  # packed: it ends in the byte behind its unit
             old = int.from_bytes(data[part.offset : part.offset + size], "little")
             mask = (1 << part.bit_width) - 1
             number = old & ~(mask << part.bit_offset) | (number & mask) << part.bit_offset

@@ -38,6 +38,12 @@ def lower_loop(f: Frame, node: ast.Node) -> None:
         rounds = _count_rounds(f, node) if node.unroll not in (0, 1) else None
         if rounds is not None:
             _unrolled(f, node, *rounds)
+            return
+        from .lower_pointer_loops import find_walk, lower_walk
+
+        walk = find_walk(f, node)
+        if walk is not None:
+            lower_walk(f, node, walk)
         else:
             _tested_first(f, node.condition, node.body, node.step)
     elif isinstance(node, ast.While):
@@ -102,11 +108,11 @@ def _count_rounds(f: Frame, node: ast.For) -> tuple[Variable, list[int], int] | 
         return None
     variable, value = start
     limit = f.program.analysis.constants.get(node.condition.right)
-    step = _step(f, node.step, variable)
+    step = step_of(f, node.step, variable)
     compare = _COMPARE.get(node.condition.op)
-    if limit is None or not step or compare is None or _variable(f, node.condition.left) is not variable:
+    if limit is None or not step or compare is None or variable_of(f, node.condition.left) is not variable:
         return None
-    if _is_changed(f, node.body, variable):
+    if is_changed(f, node.body, variable) or is_aliased(f, variable):
         return None
     values: list[int] = []
     while compare(value, limit):
@@ -120,7 +126,7 @@ def _count_rounds(f: Frame, node: ast.For) -> tuple[Variable, list[int], int] | 
 def _start(f: Frame, init: ast.Node | None) -> tuple[Variable, int] | None:
     constants = f.program.analysis.constants
     if isinstance(init, ast.Assign) and init.op == "=":
-        variable = _variable(f, init.target)
+        variable = variable_of(f, init.target)
         value = constants.get(init.value)
     elif isinstance(init, ast.Declaration) and len(init.declarators) == 1:
         symbol = f.program.analysis.symbols.get(init.declarators[0].declarator)
@@ -133,22 +139,23 @@ def _start(f: Frame, init: ast.Node | None) -> tuple[Variable, int] | None:
     return variable, value
 
 
-def _step(f: Frame, node: ast.Node, variable: Variable) -> int:
+def step_of(f: Frame, node: ast.Node, variable: Variable) -> int:
     """Return by how much the variable moves in each round; 0 where that is not known."""
     if isinstance(node, (ast.Unary, ast.Postfix)) and node.op in ("++", "--"):
-        return (1 if node.op == "++" else -1) if _variable(f, node.operand) is variable else 0
-    if isinstance(node, ast.Assign) and node.op in ("+=", "-=") and _variable(f, node.target) is variable:
+        return (1 if node.op == "++" else -1) if variable_of(f, node.operand) is variable else 0
+    if isinstance(node, ast.Assign) and node.op in ("+=", "-=") and variable_of(f, node.target) is variable:
         amount = f.program.analysis.constants.get(node.value, 0)
         return amount if node.op == "+=" else -amount
     return 0
 
 
-def _variable(f: Frame, node: ast.Node) -> Variable | None:
+def variable_of(f: Frame, node: ast.Node) -> Variable | None:
+    """Return the variable that an expression is the name of, or None."""
     symbol = f.program.analysis.symbols.get(node) if isinstance(node, ast.Name) else None
     return symbol if isinstance(symbol, Variable) else None
 
 
-def _is_changed(f: Frame, body: ast.Node, variable: Variable) -> bool:
+def is_changed(f: Frame, body: ast.Node, variable: Variable) -> bool:
     """Tell whether the body may change the variable, or holds labels, which cannot be there twice."""
     for node in iter_nodes(body):
         if isinstance(node, (ast.Label, ast.Asm)):
@@ -156,9 +163,18 @@ def _is_changed(f: Frame, body: ast.Node, variable: Variable) -> bool:
         target = node.target if isinstance(node, ast.Assign) else None
         if isinstance(node, (ast.Unary, ast.Postfix)) and node.op in ("++", "--", "&"):
             target = node.operand
-        if target is not None and _variable(f, target) is variable:
+        if target is not None and variable_of(f, target) is variable:
             return True
     return False
+
+
+def is_aliased(f: Frame, variable: Variable) -> bool:
+    """Tell whether the function takes the address of a variable somewhere: then anything may change it."""
+    definition = f.symbol.definition
+    if definition is None:
+        return True
+    nodes = iter_nodes(definition.body)
+    return any(isinstance(n, ast.Unary) and n.op == "&" and variable_of(f, n.operand) is variable for n in nodes)
 
 
 def _unrolled(f: Frame, node: ast.For, variable: Variable, values: list[int], last: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...compiler.access import COPY_LIMIT, align_at, extract_bits, insert_bits, load_context, store_bytes
 from ...compiler.ir import I1, I8, I64, INT_OF_BYTES, WIDTH, Const, is_pointer
-from ...debuginfo.ctype import Struct, sizeof
+from ...debuginfo.ctype import Int, Struct, sizeof
 from .values import DIRECT, Place, Scalar, Wide, ir_type, is_signed, is_wide, loaded_space, pointer_type
 
 TYPE_CHECKING = False
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .lower import Program
     from .values import Operand
 
+_BYTE = Int("unsigned char", 1, False)
 _WRITABLE = frozenset(["stack", "map", "mem", "own", "packet", "ctx", "btf"])
 
 
@@ -64,6 +65,8 @@ class MemoryAccess:
         if place.bit_width:
             whole = self.load(Place(place.pointer, place.offset, ctype, place.space))
             assert isinstance(whole, Scalar)
+            if _beyond(place):
+                return Scalar(self._load_across(place, whole.value), ctype)
             value = extract_bits(self.b, whole.value, place.bit_offset, place.bit_width, is_signed(ctype))
             return Scalar(value, ctype)
         if space is None:
@@ -114,7 +117,38 @@ class MemoryAccess:
             value = self.b.convert("zext", value, whole.type)
         elif isinstance(value, Const):
             value = Const(value.imm, whole.type)
+        beyond = _beyond(place)
+        if beyond:
+            self._store_last_byte(place, value, beyond)
+            width = place.bit_width - beyond
+            self.b.store(place.pointer, insert_bits(self.b, whole, value, place.bit_offset, width), place.offset)
+            return
         self.b.store(place.pointer, insert_bits(self.b, whole, value, place.bit_offset, place.bit_width), place.offset)
+
+    def _load_across(self, place: Place, whole: Value) -> Value:
+        """Put a bit-field together whose last bits lie in the byte behind `whole`."""
+        b, beyond, width = self.b, _beyond(place), WIDTH[whole.type]
+        low = extract_bits(b, whole, place.bit_offset, place.bit_width - beyond, False)
+        last = self.load(_byte_behind(place))
+        assert isinstance(last, Scalar)
+        high = last.value if whole.type == I8 else b.convert("zext", last.value, whole.type)
+        value: Value = b.binary("or", low, b.binary("shl", high, place.bit_width - beyond))
+        shift = width - place.bit_width
+        if not shift:
+            return value
+        return b.binary("ashr" if is_signed(place.ctype) else "lshr", b.binary("shl", value, shift), shift)
+
+    def _store_last_byte(self, place: Place, value: Value, bits: int) -> None:
+        """Store the last `bits` bits of a bit-field into the byte behind its unit."""
+        b, low_bits = self.b, place.bit_width - bits
+        if isinstance(value, Const):
+            part: Value = Const((value.imm >> low_bits) & 0xFF, I8)
+        else:
+            part = b.binary("lshr", value, low_bits)
+            part = part if part.type == I8 else b.convert("trunc", part, I8)
+        last = _byte_behind(place)
+        old = b.load(I8, last.pointer, last.offset)
+        b.store(last.pointer, insert_bits(b, old, part, 0, bits), last.offset)
 
     def clear(self, place: Place, size: int, offset: int = 0) -> None:
         """Fill own memory with zeros."""
@@ -180,3 +214,12 @@ def _extended(value: Const, signed: bool) -> int:
 def is_writable(space: str) -> bool:
     """Tell whether stores reach a space, as far as is known here."""
     return space in _WRITABLE
+
+
+def _beyond(place: Place) -> int:
+    """How many bits of a packed bit-field lie in the byte behind the unit of its type."""
+    return max(place.bit_offset + place.bit_width - 8 * sizeof(place.ctype), 0)
+
+
+def _byte_behind(place: Place) -> Place:
+    return Place(place.pointer, place.offset + sizeof(place.ctype), _BYTE, place.space)

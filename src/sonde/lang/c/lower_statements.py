@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .values import Operand
 
 _NEAR = 2  # values in a range that are cheaper to compare one by one
+_MOST_WIDE = 64  # values of 128 bits in a range, which are compared one by one
 
 
 def run_statement(f: Frame, node: ast.Node) -> None:
@@ -152,6 +153,10 @@ def _dispatch(f: Frame, operand: Operand, label: CaseLabel, block: Block) -> Non
         b.branch(b.binary("ule", distance, Const(label.high - label.low, value.type)), block, following)
         b.at(following)
         return
+    if label.high - label.low >= _MOST_WIDE:
+        raise failure(
+            label.node.span, f"a range of more than {_MOST_WIDE} numbers of 128 bits in a case label", "use if"
+        )
     for wanted in range(label.low, label.high + 1):
         following = b.new_block("next")
         same = arithmetic(f, "==", operand, constant_of(f, wanted, operand.ctype), operand.ctype, label.node.span)
