@@ -161,3 +161,10 @@ def test_views_of_maps_and_variables() -> None:
     assert (shown["sums"].value.kind, shown["sums"].per_cpu, shown["sums"].sparse) == ("int", True, True)
     assert (shown["pairs"].value.kind, shown["pairs"].value.element) == ("array", pair)
     assert [(shown[name].map, shown[name].key) for name in ("first", "second")] == [(".bss", None), (".data", None)]
+
+
+@pytest.mark.parametrize("text", ['char *name = "hello";', 'const char *names[] = {"a", "b"};', "int x; int *p = &x;"])
+def test_a_global_pointer_to_something_says_what_to_do(text: str) -> None:
+    with pytest.raises(CompileError) as caught:
+        object_of(f'{text}\nSEC("kprobe") int f(void *ctx) {{ return 0; }}')
+    assert "use arrays" in caught.value.diagnostics[0].hint

@@ -6,7 +6,7 @@ belongs to the whole text, so that all programs see the same variables. Strings 
 
 from __future__ import annotations
 
-from ...debuginfo.ctype import Array, Int, Qualified, Typedef, alignof, sizeof, strip
+from ...debuginfo.ctype import Array, Int, Pointer, Qualified, Typedef, alignof, sizeof, strip
 from ...spec.object import MapSpec
 from . import ast
 from .arithmetic import underlying, wrap
@@ -69,7 +69,10 @@ class GlobalData:
             return
         number = self.analysis.constants.get(value)
         if number is None:
-            raise failure(value.span, "the first value of a global variable has to be a constant")
+            message, hint = "the first value of a global variable has to be a constant", ""
+            if isinstance(strip(part.ctype), Pointer):  # a map's memory is made before anything has an address
+                hint = "a global pointer begins as NULL; for texts, use arrays: char names[][8] = {…}"
+            raise failure(value.span, message, hint)
         kind = underlying(part.ctype)
         if kind is not None:
             number = wrap(number, kind)
