@@ -52,6 +52,12 @@ def queue_operation(random: Random, spec: MapSpec) -> tuple[str, bytes, int]:
     return random.choice(("push", "push", "pop", "peek")), random.randbytes(spec.value_size), random.choice(FLAGS)
 
 
+def separate(table: Any, key: bytes, other: bytes) -> None:
+    """Give a new hash map a seed with which two keys belong to different cells."""
+    while table.hash(key) & table.mask == table.hash(other) & table.mask:
+        table.seed = table.region.words[96 // 8] = table.seed + 1 & (1 << 64) - 1
+
+
 def plant(table: Any, key: bytes, other: bytes) -> int:
     """Have the slot where `other` is looked for name the entry of `key`, as if their hashes had the same upper half; return the entry's offset."""
     at, entry = table._find(key, table.hash(key))

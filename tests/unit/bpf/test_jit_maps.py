@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from map_programs import IO, IO_NUMBER, MAP_NUMBER, MapProgram
-from map_sequences import plant
+from map_sequences import plant, separate
 from object_machine import shape_of
 
 from sonde.bpf.asm import assemble
@@ -80,6 +80,7 @@ def test_keys_with_the_same_hash_are_told_apart(key_size: int) -> None:
         with finder(MapShape("hash", key_size, 8, 4)) as jit:
             key = bytes(range(1, key_size + 1))
             other = key[:at] + b"\xff" + key[at + 1 :]
+            separate(jit.table, key, other)
             jit.table.update(key, bytes(8))
             plant(jit.table, key, other)
             assert jit.find(other) == jit.table.find_at(other, 0) == 0

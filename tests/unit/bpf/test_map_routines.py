@@ -9,7 +9,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from map_sequences import plant
+from map_sequences import plant, separate
 
 from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import iter_pcs
@@ -182,6 +182,7 @@ def test_keys_with_the_same_hash_are_told_apart(engine: str) -> None:
         with create(MapShape("hash", 13, 8, 4)) as table:
             key = bytes(range(1, 14))
             other = key[:at] + b"\xff" + key[at + 1 :]
+            separate(table, key, other)
             routines = Routines(table, engine)
             assert routines.update(key, bytes(8)) == 0
             entry = plant(table, key, other)

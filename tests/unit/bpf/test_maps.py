@@ -82,6 +82,18 @@ def test_readers_find_what_stays_while_others_come_and_go() -> None:
         assert len(table) == 0
 
 
+@pytest.mark.parametrize("at", range(16))
+def test_keys_that_differ_in_one_byte_are_spread(at: int) -> None:
+    """Whichever byte it is, entries stand near their cells."""
+    with create(MapShape("hash", 16, 4, 256)) as table:
+        assert isinstance(table, HashMap)
+        keys = [bytes(at) + bytes([value]) + bytes(15 - at) for value in range(256)]
+        for key in keys:
+            table.update(key, bytes(4))
+        assert len({table.hash(key) & table.mask for key in keys}) > 128
+        assert max(table.region.words[(table.cells >> 3) + 2 * cell] for cell in range(table.mask + 1)) < 40
+
+
 def in_child(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid:

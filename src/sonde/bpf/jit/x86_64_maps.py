@@ -158,8 +158,14 @@ def _hash(code: _Labels, key_size: int) -> None:
         for at, size in rest:
             code.add(_load(R11, RSI, at, size), rr(b"\xc1", 4, R11, True) + bytes([8 * (at - start)]))
             code.add(rr(b"\x09", R11, RDX, True))
-        code.add(rr(b"\x31", RDX, RAX, True), rr(b"\x0f\xaf", RAX, R10, True))
-        code.add(mov(RDX, RAX), rr(b"\xc1", 5, RDX, True) + b"\x20", rr(b"\x31", RDX, RAX, True))
+        code.add(rr(b"\x31", RDX, RAX, True), _round())
+    code.add(_round())
+
+
+def _round() -> bytes:
+    """h *= MULTIPLIER; h ^= h >> 32. The hash is in rax, the multiplier in r10."""
+    code = rr(b"\x0f\xaf", RAX, R10, True) + mov(RDX, RAX)
+    return code + rr(b"\xc1", 5, RDX, True) + b"\x20" + rr(b"\x31", RDX, RAX, True)
 
 
 def _compare(code: _Labels, key_size: int) -> None:

@@ -46,7 +46,7 @@ from .memory import M, claim_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MULTIPLIER = 0x9E3779B97F4A7C15
 ENTRY_HEADER = 16
@@ -85,12 +85,8 @@ class HashMap(SharedMap):
     # hash and search ------------------------------------------------------------------------------------------
 
     def hash(self, key: bytes) -> int:
-        """Return 64 bits. Each word of the key, padded with zeros: h = (h ^ word) * MULTIPLIER, then h ^= h >> 32."""
-        h = self.seed
-        for word in self._words.unpack(key.ljust(self._words.size, b"\0")):
-            h = (h ^ word) * MULTIPLIER & M
-            h ^= h >> 32
-        return h
+        """Return 64 bits of hash of a key; see `mix`."""
+        return mix(self.seed, self._words.unpack(key.ljust(self._words.size, b"\0")))
 
     def _entry(self, slot: int) -> int:
         """The offset of the entry that a slot names."""
@@ -402,6 +398,20 @@ class HashTableMap(HashMap):
 
     def find_at(self, key: bytes, cpu: int, *, mark: bool = True) -> int:
         return 0  # programs get the map, not the place where its number stands
+
+
+def mix(seed: int, words: Iterable[int]) -> int:
+    """Hash words of 64 bits: for each h = (h ^ word) * MULTIPLIER, then h ^= h >> 32; and a last round without a word.
+
+    A product's low bits know nothing of the high bits of its factors, and the cell is the low bits: so the last round, which brings down what the
+    last byte of a word did.
+    """
+    h = seed
+    for word in words:
+        h = (h ^ word) * MULTIPLIER & M
+        h ^= h >> 32
+    h = h * MULTIPLIER & M
+    return h ^ h >> 32
 
 
 def _pause() -> None:

@@ -21,7 +21,7 @@ from .base import (
     check_sizes,
     round_up,
 )
-from .hash import CLAIM_TRIES, MULTIPLIER
+from .hash import CLAIM_TRIES, mix
 from .memory import M, claim_owner
 
 _HEAD, _TAIL, _CLAIM = COUNT, FRESH, HAND
@@ -119,14 +119,8 @@ class BloomMap(SharedMap):
 
     def _bits(self, value: bytes) -> list[int]:
         padded = value.ljust(round_up(len(value)), b"\0")
-        found = []
-        for number in range(self.layout.extra):
-            h = self.seed + number
-            for at in range(0, len(padded), 8):
-                h = (h ^ int.from_bytes(padded[at : at + 8], "little")) * MULTIPLIER & M
-                h ^= h >> 32
-            found.append(h & self.layout.mask)
-        return found
+        words = [int.from_bytes(padded[at : at + 8], "little") for at in range(0, len(padded), 8)]
+        return [mix(self.seed + number & M, words) & self.layout.mask for number in range(self.layout.extra)]
 
     def push_at(self, value: bytes, flags: int) -> int:
         if flags != BPF_ANY:

@@ -106,13 +106,14 @@ class _Routine:
             "r5 >>= 32", f"r5 *= {self.layout.value_stride}", f"{self.CPU} = r5",
             f"r9 = *(u64 *)(r6 +{_SEED})", f"r1 = {MULTIPLIER} ll",
         ]  # fmt: skip
+        turn = ["r9 *= r1", "r2 = r9", "r2 >>= 32", "r9 ^= r2"]
         for start in range(0, self.layout.key_size, 8):
             for at, size in _pieces(min(8, self.layout.key_size - start)):
                 register = "r3" if at else "r2"
                 lines.append(f"{register} = *(u{8 * size} *)(r7 +{start + at})")
                 lines += [f"r3 <<= {8 * at}", "r2 |= r3"] if at else []
-            lines += ["r9 ^= r2", "r9 *= r1", "r2 = r9", "r2 >>= 32", "r9 ^= r2"]
-        return [*lines, "r8 = r9", *self._cell("r8"), "r8 += r6", f"r8 += {self.layout.cells}"]
+            lines += ["r9 ^= r2", *turn]
+        return [*lines, *turn, "r8 = r9", *self._cell("r8"), "r8 += r6", f"r8 += {self.layout.cells}"]
 
     def _cell(self, register: str) -> list[str]:
         """From a hash, or the number of a cell, to sixteen times its cell."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 from errno import EBUSY, EEXIST, EINVAL, ENOENT
 
 from .base import HEADER_BYTES, Plan, SharedMap, check_sizes
-from .hash import MULTIPLIER
-from .memory import M
+from .hash import mix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,10 +39,7 @@ class StackMap(SharedMap):
         if flags & ~_KNOWN:
             return -EINVAL
         frames = frames[: self.value_size // 8]
-        h = self.seed
-        for pc in frames:
-            h = (h ^ pc) * MULTIPLIER & M
-            h ^= h >> 32
+        h = mix(self.seed, frames)
         number, word = h & self.layout.mask, (len(frames) + 1) << 32 | h & 0xFFFFFFFF
         at = HEADER_BYTES + number * self.stride
         old = self.region.load(at)
