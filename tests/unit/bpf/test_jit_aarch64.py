@@ -12,8 +12,12 @@ from bpf_programs import VALUE_BYTES, ArrayOfOne, ProgramGenerator, random_input
 
 from sonde.bpf.asm import assemble
 from sonde.bpf.interp import Machine, Program
+from sonde.bpf.isa import Insn
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.aarch64 import _bit_pattern, _mov_imm
+from sonde.bpf.jit.maps import layout_of
+from sonde.bpf.maps import MapShape, create
+from sonde.bpf.maps.routines import hash_routine
 
 M = (1 << 64) - 1
 FEATURES = [frozenset[str](), frozenset(["lse"])]
@@ -109,6 +113,43 @@ def test_helpers_and_tail_calls(qemu: str, tmp_path: Path) -> None:
     for index in (1, 2):
         image.add(translate(assemble(text.format(index)), "aarch64"), b"")
     assert [value for value, _ in image.run(qemu, tmp_path)][3:] == [24, 55, 7]
+
+
+@pytest.mark.parametrize("features", [frozenset[str](), frozenset({"lse"})], ids=["base", "lse"])
+def test_routines_of_hash_maps(features: frozenset[str], qemu: str, tmp_path: Path) -> None:
+    """Update, look up and delete on the memory of a map that Python made; Python reads what came of it."""
+    table = create(MapShape("hash", 12, 8, 4))
+    keys = [bytes([n]) * 12 for n in range(3)]
+    table.update(keys[0], b"8 bytes.")
+    size = table.layout.size
+    code = [hash_routine(layout_of(table), n, 4, weak=True) for n in ("lookup", "update", "delete")]  # type: ignore[arg-type]
+    steps = [(2, keys[1]), (2, keys[0]), (1, keys[1]), (3, keys[0]), (1, keys[0]), (2, keys[2])]
+    data = bytes(table.region.data) + b"".join(keys) + bytes(4) + b"new one."
+    lines = ["r6 = 0"]
+    for number, key in steps:
+        at = size + 12 * keys.index(key)
+        lines += [
+            "r1 = map[fd:1][0]+0",
+            f"r2 = map[fd:1][0]+{at}",
+            f"r3 = map[fd:1][0]+{size + 40}",
+            "r4 = 0",
+            "r5 = 1",
+        ]
+        lines += [f"call {number}", "r6 <<= 8", "if r0 == 0x0 goto +1", "r6 |= 1"]
+    image = Image(len(data))
+    for number, insns in enumerate(code, 1):
+        unless_called = [
+            Insn(0x55, 1, 0, 2, 0),
+            *assemble("r0 = 0\nexit"),
+        ]  # the runner calls every program once, with 0
+        image.add(translate([*unless_called, *insns], "aarch64", features=features), data)
+        image.name("helper", number)
+    image.add(translate(assemble("\n".join([*lines, "r0 = r6", "exit"])), "aarch64"), data)
+    result, left = image.run(qemu, tmp_path)[-1]
+    assert result == 1 << 24, "the look-up of the new key, and no other step, had a result"
+    table.region.data[:] = left[:size]
+    assert dict(table.items()) == {keys[1]: [b"new one."], keys[2]: [b"new one."]}
+    table.close()
 
 
 def test_immediates(tmp_path: Path, qemu: str) -> None:
