@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(gcc libc6-dev python3-venv bpftrace qemu-system-x86 qemu-system-common busybox-static systemtap-sdt-dev zstd
-          qemu-user-static binutils-aarch64-linux-gnu tcpdump bpftool)
+packages=(gcc libc6-dev python3-venv bpftrace bpfcc-tools xfsprogs qemu-system-x86 qemu-system-common busybox-static
+          systemtap-sdt-dev zstd qemu-user-static binutils-aarch64-linux-gnu tcpdump bpftool)
 missing=()
 if command -v dpkg-query >/dev/null; then
   for p in "${packages[@]}"; do

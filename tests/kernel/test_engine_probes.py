@@ -456,7 +456,9 @@ def test_reader_of_an_object_with_a_perf_event_array() -> None:
     with KernelEngine().load(spec) as live:
         reader = live.reader()
         live.attach(spec.probes)
+        assert reader.waiting_bytes == 0
         os.getppid()
+        assert reader.waiting_bytes >= 16
         assert reader.drain(lambda *_: None) >= 1
 
 

@@ -13,12 +13,15 @@ import time
 NOTIFY = "__BPFTRACE_NOTIFY_PROBES_ATTACHED"
 
 
-def run_tool(command, workload, *, settle_s=0.3, after_s=0.7, limit_s=60.0, env=None, by_descriptors=False):
+def run_tool(command, workload, *, settle_s=0.3, after_s=0.7, limit_s=60.0, env=None, by_descriptors=False, before=""):
     """Return (exit status, stdout, stderr) of `command` with the shell text `workload` run while it is attached.
 
+    `before` is shell text that is run before the tool starts: what must be there when it attaches.
     A bpftrace says that it is attached by a line, which is taken out of the output. Others are taken to be (`by_descriptors`) when
     they have programs or events open and no more have come for `settle_s`. A tool that ends early ends the wait.
     """
+    if before:
+        subprocess.run(["sh", "-c", before], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit_s)
     environ = {**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1", NOTIFY: "1"}
     with tempfile.TemporaryFile() as err:
         # A session of its own: its interrupt must not reach the test runner.
