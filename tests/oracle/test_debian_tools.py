@@ -17,11 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toolrun import run_tool
 from tools import TOOLS, Tool
-from vm.initramfs import module_closure
+from vm.modules import load_modules
 
 TOOL_DIR = Path("/usr/sbin")
 ROOT = Path(__file__).resolve().parents[2]
-LOAD_MODULE = "f={path}; case $f in *.xz) xz -dc $f;; *) cat $f;; esac > /tmp/m.ko; busybox insmod /tmp/m.ko; "
 SONDE = [sys.executable, "-m", "sonde", "bpftrace"]
 
 
@@ -53,10 +52,10 @@ def run_in_guest(guest, tool: Tool, command: list[str], settle_s: float = 1) -> 
     lacking = [name for name in tool.programs if not shutil.which(name)]
     if lacking:
         pytest.skip(f"{', '.join(lacking)} is not installed")
-    before = "".join(LOAD_MODULE.format(path=path) for path in module_closure(guest.kernel, tool.modules)) + tool.before
+    load_modules(guest, *tool.modules)
     request = (
         f"{runner}\nimport json\nprint(json.dumps(run_tool({[*command, tool_path(tool)]!r}, {tool.in_guest or tool.workload!r}, "
-        f"settle_s={settle_s}, after_s=3, limit_s=90, before={before!r}, env={{'PYTHONPATH': {str(ROOT / 'src')!r}}})))"
+        f"settle_s={settle_s}, after_s=3, limit_s=90, before={tool.before!r}, env={{'PYTHONPATH': {str(ROOT / 'src')!r}}})))"
     )
     result = guest.python(request, timeout_s=150)
     assert result.status == 0, result.err
