@@ -20,8 +20,8 @@ from vm.kernels import KernelUnavailable, get_headers
 pytestmark = pytest.mark.oracle
 RUNNER = Path(__file__).with_name("toolrun.py")
 LIMIT_S = 150  # LLVM takes up to 90 s to compile under emulation
-SAMPLE = ("tcpconnect", "vfscount", "biosnoop")
-SAMPLE_COMPARED = ("vfscount",)
+SAMPLE = ("tcpconnect", "vfscount", "ext4slower")
+SAMPLE_COMPARED = ("pidpersec",)
 CLEAN = (0, 1, 130)  # some tools end with 1 on Ctrl-C, as under BCC
 
 
