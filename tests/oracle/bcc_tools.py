@@ -158,7 +158,7 @@ TOOLS = (
     ),
     Tool("filetop", "-a -C 6 1", READS + "; sleep 4", r"python3 +500 +0 +48\d +0 +O +zero", needs="kprobe"),
     Tool("fileslower", "10 -a", FIFO, r"cat +\d+ +R +\d+ +[1-9]\d\d+\.\d+ sonde-fifo", needs="kprobe"),
-    Tool("funccount", "vfs_read", READS, r"vfs_read +(\d+)", 500, needs="kprobe"),
+    Tool("funccount", "vfs_read", READS, r"vfs_read'? +(\d+)", 500, needs="kprobe"),
     Tool("funclatency", "vfs_read", READS, r"count: (\d+)", 500, needs="kprobe"),
     Tool(
         "klockstat",
@@ -203,7 +203,7 @@ TOOLS = (
         r"python3 +vfs_read +read 999 bytes",
         needs="kprobe",
     ),
-    Tool("vfscount", "", READS, r"vfs_read +(\d+)", 500, needs="kprobe"),
+    Tool("vfscount", "", READS, r"vfs_read'? +(\d+)", 500, needs="kprobe"),
     Tool(
         "vfsstat",
         "1",
