@@ -105,7 +105,13 @@ def main() -> None:
                 child(request)
             status, late = wait(pid, request.get("timeout", 60))
             reply = {"status": status, "timeout": late, "out": read("/tmp/.out"), "err": read("/tmp/.err")}
-            replies.write(json.dumps(reply).encode() + b"\n")
+            send(replies, json.dumps(reply).encode() + b"\n")
+
+
+def send(port, data: bytes) -> None:
+    """Write all of `data`: the console driver takes 32 KiB at a time."""
+    while data:
+        data = data[port.write(data) or 0 :]
 
 
 main()

@@ -38,3 +38,10 @@ def test_btf_file_is_the_guests_own(guest: Guest) -> None:
 
     result = guest.run(["sha256sum", "/sys/kernel/btf/vmlinux"])
     assert result.out.split()[0] == hashlib.sha256(guest.kernel.btf.read_bytes()).hexdigest()
+
+
+def test_long_output_arrives_whole(guest: Guest) -> None:
+    """The port takes 32 KiB at a time; what follows must not be cut, nor end up in the next reply."""
+    for size in (100_000, 3):
+        result = guest.python(f"print('x' * {size}, end='')")
+        assert (result.status, len(result.out)) == (0, size)
