@@ -43,7 +43,7 @@ def run_tool(command, workload, *, settle_s=0.3, after_s=0.7, limit_s=60.0, env=
             time.sleep(after_s)
             _signal(tool, signal.SIGINT, whole=by_descriptors)
         try:
-            rest, _ = tool.communicate(timeout=max(end - time.monotonic(), 10))
+            rest, _ = tool.communicate(timeout=max(end - time.monotonic(), limit_s / 2))
         except subprocess.TimeoutExpired:
             _signal(tool, signal.SIGKILL, whole=True)
             rest, _ = tool.communicate()

@@ -16,7 +16,7 @@ HEAD = """## Debian's bpftrace tools, unmodified
 
 The 38 files `/usr/sbin/*.bt` of Debian 12's package bpftrace (0.17), run by `tests/oracle/test_debian_tools.py` around a workload
 (`tests/oracle/tools.py`). "Here" is the running kernel, tracepoints and uprobes without kprobes; the guest is a Debian kernel in
-the test VM. Everywhere the output must show the workload's own values. "Like 0.17" means that Debian's own bpftrace, in the same guest around the same workload,
+the test VM. Where a tool runs, its output must show the workload: its values, or the map that it fills. "Like 0.17" means that Debian's own bpftrace, in the same guest around the same workload,
 prints the same header, and lines or maps of the same form with the same known values.
 
 Printed by `python tests/oracle/tools_page.py`.
@@ -29,7 +29,7 @@ Printed by `python tests/oracle/tools_page.py`.
 def row(tool: Tool) -> str:
     """Return one line of the table."""
     here = "yes" if not tool.needs else "-"
-    guest = f"Linux {tool.series}"
+    guest = f"nowhere: {tool.nowhere}" if tool.nowhere else f"Linux {tool.series}"
     note = tool.note.replace("|", "\\|")
     return f"| {tool.name} | {here} | {guest} | {'yes' if tool.compared else '-'} | {note} |\n"
 

@@ -166,5 +166,6 @@ def explain(probe: ProbeSpec, errno: int) -> Exception:
     elif errno == EILSEQ:
         hint = f"{probe.symbol}+{probe.offset} is not at the start of an instruction"
     elif errno == EINVAL:
-        hint = f"{probe_symbol(probe)} is blacklisted for probes, or the offset is outside of it"
+        # Every function that is declared inline is notrace, also where the compiler made one of its own of it.
+        hint = f"{probe_symbol(probe)} is blacklisted for probes or marked notrace, or the offset is outside of it"
     return attach_refusal(probe.name, errno, hint=hint)
