@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
+
+# Each test has its limit from pytest-timeout. Hypothesis's own, 0.2 s an example, is one that a busy machine breaks.
+hypothesis.settings.register_profile(
+    "sonde", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("sonde")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
