@@ -75,7 +75,7 @@ def test_tool_in_guest(tool: Tool, guest) -> None:  # type: ignore[no-untyped-de
 @pytest.mark.parametrize("tool", [t for t in TOOLS if t.nowhere], ids=lambda t: t.name)
 def test_tool_says_what_the_kernel_lacks(tool: Tool, guest) -> None:  # type: ignore[no-untyped-def]
     status, out, err = run_in_guest(guest, tool, SONDE)
-    assert (status, out) == (1, ""), out
+    assert status and not out, out
     assert "Traceback" not in err
     assert re.search(tool.expect, err), err
 

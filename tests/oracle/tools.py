@@ -86,7 +86,7 @@ TOOLS = (
     Tool(
         "biosnoop.bt",
         BLOCK,
-        r"(?m)^(.*ERROR: No matches for kprobe __?blk_account_io_|ERROR: attach kprobe:blk_account_io_start: |.*ERROR: .*'?disk'?)",
+        r"(?m)^(.*ERROR: No matches for kprobe (__)?blk_account_io_|ERROR: attach kprobe:blk_account_io_start: |.*ERROR: .*'?disk'?)",
         "kprobe",
         compared=False,
         nowhere="its functions are inline or notrace since 5.15, and before there is no request_queue.disk",
