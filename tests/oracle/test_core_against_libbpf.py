@@ -25,6 +25,8 @@ from sonde.lang.source import Source
 from sonde.record import replace
 from sonde.spec.object import CoreAccess
 
+pytestmark = [pytest.mark.kernel, pytest.mark.oracle]  # libbpf tries to load a program before it relocates
+
 HERE = Path(__file__).parent
 TYPE_EXISTS, TYPE_MATCHES = KINDS.index("type_exists"), KINDS.index("type_matches")
 
