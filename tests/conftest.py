@@ -7,9 +7,14 @@ import os
 import hypothesis
 import pytest
 
-# Each test has its limit from pytest-timeout. Hypothesis's own, 0.2 s an example, is one that a busy machine breaks.
+# Each test has its limit from pytest-timeout. Hypothesis's own, 0.2 s an example, is one that a busy machine breaks. The examples are the
+# same in every run: what a new one finds is work for its finder, not for whoever runs the tests next. SONDE_FUZZ=1 looks for new ones.
 hypothesis.settings.register_profile(
-    "sonde", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+    "sonde",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
+    derandomize=not os.environ.get("SONDE_FUZZ"),
 )
 hypothesis.settings.load_profile("sonde")
 
