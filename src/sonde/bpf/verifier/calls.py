@@ -82,10 +82,6 @@ def call_helper(walker: Walker, state: State, ident: int) -> None:
     for index, kind in enumerate(helper.args):
         following = helper.args[index + 1] if index + 1 < len(helper.args) else ""
         _check_argument(walker, state, call, index + 1, kind, following)
-    if helper.variadic:
-        for index in range(3, 6):
-            if state.regs[index].kind == "none":
-                break
     if helper.name in _CALLBACKS:
         from .callbacks import enter_callback
 

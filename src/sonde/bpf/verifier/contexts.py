@@ -83,7 +83,7 @@ def _syscall(off: int, size: int, write: bool) -> Reg | str:
 
 def _arguments(types: tuple[CType | None, ...]) -> Access:
     """The array of arguments that fentry, typed raw tracepoints and the like have; pointers to structs are trusted."""
-    from ...debuginfo.ctype import Pointer, Struct, sizeof, strip
+    from ...debuginfo.ctype import Pointer, Struct, strip
 
     def access(off: int, size: int, write: bool) -> Reg | str:
         if write:
@@ -100,8 +100,6 @@ def _arguments(types: tuple[CType | None, ...]) -> Access:
                 if size != 8 or off % 8:
                     return "a pointer must be read whole, with 8 bytes"
                 return Reg("btf", thing=struct)
-            return Reg("scalar", scalar.of_size(size))
-        if target is not None and off % 8 == 0 and 0 < sizeof(target) < size:
             return Reg("scalar", scalar.of_size(size))
         return Reg("scalar", scalar.of_size(size))
 

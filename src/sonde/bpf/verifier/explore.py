@@ -311,14 +311,11 @@ class Walker:
         if compares:
             self.read(0)
         if base.kind == "stack":
-            self._blur_stack(base, insn.off, size)
+            memory.store(self, self.state, base, insn.off, size, Reg("scalar", scalar.UNKNOWN))
         else:
             memory.check_access(self, self.state, base, insn.off, size, write=True)
         if insn.imm & 1:
             self.write(0 if compares else insn.src, Reg("scalar", scalar.of_size(size)))
-
-    def _blur_stack(self, base: Reg, off: int, size: int) -> None:
-        memory.store(self, self.state, base, off, size, Reg("scalar", scalar.UNKNOWN))
 
     def note_depth(self, base: Reg, off: int) -> None:
         """Note how deep the stack is used, when `base` leads there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..isa import MAX_STACK_BYTES
 from . import scalar
 from .problem import Problem
-from .state import INVALID, MISC, NONE, UNWRITTEN, ZEROS, Frame, Reg
+from .state import INVALID, MISC, UNWRITTEN, ZEROS, Frame, Reg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,8 +141,6 @@ def _load_context(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
     found = walker.context.access(_constant_offset(reg, off), size, False)
     if isinstance(found, str):
         raise Problem(found)
-    if found.kind in ("btf", "packet", "packet_meta") and not found.ident:
-        return found
     return found
 
 
@@ -317,8 +315,3 @@ def check_region(walker: Walker, state: State, reg: Reg, size: int, *, write: bo
         for at in range(low, high + size):
             if low == high or kinds[at - low] != INVALID or not fresh:
                 set_byte(frame, at, MISC)
-
-
-def forget(reg: Reg) -> Reg:
-    """What a register becomes whose thing is gone."""
-    return NONE if reg.is_pointer else reg
