@@ -28,10 +28,12 @@ def translate(
     features: frozenset[str] = frozenset(),
     stack_bytes: int = MAX_STACK_BYTES,
     plan: MapPlan | None = None,
+    alone: frozenset[int] = frozenset(),
 ) -> MachineCode:
     """Translate a verified program. `features` are of the CPU ("bmi2", "lse"); `stack_bytes` what a function uses at most.
 
-    Look-ups in maps of `plan` (see `maps.make_plan`) need no helper (x86-64).
+    Look-ups in maps of `plan` (see `maps.make_plan`) need no helper (x86-64). `alone` are pcs of atomic operations that only interruptions
+    could disturb, no other CPU.
 
     Raises FormatError for code without form (a jump to nowhere), FeatureError for an arch or operation that has no translation.
     """
@@ -41,4 +43,4 @@ def translate(
         from . import aarch64 as backend  # type: ignore[no-redef]
     else:
         raise FeatureError(f"there is no JIT for {arch}", feature=f"jit:{arch}", hint="the interpreter runs everywhere")
-    return backend.emit(split(insns, stack_bytes), features, plan)
+    return backend.emit(split(insns, stack_bytes), features, plan, alone)

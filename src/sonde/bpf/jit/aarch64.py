@@ -476,6 +476,8 @@ class _A64(Emitter):
 _remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # without and with LSE
 
 
-def emit(functions: list[Function], features: frozenset[str], plan: MapPlan | None = None) -> MachineCode:
+def emit(
+    functions: list[Function], features: frozenset[str], plan: MapPlan | None = None, alone: frozenset[int] = frozenset()
+) -> MachineCode:
     """Translate the functions of a program, the main one first. There are no look-ups without a helper here yet: `plan` changes nothing."""
-    return _A64(features).emit(functions)
+    return _A64(features).emit(functions, None, alone)

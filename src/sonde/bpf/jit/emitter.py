@@ -47,6 +47,7 @@ class Emitter:
         self.entries: dict[int, int] = {}  # first pc of a function to the part that its entry begins with
         self.function: Function
         self.plan: MapPlan | None = None
+        self.alone: frozenset[int] = frozenset()
         self.lookups: dict[int, int] = {}  # pc to the number of the map that is looked up in
 
     # what a back end knows ------------------------------------------------------------------------------------
@@ -66,6 +67,10 @@ class Emitter:
     def plain(self, insn: Insn, name: str) -> bytes:
         """An instruction that needs nothing from outside and goes nowhere. Raises FeatureError."""
         raise NotImplementedError
+
+    def unlocked(self, code: bytes) -> bytes:
+        """An atomic operation that one CPU alone carries out: whatever interrupts it there must still not come in between."""
+        return code
 
     def compare(self, insn: Insn, name: str) -> int:
         """Emit the comparison of a conditional jump; return the condition to jump on."""
@@ -120,9 +125,12 @@ class Emitter:
 
     # a program ------------------------------------------------------------------------------------------------
 
-    def emit(self, functions: list[Function], plan: MapPlan | None = None) -> MachineCode:
+    def emit(
+        self, functions: list[Function], plan: MapPlan | None = None, alone: frozenset[int] = frozenset()
+    ) -> MachineCode:
         """Translate the functions of a program, the main one first."""
         self.plan = plan
+        self.alone = alone
         for function in functions:
             if plan is not None:
                 leaders = frozenset(split_blocks(function.body))
@@ -165,9 +173,9 @@ class Emitter:
             size = {0x00: 4, 0x08: 2, 0x10: 1}[opcode & 0x18]
             self.packet(insn.src if opcode & 0xE0 == BPF_IND else -1, insn.imm, size)
         else:
-            self._plain(insn)
+            self._plain(insn, pc in self.alone)
 
-    def _plain(self, insn: Insn) -> None:
+    def _plain(self, insn: Insn, alone: bool = False) -> None:
         key = (insn.opcode, insn.dst, insn.src, insn.off, insn.imm)
         known = self.remembered()
         code = known.get(key)
@@ -177,7 +185,7 @@ class Emitter:
             code = self.plain(insn, op.name)
             if len(known) < _REMEMBER:
                 known[key] = code
-        self.add(code)
+        self.add(self.unlocked(code) if alone else code)
 
     def _jump(self, insn: Insn, target: int) -> None:
         if insn.opcode in (JA, GOTOL):

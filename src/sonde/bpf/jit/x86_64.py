@@ -356,6 +356,9 @@ class _X86(Emitter):
     def plain(self, insn: Insn, name: str) -> bytes:
         return _plain(insn, name, self.bmi2)
 
+    def unlocked(self, code: bytes) -> bytes:
+        return code.removeprefix(b"\xf0")
+
     def compare(self, insn: Insn, name: str) -> int:
         self.add(_compare(name, insn))
         return _CONDITIONS[name.removesuffix("_imm")[:-2]]
@@ -443,6 +446,8 @@ class _X86(Emitter):
 _remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # without and with BMI2
 
 
-def emit(functions: list[Function], features: frozenset[str], plan: MapPlan | None = None) -> MachineCode:
+def emit(
+    functions: list[Function], features: frozenset[str], plan: MapPlan | None = None, alone: frozenset[int] = frozenset()
+) -> MachineCode:
     """Translate the functions of a program, the main one first; look up in the maps of `plan` without a helper."""
-    return _X86(features).emit(functions, plan)
+    return _X86(features).emit(functions, plan, alone)
