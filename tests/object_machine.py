@@ -15,8 +15,8 @@ from sonde.bpf.memory import Memory
 from sonde.bpf.runtime import World, helper_table
 from sonde.bpf.runtime.native import NativeMachine
 from sonde.kernel.maps import entries_of
-from sonde.kernel.programs import relocate
 from sonde.spec.object import MapSpec, ObjectSpec, ProgramSpec
+from sonde.spec.relocation import relocate
 
 CPUS = 2
 CONTEXT_BYTES = 4096
@@ -29,13 +29,6 @@ def shape_of(spec: MapSpec, cpus: int = CPUS) -> MapShape:
     return MapShape(
         spec.type, spec.key_size, spec.value_size, entries, spec.flags, spec.name, cpus=cpus, read_only=spec.frozen
     )
-
-
-class _Numbered:
-    """A map that is not the kernel's: its number stands in the code."""
-
-    def __init__(self, number: int) -> None:
-        self.fd = number
 
 
 class ObjectMachine:
@@ -60,8 +53,8 @@ class ObjectMachine:
 
     def code_of(self, program: ProgramSpec) -> list:  # type: ignore[type-arg]
         """Return the instructions with the numbers of the maps filled in."""
-        numbers = {each.name: _Numbered(number) for number, each in enumerate(self.spec.maps, 1)}
-        return decode(bytes(relocate(program, numbers)))  # type: ignore[arg-type]
+        numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
+        return decode(bytes(relocate(program, numbers)))
 
     def run(self, program: ProgramSpec) -> int:
         """Run a program once; return what it returns. Raises RunError."""

@@ -43,10 +43,9 @@ def _verify(
 ) -> Verified:
     from ..bpf.isa import decode
     from ..bpf.verifier import verify as verify_code
-    from ..kernel.programs import relocate
+    from ..spec.relocation import relocate
 
-    numbered = {m.name: _Numbered(number) for number, m in enumerate(spec.maps, 1)}
-    insns = decode(bytes(relocate(program, numbered)))  # type: ignore[arg-type]
+    insns = decode(bytes(relocate(program, {m.name: number for number, m in enumerate(spec.maps, 1)})))
     maps = {number: _describe(m) for number, m in enumerate(spec.maps, 1)}
     traced = None if trace is None else lambda pc, state: trace(program.name, pc, state)
     verdict = verify_code(
@@ -60,13 +59,6 @@ def _verify(
         trace=traced,
     )
     return Verified(program.name, verdict, "" if verdict.safe else _explain(program, insns, verdict))
-
-
-class _Numbered:
-    """A map that is not there: its number stands in the code."""
-
-    def __init__(self, number: int) -> None:
-        self.fd = number
 
 
 def _describe(spec: MapSpec) -> MapInfo:

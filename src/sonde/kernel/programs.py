@@ -7,9 +7,9 @@ copy of the code.
 from __future__ import annotations
 
 from errno import EAGAIN, EINTR, ENOSPC, ENOSYS, EOPNOTSUPP, EPERM
-from struct import pack_into
 
-from ..errors import FeatureError, FormatError, VerifierError
+from ..errors import FeatureError, VerifierError
+from ..spec.relocation import relocate as fill_in
 from . import abi, syscall
 from .abi import ENOTSUPP, PROG_LOAD, PROG_TEST_RUN
 from .descriptor import bpf_new, close_fd, warn_forgotten
@@ -20,7 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..spec.object import ProgramSpec, Reloc
+    from ..spec.object import ProgramSpec
+    from ..spec.relocation import Fill
     from .coreload import CoreLoader
     from .kfuncs import KernelFunctions
     from .maps import KernelMap
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _LOG_BYTES = (1 << 18, 1 << 21, (1 << 24) - 1)  # the last is the most that Linux 5.10 takes
 _TRIES = 5
 _NEEDS = ("CAP_BPF", "CAP_PERFMON")
-_PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
 _BY_NAME = ("kfunc", "ksym", "ksym_btf")  # relocations that are filled in with what the kernel has by that name
 
 
@@ -293,64 +293,9 @@ def relocate(
     Without `core`, values that depend on the kernel's types stand as the compiler found them; without `functions`, calls of kernel functions
     stay open.
     """
-    insns = bytearray(spec.insns)
-    if len(insns) % 8 or not insns:
-        raise FormatError(f"the code of program {spec.name} has {len(insns)} bytes: not whole instructions")
-    for reloc in spec.relocs:
-        fill = _FILL.get(reloc.kind)
-        if fill is None:
-            raise FormatError(f"program {spec.name}: unknown relocation {reloc.kind!r} at instruction {reloc.pc}")
-        slots = 2 if reloc.kind in ("map", "map_value", "ksym", "ksym_btf") else 1
-        if not 0 <= reloc.pc <= len(insns) // 8 - slots:
-            raise FormatError(f"program {spec.name}: relocation {reloc.kind!r} outside the code, at {reloc.pc}")
-        fill(spec, insns, reloc, maps)
-        if core is not None and reloc.kind == "core":
-            core.fill(spec, insns, reloc)
-        elif functions is not None and reloc.kind in _BY_NAME:
-            functions.fill(insns, reloc)
-    return insns
-
-
-def _find_map(spec: ProgramSpec, reloc: Reloc, maps: Mapping[str, KernelMap]) -> int:
-    try:
-        return maps[reloc.symbol].fd
-    except KeyError:
-        raise FormatError(
-            f"program {spec.name} uses map {reloc.symbol!r} at instruction {reloc.pc}, which the object does not have"
-        ) from None
-
-
-def _set_source(insns: bytearray, pc: int, source: int) -> None:
-    at = pc * 8 + 1
-    insns[at] = insns[at] & 0x0F | source << 4
-
-
-def _fill_map(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
-    _set_source(insns, reloc.pc, _PSEUDO_MAP_FD)
-    pack_into("<i", insns, reloc.pc * 8 + 4, _find_map(spec, reloc, maps))
-
-
-def _fill_map_value(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
-    _set_source(insns, reloc.pc, _PSEUDO_MAP_VALUE)
-    pack_into("<i", insns, reloc.pc * 8 + 4, _find_map(spec, reloc, maps))
-    pack_into("<i", insns, reloc.pc * 8 + 12, reloc.addend)
-
-
-def _fill_subprogram(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
-    """`addend` is the pc at which the function starts; calls and addresses count from the next instruction."""
-    pack_into("<i", insns, reloc.pc * 8 + 4, reloc.addend - reloc.pc - 1)
-
-
-def _fill_elsewhere(spec: ProgramSpec, insns: bytearray, reloc: Reloc, maps: Mapping[str, KernelMap]) -> None:
-    """Nothing: what `relocate` is given for this kind does it."""
-
-
-_FILL = {
-    "map": _fill_map,
-    "map_value": _fill_map_value,
-    "subprogram": _fill_subprogram,
-    "kfunc": _fill_elsewhere,
-    "ksym": _fill_elsewhere,
-    "ksym_btf": _fill_elsewhere,
-    "core": _fill_elsewhere,
-}
+    others: dict[str, Fill] = {}
+    if core is not None:
+        others["core"] = core.fill
+    if functions is not None:
+        others.update(dict.fromkeys(_BY_NAME, lambda spec, insns, reloc: functions.fill(insns, reloc)))
+    return fill_in(spec, {name: live.fd for name, live in maps.items()}, others)
