@@ -209,10 +209,15 @@ class _Unbinder:
         """One map."""
         from ..bpf.objfile.maps import is_data
         from ..bpf.objfile.model import MAPS, MapDef
+        from ..debuginfo.btfmin import flatten
+        from ..debuginfo.ctype import Struct
         from ..kernel.abi import map_type
         from ..kernel.maps import entries_of
 
         name = self.names.get(spec.name, spec.name)
+        value = spec.value_type
+        if isinstance(value, Struct) and value.kind == "datasec":
+            value = flatten(value)
         entries = entries_of(spec) if spec.type in ("ringbuf", "user_ringbuf") else spec.max_entries
         return MapDef(
             name,
@@ -226,7 +231,7 @@ class _Unbinder:
             bool(spec.pinning),
             self.map(spec.inner) if spec.inner is not None else None,
             spec.key_type,
-            spec.value_type,
+            value,
             spec.initial,
             spec.frozen,
             tuple((number, self.names.get(held, held)) for number, held in spec.values),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..bpf.objfile.model import Extern, Fill, MapDef, ObjectFile, Program
+    from ..debuginfo.btf import Btf
     from ..kernel.engine import KernelObject
     from ..kernel.links import KernelLink
     from ..spec.object import ProbeSpec
@@ -57,6 +58,12 @@ def read_object(path: str, target: Target | None = None, *, find_places: bool = 
 
 def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool = True) -> ObjectSpec:
     """Turn the records of an object file into an ObjectSpec for `target`. Raises as `read_object`."""
+    if found.byte_order != "little":
+        raise FeatureError(
+            "this is a big-endian object: its data and code are for another kind of machine",
+            feature="bpfeb",
+            hint="compile it with -target bpfel; sonde dump shows what it holds",
+        )
     if target is None:
         from .trace import live_target
 
@@ -219,15 +226,16 @@ class Loaded(Record, eq=False):
     pins: tuple[str, ...] = ()
 
 
-def load_object(spec: ObjectSpec, *, attach: bool = True, pin: str = "") -> Loaded:
+def load_object(spec: ObjectSpec, *, attach: bool = True, pin: str = "", types: Btf | None = None) -> Loaded:
     """Load an object into the running kernel, attach its programs where their sections say, and pin it all below `pin` on request.
 
+    CO-RE relocations are answered from `types`, from the kernel's own when None (see `api.linking.open_types`).
     Programs, maps and links are pinned by their names under the BPF file system, and stay when the object is closed. Raises SondeError; then nothing is left
     behind, neither attached nor pinned.
     """
     from ..kernel.engine import KernelEngine
 
-    live = KernelEngine().load(spec)
+    live = KernelEngine(types=types).load(spec)
     pins: list[str] = []
     try:
         links = []

@@ -1,4 +1,4 @@
-"""`sonde build`: compile a script, or C in libbpf's style, to an ELF object that sonde, libbpf and bpftool load."""
+"""`sonde build`: scripts and C to ELF objects that sonde, libbpf and bpftool load; objects linked to one; the types that an object needs of a kernel."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .options import Arguments
+
 OPTIONS = (
     Option("output", ("-o", "--output"), "write the object to FILE", "FILE"),
     Option("program", ("-e",), "the text of the script", "PROGRAM"),
     Option("unsafe", ("--unsafe",), "allow functions that change the system"),
     Option("include_dir", ("-I",), "search headers and imports in DIR", "DIR"),
+    Option(
+        "min_btf", ("--min-btf",), "write the part of a kernel's types (BTF) that objects need, for load --btf", "BTF"
+    ),
     HELP,
 )
-USAGE = "sonde build [option...] -o FILE.o -e PROGRAM | SCRIPT | FILE.bpf.c"
+USAGE = """sonde build [option...] -o FILE.o -e PROGRAM | SCRIPT | FILE.bpf.c
+       sonde build [option...] -o FILE.o FILE.o|FILE.bpf.c...       link several to one
+       sonde build --min-btf BTF -o FILE.btf FILE.o..."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -31,13 +38,30 @@ def main(words: Sequence[str]) -> int:
     path = arguments.get("output")
     if not path:
         raise UsageError("where to? give -o FILE.o", hint=f"usage: {USAGE}")
-    from ..api.build import build
+    _write(path, _make(arguments))
+    return 0
+
+
+def _make(arguments: Arguments) -> bytes:
+    from ..api.linking import cut_types, is_linking, link, open_types
+
+    words = arguments.positionals
+    if arguments.get("min_btf"):
+        if not words:
+            raise UsageError("the types of which objects? name them", hint=f"usage: {USAGE}")
+        return cut_types(open_types(arguments.get("min_btf")), words)
     from .script import find_source, trace_options
 
+    if "program" not in arguments.options and is_linking(words):
+        return link(words, trace_options(arguments, ()), warn=_warn)
+    from ..api.build import build
+
     source, parameters = find_source(arguments)
-    data = build(source, trace_options(arguments, parameters), warn=lambda text: print(text, file=sys.stderr))
-    _write(path, data)
-    return 0
+    return build(source, trace_options(arguments, parameters), warn=_warn)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _write(path: str, data: bytes) -> None:

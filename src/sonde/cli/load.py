@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     Option("pin", ("--pin",), "pin programs, maps and links below DIR of the BPF file system, and leave", "DIR"),
+    Option("btf", ("--btf",), "the kernel's types are those in FILE, as build --min-btf writes it", "FILE"),
     Option("no_attach", ("--no-attach",), "load only"),
     Option("dry_run", ("--dry-run",), "load and attach, then leave at once"),
     HELP,
@@ -35,7 +36,12 @@ def main(words: Sequence[str]) -> int:
     spec = read_object(arguments.positionals[0], find_places=attach)
     for warning in spec.warnings:
         print(warning.render(), file=sys.stderr)
-    loaded = load_object(spec, attach=attach, pin=pin)
+    types = None
+    if arguments.get("btf"):
+        from ..api.linking import open_types
+
+        types = open_types(arguments.get("btf"))
+    loaded = load_object(spec, attach=attach, pin=pin, types=types)
     with loaded.object:
         for line in describe_loaded(loaded):
             print(line, flush=True)

@@ -104,11 +104,11 @@ class Btf:
         self._ids: dict[tuple[str, tuple[int, ...]], int] = {}
         self._namesakes: dict[tuple[str, str], tuple[int, ...]] = {}
         self._by_name: dict[int, list[int]] | None = None
-        self._first_id = 1
-        self._first_string = 0
+        self._first_id: int = 1
+        self._first_string: int = 0
         if base:
             self._first_id = base.count_types() + 1
-            self._first_string = base._first_string + base._strings_end - base._strings
+            self._first_string = base.strings_end
 
     @classmethod
     def open(cls, path: str = VMLINUX_PATH, *, base: Btf | None = None) -> Btf:
@@ -438,6 +438,38 @@ class Btf:
             if self._kind(inner) not in (_VAR, _FUNC):
                 raise self._corrupt(f"section {name} holds something that is no variable", self._types + 4 * at)
             yield self.get_name(inner), self.type_by_id(inner)
+
+    def section_places(self, name: str) -> list[int]:
+        """Return the offsets in bytes of what section `name` lists; none as long as no linker has laid it out: compilers write zeros."""
+        ident = self._find(name, _DATASEC)
+        words = self.record(ident) if ident else ()
+        return [int(word) for word in words[4::3]] if words and words[2] else []
+
+    def record(self, ident: int) -> tuple[int, ...]:
+        """Return the words of the record of type `ident`, of the base too: name, info, size or type, entries. Raises FormatError."""
+        if ident < self._first_id:
+            if self.base is None or ident < 1:
+                raise self._corrupt(f"no type has the number {ident}")
+            return self.base.record(ident)
+        start = self._start(ident)
+        return tuple(self._words[start : start + self._steps[self._words[start + 1]]])
+
+    @property
+    def first_id(self) -> int:
+        """The number of the first type that is not the base's."""
+        return self._first_id
+
+    @property
+    def strings_end(self) -> int:
+        """The offset at which strings of BTF that is split from this one begin."""
+        end: int = self._first_string + self._strings_end - self._strings
+        return end
+
+    def find_string(self, text: str) -> int:
+        """Return the offset of a string, -1 where there is none."""
+        if not text:
+            return 0
+        return next(self._iter_string_offsets(text), -1)
 
     def get_name(self, ident: int) -> str:
         """Return the name of type `ident`, "" for one without a name."""

@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 _DEPTH_LIMIT = 64
 
 
+def flatten(ctype: CType) -> CType:
+    """Return a type as it lies in memory: whole, but what its pointers lead to by name only. Raises FormatError."""
+    reducer = Reducer()
+    queue = [ctype]
+    while queue:
+        each = strip(queue.pop())
+        while isinstance(each, Array):
+            each = strip(each.element)
+        if isinstance(each, Struct):
+            reducer.use("type_matches", each, ())
+            queue += [member.ctype for member in each.members]
+    return reducer.reduce(ctype)
+
+
 class Reducer:
     """First `use` of everything that is asked for, then `reduce`: a struct's members are taken when its type is first looked into."""
 

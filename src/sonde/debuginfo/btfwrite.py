@@ -5,6 +5,9 @@ are equal and their references lead to the same types. Types are recursive, so t
 themselves, and then apart by where they lead, until nothing changes (the partition refinement that minimises automata). What is left
 together is written once, in the order in which it was added. Nothing recurses: the kernel's types nest thousands deep.
 
+A declaration without a body (`struct x;`) is the same as the definition of that name, where all definitions of the name are one type: first taken as
+such, and parted again when the definitions part. Variables and sections are never merged: two static variables may look alike.
+
 Follows Documentation/bpf/btf.rst. An enumeration of 64-bit values needs Linux 6.0 to load, a type tag 5.17, a float 5.13.
 """
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Union
 
+    from .btf import Btf
     from .ctype import CType
 
     # A node's record: words, names (str), and references to nodes (a tuple of one; () is void).
@@ -41,11 +45,14 @@ STATIC, GLOBAL, EXTERN = 0, 1, 2  # linkage of functions and variables
 class BtfWriter:
     """Collects types, functions, variables and strings; `build` gives the bytes, `ident` the numbers in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Btf | None = None) -> None:
+        """With `base`, the result is split BTF: types and strings that the base has are those of the base."""
+        self.base = base
+        self._based: dict[int, int] = {}  # numbers of nodes that are types of the base
         self._records: list[Entry] = []
         self._nodes: dict[CType, int] = {}
         self._waiting: list[tuple[int, CType]] = []
-        self._strings = bytearray(b"\0")
+        self._strings = bytearray(b"" if base is not None else b"\0")
         self._offsets: dict[str, int] = {"": 0}
         self._idents: list[int] = []
 
@@ -85,9 +92,31 @@ class BtfWriter:
         """Return the offset of `text` in the string section; it is added where it is new."""
         offset = self._offsets.get(text)
         if offset is None:
-            offset = self._offsets[text] = len(self._strings)
-            self._strings += text.replace("\0", "").encode("utf-8", "replace") + b"\0"
+            offset = self.base.find_string(text) if self.base is not None else -1
+            if offset < 0:
+                offset = len(self._strings) + (self.base.strings_end if self.base is not None else 0)
+                self._strings += text.replace("\0", "").encode("utf-8", "replace") + b"\0"
+            self._offsets[text] = offset
         return offset
+
+    def reserve(self, count: int) -> range:
+        """Add nodes whose records will be `put`, for types that refer to each other; one without a record is not written."""
+        start = len(self._records)
+        self._records += [[] for _ in range(count)]
+        return range(start, start + count)
+
+    def put(self, node: int, record: Entry) -> None:
+        """Give a node its record: name, info word, size or type, entries."""
+        self._records[node] = record
+
+    def based(self, ident: int) -> int:
+        """Return the node that stands for type `ident` of the base. Raises FormatError where there is none."""
+        if self.base is None:
+            raise FormatError("split BTF needs its base")
+        self.base.kind_of(ident)
+        node = self._new([ident])  # shorter than any record, so that it is never taken for one
+        self._based[node] = ident
+        return node
 
     def _new(self, record: Entry) -> int:
         self._records.append(record)
@@ -115,17 +144,24 @@ class BtfWriter:
 
     def build(self) -> bytes:
         """Return the BTF of all that was added."""
-        classes = _classes(self._records)
-        numbers: dict[int, int] = {}
-        for each in classes:
-            numbers.setdefault(each, len(numbers) + 1)
-        self._idents = [numbers[each] for each in classes]
+        classes, forwards = _classes(self._records)
+        known = {classes[node]: ident for node, ident in self._based.items()}
+        if self.base is not None:
+            from .btfsplit import find_in_base
+
+            known = find_in_base(self._records, classes, forwards, known, self.base)
+        numbers = dict(known)
+        following = self.base.count_types() if self.base is not None else 0
+        chosen = []
+        for node, each in enumerate(classes):
+            if each not in numbers and node not in forwards and self._records[node]:
+                following += 1
+                numbers[each] = following
+                chosen.append(node)
+        self._idents = [numbers.get(each, 0) for each in classes]
         types = array("I")
-        written = 0
-        for node, record in enumerate(self._records):
-            if self._idents[node] > written:
-                written += 1
-                types.extend(self._word(item) for item in record)
+        for node in chosen:
+            types.extend(self._word(item) for item in self._records[node])
         body = types.tobytes()
         sizes = (len(body), len(body), len(self._strings))
         return _HEADER.pack(_MAGIC, 1, 0, _HEADER.size, 0, *sizes) + body + bytes(self._strings)
@@ -146,20 +182,91 @@ def encode(types: Sequence[CType]) -> tuple[bytes, list[int]]:
     return data, [writer.ident(node) for node in nodes]
 
 
-def _classes(records: list[Entry]) -> list[int]:
-    """Return a number for each node, equal for equal types."""
-    classes = [0] * len(records)
-    known = 1
+def _classes(records: list[Entry]) -> tuple[list[int], dict[int, int]]:
+    """Return a number for each node, equal for equal types, and the definitions that declarations without a body stand for."""
+    forwards = _find_forwards(records)
+    while True:
+        classes = _refine(records, forwards)
+        apart = _find_apart(records, classes, forwards)
+        if not apart:
+            return classes, forwards
+        forwards = {node: to for node, to in forwards.items() if _defined(records[to]) not in apart}
+
+
+def _refine(records: list[Entry], forwards: dict[int, int]) -> list[int]:
+    """Part the nodes by what they say and where they lead, until nothing changes."""
+    classes = [_first_class(node, record) for node, record in enumerate(records)]
+    known = 0
     while True:
         seen: dict[tuple[object, ...], int] = {}
         fresh = []
-        for old, record in zip(classes, records):
+        for node, (old, record) in enumerate(zip(classes, records)):
+            if node in forwards:
+                fresh.append(-1)
+                continue
             key = (old, *(classes[item[0]] if isinstance(item, tuple) and item else item for item in record))
             fresh.append(seen.setdefault(key, len(seen)))
+        for node, definition in forwards.items():
+            fresh[node] = fresh[definition]
         classes = fresh
         if len(seen) == known:
             return classes
         known = len(seen)
+
+
+def _first_class(node: int, record: Entry) -> int:
+    info = record[1] if len(record) > 1 else 0
+    unique = isinstance(info, int) and info >> 24 & 31 in (_VAR, _DATASEC)
+    return node + 1 if unique else 0
+
+
+def _defined(record: Entry) -> tuple[str, str] | None:
+    """The keyword and the name of what a record defines, or None."""
+    if len(record) < 3:
+        return None
+    name, info = record[0], record[1]
+    if not isinstance(name, str) or not name or not isinstance(info, int):
+        return None
+    kind = info >> 24 & 31
+    if kind in (_STRUCT, _UNION):
+        return ("struct" if kind == _STRUCT else "union"), name
+    return ("enum", name) if kind in (_ENUM, _ENUM64) and info & 0xFFFF else None
+
+
+def _declared(record: Entry) -> tuple[str, str] | None:
+    """The keyword and the name of what a record declares without a body, or None."""
+    if len(record) != 3:
+        return None
+    name, info = record[0], record[1]
+    if not isinstance(name, str) or not name or not isinstance(info, int):
+        return None
+    if info >> 24 & 31 == _FWD:
+        return ("union" if info & _FLAG else "struct"), name
+    return ("enum", name) if info >> 24 & 31 == _ENUM and not info & 0xFFFF else None
+
+
+def _find_forwards(records: list[Entry]) -> dict[int, int]:
+    """Return the first definition of the same name for each node that declares only."""
+    declared = {node: what for node, record in enumerate(records) if (what := _declared(record))}
+    if not declared:
+        return {}
+    defined: dict[tuple[str, str], int] = {}
+    for node, record in enumerate(records):
+        what = _defined(record)
+        if what is not None:
+            defined.setdefault(what, node)
+    return {node: defined[what] for node, what in declared.items() if what in defined}
+
+
+def _find_apart(records: list[Entry], classes: list[int], forwards: dict[int, int]) -> set[tuple[str, str] | None]:
+    """Return what was declared, and is defined in several ways."""
+    asked = {_defined(records[to]): classes[to] for to in forwards.values()}
+    apart = set()
+    for node, record in enumerate(records) if asked else ():
+        what = _defined(record)
+        if what in asked and classes[node] != asked[what]:
+            apart.add(what)
+    return apart
 
 
 def _ref(node: int) -> Item:

@@ -128,6 +128,17 @@ def resolve(access: Access, target: Btf, modules: Iterable[Btf] = ()) -> Answer:
     return found or Answer(0 if access.kind in _ANSWERED_BY_ABSENCE else None)
 
 
+def iter_fits(access: Access, target: Btf) -> Iterator[CType]:
+    """Yield the types of `target` that fit `access`. Raises FormatError as `resolve`."""
+    if access.type_name == "enum" and access.kind in _ENUMERATORS:
+        found = target.get_enumerator(str(access.path[0])) if len(access.path) == 1 else None
+        yield from (found[1],) if found else ()
+        return
+    for btf, ident in _candidates(access, target, ()):
+        if not isinstance(_match(access, btf.type_by_id(ident)), Miss):
+            yield btf.type_by_id(ident)
+
+
 def explain(access: Access, target: Btf, modules: Iterable[Btf] = ()) -> tuple[str, list[str]]:
     """Say why nothing fits `access` ("struct file has no member f_x"; "" when something does), with names close to the missing one."""
     from difflib import get_close_matches

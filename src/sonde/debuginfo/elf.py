@@ -70,6 +70,7 @@ class Symbol(Record):
     type: int
     binding: int  # 0 local, 1 global, 2 weak
     section: int  # 0: undefined here
+    visibility: int = 0  # 1 internal, 2 hidden, 3 protected; told by iteration only
 
 
 class Note(Record):
@@ -403,8 +404,8 @@ class _SymbolTable:
 
     def __iter__(self) -> Iterator[Symbol]:
         raw = self.elf.data[self.start : self.end]
-        for name, info, _, section, vaddr, size in struct.iter_unpack("<IBBHQQ", raw):
-            yield Symbol(self.name_at(name), vaddr, size, info & 15, info >> 4, section)
+        for name, info, other, section, vaddr, size in struct.iter_unpack("<IBBHQQ", raw):
+            yield Symbol(self.name_at(name), vaddr, size, info & 15, info >> 4, section, other & 3)
 
     def name_at(self, at: int) -> str:
         """Return the string at offset `at` of the string table, "" outside it."""

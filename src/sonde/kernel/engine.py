@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ..debuginfo.btf import Btf
     from ..spec.engine import Reader
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
     from .coreload import CoreLoader
@@ -26,19 +27,23 @@ _KPROBES = frozenset(["kprobe", "kretprobe"])
 
 
 class KernelEngine:
-    """Runs programs in the kernel. `without` names attach methods not to use: "kprobe_multi", "uprobe_multi"."""
+    """Runs programs in the kernel. `without` names attach methods not to use: "kprobe_multi", "uprobe_multi".
+
+    CO-RE relocations are answered from `types`; from the kernel's own BTF when None.
+    """
 
     name = "kernel"
 
-    def __init__(self, without: Sequence[str] = ()) -> None:
+    def __init__(self, without: Sequence[str] = (), types: Btf | None = None) -> None:
         self.without = frozenset(without)
+        self.types = types
 
     def load(self, spec: ObjectSpec) -> KernelObject:
         """Create the maps and load the programs of `spec`. The caller closes the result.
 
         Raises VerifierError, PrivilegeError, FeatureError, FormatError or KernelError; then nothing is left behind.
         """
-        return KernelObject(spec, self.without)
+        return KernelObject(spec, self.without, self.types)
 
     def record_mappings(self) -> MappingRecorder:
         """Have the kernel tell what processes map from now on. The caller closes the result. Raises SondeError."""
@@ -50,9 +55,10 @@ class KernelEngine:
 class KernelObject:
     """A loaded object (see spec.engine.LoadedObject). A context manager."""
 
-    def __init__(self, spec: ObjectSpec, without: frozenset[str] = frozenset()) -> None:
+    def __init__(self, spec: ObjectSpec, without: frozenset[str] = frozenset(), types: Btf | None = None) -> None:
         self.spec = spec
         self.without = without
+        self._types = types
         self.maps: dict[str, KernelMap] = {}
         self.programs: dict[str, Program] = {}
         self._links: list[KernelLink] = []
@@ -113,7 +119,7 @@ class KernelObject:
         if self._core is None:
             from .coreload import CoreLoader
 
-            self._core = CoreLoader()
+            self._core = CoreLoader(self._types)
         return self._core
 
     def own(self, link: KernelLink) -> None:

@@ -187,3 +187,12 @@ def test_what_an_object_cannot_hold(spec: ObjectSpec, words: str) -> None:
 def test_an_object_without_programs_is_none() -> None:
     with pytest.raises(ProbeError, match="no program"):
         write_object(ObjectSpec(()), target_of())
+
+
+def test_a_big_endian_object_is_shown_but_not_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(OBJECTS / "basic_big_endian.o")
+    shown, same = (list(dump_object(open_object(str(OBJECTS / name)))) for name in ("basic_big_endian.o", "basic.o"))
+    assert [line for line in shown if "call" in line] == [line for line in same if "call" in line]
+    with pytest.raises(FeatureError, match="big-endian") as caught:
+        read_object(path)
+    assert "bpfel" in caught.value.hint

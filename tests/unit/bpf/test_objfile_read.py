@@ -138,10 +138,10 @@ def test_other_files_are_refused(damage: object, words: str) -> None:
         read_object(damage(BASIC))  # type: ignore[operator]
 
 
-def test_the_other_byte_order_is_refused_with_a_way_out() -> None:
-    with pytest.raises(FormatError, match="big-endian") as caught:
-        read_object((OBJECTS / "basic_big_endian.o").read_bytes(), "x.o")
-    assert "bpfel" in caught.value.hint and caught.value.path == "x.o"
+def test_a_big_endian_object_that_is_cut_off() -> None:
+    data = (OBJECTS / "basic_big_endian.o").read_bytes()
+    with pytest.raises(FormatError, match="cut off"):
+        read_object(data[:3000], "x.o")
 
 
 def patched(data: bytes, section: str, offset: int, value: bytes) -> bytes:

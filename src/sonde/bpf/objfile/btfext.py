@@ -35,6 +35,21 @@ class Extension(Record):
 def read_extension(data: bytes, btf: Btf, path: str = "") -> Extension:
     """Decode all of .BTF.ext. Raises FormatError, with the offset within the section."""
     found = Extension({}, {})
+    for number, section, at in iter_extension(data, btf, path):
+        if number == 1:
+            place, line = _read_line(data, at, btf)
+            found.lines.setdefault(section, []).append((place, line))
+        elif number == 2:
+            question = _read_question(data, at, btf, path)
+            found.questions.setdefault(section, []).append((unpack_from("<I", data, at)[0], question))
+    for table in (found.lines, found.questions):
+        for records in table.values():
+            records.sort(key=lambda record: record[0])
+    return found
+
+
+def iter_extension(data: bytes, btf: Btf, path: str = "") -> Iterator[tuple[int, str, int]]:
+    """Yield (table, section, place) of each record: table 0 is func_info, 1 line_info, 2 CO-RE. Raises FormatError."""
     if len(data) < 24:
         raise FormatError(f"corrupt .BTF.ext: {len(data)} bytes are too few for a header", path=path)
     magic, version, _, header = unpack_from("<HBBI", data)
@@ -51,16 +66,7 @@ def read_extension(data: bytes, btf: Btf, path: str = "") -> Extension:
                 offset=8 + 8 * number,
             )
         for section, at in _iter_records(data, header + offset, size, _LEAST[number], btf, path):
-            if number == 1:
-                place, line = _read_line(data, at, btf)
-                found.lines.setdefault(section, []).append((place, line))
-            elif number == 2:
-                question = _read_question(data, at, btf, path)
-                found.questions.setdefault(section, []).append((unpack_from("<I", data, at)[0], question))
-    for table in (found.lines, found.questions):
-        for records in table.values():
-            records.sort(key=lambda record: record[0])
-    return found
+            yield number, section, at
 
 
 def _iter_records(data: bytes, start: int, size: int, least: int, btf: Btf, path: str) -> Iterator[tuple[str, int]]:

@@ -8,7 +8,7 @@ from ...errors import FormatError
 from .model import EM_BPF
 
 PROGBITS, SYMTAB, STRTAB, NOBITS, REL = 1, 2, 3, 8, 9
-WRITE, ALLOC, EXECUTE = 1, 2, 4
+WRITE, ALLOC, EXECUTE, INFO_LINK = 1, 2, 4, 0x40
 OBJECT, FUNC, SECTION = 1, 2, 3
 LOCAL, GLOBAL, WEAK = 0, 1, 2
 _HEADER_BYTES = 64
@@ -18,7 +18,7 @@ _MOST_SECTIONS = 0xFF00
 class OutSymbol:
     """A symbol; its index is known once the file is laid out."""
 
-    __slots__ = ("binding", "index", "name", "section", "size", "type", "value")
+    __slots__ = ("binding", "index", "name", "section", "size", "type", "value", "visibility")
 
     def __init__(self, name: str, section: OutSection | None, value: int, size: int, kind: int, binding: int) -> None:
         self.name = name
@@ -28,6 +28,7 @@ class OutSymbol:
         self.type = kind
         self.binding = binding
         self.index = 0
+        self.visibility = 0
 
 
 class OutSection:
@@ -100,7 +101,7 @@ class ElfWriter:
             )
             offset = _append(body, raw, 8)
             name = ".rel" + section.name
-            heads.append(_head(strings, name, REL, 0, offset, len(raw), table_index, section.index, 8, 16))
+            heads.append(_head(strings, name, REL, INFO_LINK, offset, len(raw), table_index, section.index, 8, 16))
         raw = bytes(24) + b"".join(_entry(strings, symbol) for symbol in self.symbols)
         offset = _append(body, raw, 8)
         local = 1 + sum(symbol.binding == LOCAL for symbol in self.symbols)
@@ -141,7 +142,7 @@ def _append(body: bytearray, data: bytes, align: int) -> int:
 def _entry(strings: _Strings, symbol: OutSymbol) -> bytes:
     section = symbol.section.index if symbol.section is not None else 0
     info = symbol.binding << 4 | symbol.type
-    return pack("<IBBHQQ", strings.add(symbol.name), info, 0, section, symbol.value, symbol.size)
+    return pack("<IBBHQQ", strings.add(symbol.name), info, symbol.visibility, section, symbol.value, symbol.size)
 
 
 def _head(

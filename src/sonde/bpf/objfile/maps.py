@@ -47,8 +47,12 @@ def read_data_map(elf: Elf, section: Section, places: dict[str, int], btf: Btf |
     if section.size >= _MOST:
         raise FormatError(f"section {section.name} is {section.size} bytes long", path=elf.path)
     flags = MMAPABLE | (RDONLY_PROG if constant else 0)
-    known = btf.iter_section_vars(section.name) if btf is not None else ()
-    members = [Member(name, ctype, 8 * places[name]) for name, ctype in known if name in places]
+    known = list(btf.iter_section_vars(section.name)) if btf is not None else []
+    laid_out = btf.section_places(section.name) if btf is not None else []
+    offsets = laid_out or [
+        places.get(name, -1) for name, _ in known
+    ]  # static variables of several files may share a name
+    members = [Member(name, ctype, 8 * at) for (name, ctype), at in zip(known, offsets) if 0 <= at < section.size]
     members.sort(key=lambda member: member.offset_bits)
     value = Struct("datasec", section.name, section.size, tuple(members)) if members else None
     return MapDef(

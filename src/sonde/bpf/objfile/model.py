@@ -123,7 +123,10 @@ class Extern(Record):
 
 
 class ObjectFile(Record):
-    """All of an object file. `kconfig_size` is how many bytes the externs of section .kconfig take together."""
+    """All of an object file. `kconfig_size` is how many bytes the externs of section .kconfig take together.
+
+    `byte_order` is that of the data of maps: "little" or "big". Instructions and types have the machine's own here, whatever the file's was.
+    """
 
     programs: tuple[Program, ...]
     maps: tuple[MapDef, ...] = ()
@@ -133,3 +136,4 @@ class ObjectFile(Record):
     kconfig_size: int = 0
     btf: Btf | None = None
     warnings: tuple[str, ...] = ()
+    byte_order: str = "little"

@@ -14,6 +14,7 @@ from ...debuginfo.elf import ET_REL, SHF_EXECINSTR, Elf
 from ...errors import FormatError
 from ...record import Record, replace
 from .btfext import Extension, read_extension
+from .byteorder import is_big_endian, to_little_endian
 from .link import Code, Unit, link
 from .maps import PROG_ARRAY, Declared, is_data, read_data_map, read_externs, read_maps
 from .model import EM_BPF, KCONFIG, LICENSE, MAPS, R_BPF_64_64, R_BPF_64_ABS64, TEXT, VERSION, ObjectFile
@@ -33,13 +34,11 @@ _LICENSE_BYTES = 128
 
 def read_object(data: bytes, path: str = "") -> ObjectFile:
     """Decode an object file for BPF. Raises FormatError, with the offset, for anything that is no sound one."""
-    if data[:4] == b"\x7fELF" and data[4:6] == b"\x02\x02":
-        hint = (
-            "compile it with -target bpfel: data and code of a program are in the byte order of the machine it runs on"
-        )
-        raise FormatError("this is a big-endian object, for another kind of machine", path=path, offset=5, hint=hint)
+    big = is_big_endian(data)
+    if big:
+        data = to_little_endian(data, path)
     try:
-        return _Reader(Elf(data, path)).read()
+        return _Reader(Elf(data, path), big).read()
     except RecursionError:
         raise FormatError("its types lie too deep in each other", path=path) from None
     except FormatError as error:
@@ -59,8 +58,9 @@ class Relocation(Record):
 class _Reader:
     """One object on its way from sections to records."""
 
-    def __init__(self, elf: Elf) -> None:
+    def __init__(self, elf: Elf, big: bool = False) -> None:
         self.elf = elf
+        self.big = big
         self.warnings: list[str] = []
         if elf.machine != EM_BPF or elf.type != ET_REL:
             what = f"an object for machine {elf.machine}, type {elf.type}"
@@ -93,10 +93,11 @@ class _Reader:
             (*maps, *data.values()),
             tuple(externs),
             self._text(LICENSE),
-            int.from_bytes(self._bytes(VERSION)[:4], "little"),
+            int.from_bytes(self._bytes(VERSION)[:4], "big" if self.big else "little"),
             max([e.offset + sizeof(e.ctype) for e in externs if e.section == KCONFIG], default=0),
             self.btf,
             tuple(self.warnings),
+            "big" if self.big else "little",
         )
 
     # Sections ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class GlobalData:
         self.analysis = analysis
         self.offsets: dict[Variable, tuple[str, int]] = {}  # variable -> map, bytes into its entry
         self._bytes: dict[str, bytearray] = {}
+        self._maps: dict[str, MapSpec] = {}
         for variable in analysis.globals.values():
             if variable.storage in ("static", "global"):
                 self._add(variable)
@@ -85,7 +86,26 @@ class GlobalData:
 
     def map(self, name: str) -> MapSpec:
         """The map of one section."""
-        return data_map(name, bytes(self._bytes[name]))
+        made = self._maps.get(name)
+        if made is None:
+            made = self._maps[name] = self._make(name)
+        return made
+
+    def _make(self, name: str) -> MapSpec:
+        """The map with the types of the variables that other objects may know; static ones are this text's own."""
+        made = data_map(name, bytes(self._bytes[name]))
+        shared = [
+            (offset, variable)
+            for variable, (section, offset) in self.offsets.items()
+            if section == name and variable.storage == "global"
+        ]
+        if not shared:
+            return made
+        from ...debuginfo.ctype import Member, Struct
+        from ...record import replace
+
+        members = tuple(Member(v.name, v.ctype, 8 * at) for at, v in sorted(shared, key=lambda pair: pair[0]))
+        return replace(made, value_type=Struct("datasec", name, made.value_size, members))
 
     @property
     def maps(self) -> tuple[MapSpec, ...]:
