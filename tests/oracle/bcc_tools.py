@@ -25,7 +25,6 @@ class Tool:
     series: str = "6.1"  # the guest's kernel
     note: str = ""
     before: str = ""  # shell text that makes a guest ready; MODULES stands for the directory of its kernel's modules
-    compared: bool = False  # in a guest, with BCC itself
     starts: bool = (
         False  # shows only that it attaches and prints its header, for want of an event that a test can cause
     )
@@ -138,7 +137,6 @@ TOOLS = (
         "setpriv --reuid 65534 chown 0 /dev/null; true",
         r"CAP_(CHOWN|SETUID)",
         needs="kprobe",
-        compared=True,
     ),
     Tool("dcsnoop", "", "ls /no-such-sonde-file", r"no-such-sonde-file", needs="kprobe"),
     Tool(
@@ -154,7 +152,6 @@ TOOLS = (
         "touch /tmp/sonde-life; rm /tmp/sonde-life",
         r"rm +\d+\.\d+ +sonde-life",
         needs="kprobe",
-        compared=True,
     ),
     Tool("filetop", "-a -C 6 1", READS + "; sleep 4", r"python3 +500 +0 +48\d +0 +O +zero", needs="kprobe"),
     Tool("fileslower", "10 -a", FIFO, r"cat +\d+ +R +\d+ +[1-9]\d\d+\.\d+ sonde-fifo", needs="kprobe"),
@@ -176,7 +173,6 @@ TOOLS = (
         "for i in 1 2 3 4 5; do true | true; done; sleep 1",
         r"PIDs/sec: [1-9]",
         needs="kprobe",
-        compared=True,
     ),
     Tool(
         "slabratetop",
@@ -210,7 +206,6 @@ TOOLS = (
         READS + "; sleep 1",
         r"READ/s +WRITE/s +FSYNC/s +OPEN/s +CREATE/s\n.* [1-9]\d*",
         needs="kprobe",
-        compared=True,
     ),
 )
 

@@ -128,12 +128,17 @@ def lacking() -> str:
     return ""
 
 
-def start_standin(name: str, folder: Path) -> subprocess.Popen[bytes]:
-    """Build and start the program under a name; the caller ends it."""
+def build_standin(name: str, folder: Path) -> Path:
+    """Build the program under a name."""
     path = folder / name
     command = ["gcc", "-O1", "-g", f"-D{name}", "-Wno-unused", "-x", "c", "-", "-o", str(path), "-pthread"]
     subprocess.run(command, input=SOURCE.encode(), check=True)
-    process = subprocess.Popen([str(path)], stdout=subprocess.PIPE)
+    return path
+
+
+def start_standin(name: str, folder: Path) -> subprocess.Popen[bytes]:
+    """Build and start the program under a name; the caller ends it."""
+    process = subprocess.Popen([str(build_standin(name, folder))], stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
     return process

@@ -15,13 +15,11 @@ from oracle.bcc_tools import ALL, TOOLS, USDT_TOOLS, Tool
 from oracle.standin import lacking, start_standin
 from oracle.toolrun import run_tool
 from vm.guest import Guest
-from vm.kernels import KernelUnavailable, get_headers
 
 pytestmark = pytest.mark.oracle
 RUNNER = Path(__file__).with_name("toolrun.py")
-LIMIT_S = 150  # LLVM takes up to 90 s to compile under emulation
+LIMIT_S = 90  # a start takes 1 to 6 s under emulation; a busy machine is slower
 SAMPLE = ("tcpconnect", "vfscount", "ext4slower")
-SAMPLE_COMPARED = ("pidpersec",)
 CLEAN = (0, 1, 130)  # some tools end with 1 on Ctrl-C, as under BCC
 
 
@@ -114,34 +112,3 @@ def test_tool_in_guest(guest: Guest, tool: Tool) -> None:
     if guest.kernel.series != tool.series:
         pytest.skip(f"runs on {tool.series}")
     check(tool, *run_in_guest(guest, tool, ["/usr/bin/python3", "-m", "sonde", "bcc", tool.name]))
-
-
-@pytest.mark.parametrize("tool", chosen([t for t in ALL if t.compared], SAMPLE_COMPARED), ids=label)
-def test_like_bcc_in_guest(guest: Guest, tool: Tool) -> None:
-    """The same workload under BCC itself: the same header, and what is expected is there in both."""
-    if guest.kernel.series != tool.series:
-        pytest.skip(f"runs on {tool.series}")
-    try:
-        headers = get_headers(guest.kernel)
-    except KernelUnavailable as error:
-        pytest.skip(f"no headers for BCC: {error}")
-    ours = run_in_guest(guest, tool, ["/usr/bin/python3", "-m", "sonde", "bcc", tool.name])
-    theirs = run_in_guest(guest, tool, [f"/usr/sbin/{tool.name}-bpfcc"], BCC_KERNEL_SOURCE=str(headers), PYTHONPATH="")
-    check(tool, *ours)
-    check(tool, *theirs)
-    assert header(ours[1]) == header(theirs[1])
-    assert words(tool, ours[1]) == words(tool, theirs[1])
-
-
-def header(out: str) -> list[str]:
-    """The lines of an output that have no numbers: titles of columns, and what a tool says at its start."""
-    return [line.rstrip() for line in out.splitlines() if line.strip() and not re.search(r"\d|^\s*b?'|^\s+\S+$", line)][
-        :4
-    ]
-
-
-def words(tool: Tool, out: str) -> list[str]:
-    """What the expression of the tool found, each number of more than a digit replaced: the form of the line."""
-    found = re.search(tool.expect, out, re.M)
-    assert found
-    return re.sub(r"\d[\d.]+", "N", found[0]).split()

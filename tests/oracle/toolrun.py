@@ -53,6 +53,74 @@ def run_tool(command, workload, *, settle_s=0.3, after_s=0.7, limit_s=60.0, env=
     return tool.returncode, clean[0], clean[1]
 
 
+def run_pair(commands, workload, *, environs, settle_s=1.5, after_s=1.0, limit_s=150.0, before="", app=""):
+    """Run several tools at the same time around one workload: they see the same processes, and have the same to say.
+
+    Each starts when the one before it is attached. `app` is the path of a program that runs beside them: {app} in commands and workload is
+    its process. Return for each (exit status, stdout, stderr, seconds until it was attached).
+    """
+    if before:
+        null = subprocess.DEVNULL
+        subprocess.run(["sh", "-c", before], stdin=null, stdout=null, stderr=null, timeout=limit_s)
+    beside = subprocess.Popen([app], stdout=subprocess.PIPE) if app else None
+    pid = ""
+    if beside:
+        beside.stdout.readline()  # it says that it is ready
+        pid = str(beside.pid)
+    sides = []
+    try:
+        for command, environ in zip(commands, environs):
+            sides.append(_Side([word.replace("{app}", pid) for word in command], environ))
+            sides[-1].wait_attached(settle_s, limit_s)
+        _work(workload.replace("{app}", pid), limit_s)
+        time.sleep(after_s)
+        for side in sides:
+            _signal(side.tool, signal.SIGINT, whole=True)
+        return [side.collect(limit_s / 2) for side in sides]
+    finally:
+        for side in sides:
+            _signal(side.tool, signal.SIGKILL, whole=True)
+        if beside:
+            beside.kill()
+            beside.wait()
+
+
+class _Side:
+    """One of several tools that run at the same time, in a session of its own, its output in files."""
+
+    def __init__(self, command, environ):
+        self.files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  (open while the tool runs)
+        self.started = time.monotonic()
+        self.took_s = 0.0
+        self.tool = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self.files[0],
+            stderr=self.files[1],
+            env={**os.environ, **environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+
+    def wait_attached(self, settle_s, limit_s):
+        waiting = _Descriptors(self.tool.pid, settle_s)
+        while time.monotonic() < self.started + limit_s and not waiting.over(b"") and self.tool.poll() is None:
+            time.sleep(0.2)
+        self.took_s = waiting.since - self.started
+
+    def collect(self, limit_s):
+        try:
+            self.tool.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            _signal(self.tool, signal.SIGKILL, whole=True)
+            self.tool.wait()
+        texts = []
+        for file in self.files:
+            file.seek(0)
+            texts.append(file.read().decode(errors="replace"))
+            file.close()
+        return [self.tool.returncode, *texts, round(self.took_s, 2)]
+
+
 def _work(workload, limit_s):
     null = subprocess.DEVNULL
     subprocess.run(["sh", "-c", workload], stdin=null, stdout=null, stderr=null, timeout=limit_s)

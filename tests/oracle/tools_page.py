@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import bcc_tools
+from bcc_compare import RECORD
 from tools import TOOLS, Tool
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "parity"
@@ -41,20 +45,39 @@ The 127 commands `/usr/sbin/*-bpfcc` of Debian 12's package bpfcc-tools (0.26), 
 `tests/kernel/test_bcc_tool_programs.py`, which says where a kernel lacks what one needs. "Here" is the running kernel, tracepoints and uprobes without
 kprobes and without headers; the guest is a Debian kernel in the test VM. "Seen" means that the output shows the workload's own values (names,
 counts); "starts" that the tool attaches and prints its header, for want of an event that a test can cause. Every run ends by Ctrl-C, or by itself, with
-a status and without an error on stderr. "Like BCC" means that BCC itself, in the same guest with the kernel's headers, around the same
-workload, prints the same header and a line of the same form with the same known values.
+a status and without an error on stderr.
+
+"Same as BCC 0.26": BCC itself, with the kernel's headers, and sonde ran in the same guest around the same workload, most of them at the same time, so
+that both saw the same processes; compared are titles (of columns and histograms, and what the tool says at its start), the rows that the workload causes
+with all their values (of those that are measured, times, the form only), or the counts, BCC's first (`tests/oracle/bcc_cases.py` says for each what, and
+where others count too, how far apart the two may be). "Fails alike": that kernel has not what the tool needs; BCC says so, and sonde does. Made
+from `docs/parity/bcc_compared.json`, which `SONDE_BCC_TOOLS=all SONDE_BCC_RECORD=1 pytest tests/oracle/test_bcc_compare.py --vm-kernels 6.1` writes, by
+hand before a release ({made}, Linux {kernel}). Until attached, with one emulated CPU, median over {runs_compared} runs: BCC {theirs} s, sonde {ours} s.
 
 By default few of the runs in guests are made; `SONDE_BCC_TOOLS=all` makes all. Interpreters and servers with USDT probes are stood for by a program
 with the same probes (`tests/oracle/standin.py`). Printed by `python tests/oracle/tools_page.py`.
 
-Of the 127, {runs} are run, {here} of them here; {compared} are compared with BCC.
+Of the 127, {runs} are run, {here} of them here; {compared} are compared with BCC, {same} of them are the same.
 
-| tool | here | in the guest | check | like BCC | note |
+| tool | here | in the guest | check | same as BCC 0.26 | note |
 |---|---|---|---|---|---|
 """
 
 
-def bcc_row(name: str, runs: list[bcc_tools.Tool]) -> str:
+def same(entries: list[dict[str, Any]]) -> str:
+    """Return what the record says about one tool, in few words."""
+    words = []
+    for entry in entries:
+        parts = [
+            f"{entry[what]} {what if entry[what] > 1 else what[:-1]}" for what in ("titles", "rows") if what in entry
+        ]
+        if "sums" in entry:
+            parts[-1:] = ["counts " + ", ".join(f"{a}/{b}" for a, b in entry["sums"])]
+        words.append(", ".join(parts) if entry["same"] and parts else "fails alike" if entry["same"] else "**no**")
+    return "yes: " + "; ".join(dict.fromkeys(words)) if words else "-"
+
+
+def bcc_row(name: str, runs: list[bcc_tools.Tool], entries: list[dict[str, Any]]) -> str:
     """Return one line of the table of BCC's tools, from all the ways in which one is run."""
     here = "yes" if any(not run.needs for run in runs) else "-"
     series = sorted({run.series for run in runs if run.needs})
@@ -62,7 +85,7 @@ def bcc_row(name: str, runs: list[bcc_tools.Tool]) -> str:
     check = "seen" if any(not run.starts for run in runs) else "starts" if runs else "not run"
     notes = [run.note for run in runs if run.note] if runs else [f"needs {bcc_tools.NOWHERE[name]}"]
     note = "; ".join(dict.fromkeys(notes)).replace("|", "\\|")
-    return f"| {name} | {here} | {guest} | {check} | {'yes' if any(r.compared for r in runs) else '-'} | {note} |\n"
+    return f"| {name} | {here} | {guest} | {check} | {same(entries)} | {note} |\n"
 
 
 def bcc_page() -> str:
@@ -71,10 +94,24 @@ def bcc_page() -> str:
     for run in bcc_tools.ALL:
         runs.setdefault(run.name, []).append(run)
     here = sum(1 for each in runs.values() if any(not run.needs for run in each))
-    compared = sum(1 for each in runs.values() if any(run.compared for run in each))
-    head = BCC_HEAD.format(runs=len(runs), here=here, compared=compared)
+    record: dict[str, dict[str, Any]] = json.loads(RECORD.read_text())
+    compared: dict[str, list[dict[str, Any]]] = {}
+    for entry in record.values():
+        compared.setdefault(entry["tool"], []).append(entry)
+    attached = [entry["attached_s"] for entry in record.values() if min(entry["attached_s"]) > 0.2]
+    head = BCC_HEAD.format(
+        runs=len(runs),
+        here=here,
+        compared=len(compared),
+        same=sum(all(entry["same"] for entry in each) for each in compared.values()),
+        made=max(entry["made"] for entry in record.values()),
+        kernel=", ".join(sorted({entry["kernel"] for entry in record.values()})),
+        runs_compared=len(attached),
+        theirs=f"{median(times[0] for times in attached):.1f}",
+        ours=f"{median(times[1] for times in attached):.1f}",
+    )
     names = sorted({*runs, *bcc_tools.NOWHERE})
-    return head + "".join(bcc_row(name, runs.get(name, [])) for name in names)
+    return head + "".join(bcc_row(name, runs.get(name, []), compared.get(name, [])) for name in names)
 
 
 if __name__ == "__main__":

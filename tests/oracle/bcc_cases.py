@@ -1,0 +1,156 @@
+"""Debian's BCC tools side by side with BCC itself: arguments, one workload for both, and which rows of the output are compared, how.
+
+The two run at the same time, so that they see the same processes: process ids, addresses and ports are equal in both, not only the form.
+`rows` is a regular expression for whole rows that the workload causes. What its groups hold, or the whole row where it has none, must be
+equal on both sides; what is outside of them is measured (times), and only its form is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from oracle.bcc_tools import BIND, FIRE, KILL, LIBC_PPID, PASS, PPID, READS, SHM, THREAD, TLS
+from oracle.tools import BLOCK, BLOCK_BEFORE, DROPPED, MIRROR, ON_DISK, OOM, PY, TCP, file_system
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison. {app} in arguments and workload is the process of `app`, a program of `standin`."""
+
+    name: str
+    args: str
+    workload: str
+    rows: str
+    what: str = ""  # what is compared, in words, for the page
+    how: str = "same"  # "same": equal rows; "set": rows that come at each interval; "sum": of each group over all rows
+    within: float = 0.0  # how far apart sums may be, as a part of the larger: for what others cause too
+    least: int = 1  # rows (with "sum": the least sum of the first group) that the workload makes
+    why: str = ""  # why `within` is not 0
+    app: str = ""
+    modules: tuple[str, ...] = ()
+    before: str = ""
+    after_s: float = 1.0
+    fails: str = ""  # BCC itself fails there, and says so by this
+    apart: bool = False  # one after the other, each with a workload of its own: see `USER`
+
+
+# BCC 0.26 leaves the offset of a reference counter unset when it attaches a user probe, and the kernel refuses a second probe at a place
+# with another such offset: so the two cannot stand at the same place at the same time.
+USER = True
+EXT4 = file_system("ext4", "16M")
+XFS = file_system("xfs", "320M")
+BTRFS = file_system("btrfs", "128M")
+HISTOGRAM = r"^ +\d+ -> \d+ +: (\d+)"  # the count of each interval
+FIRES = "for i in 1 2 3 4 5; do kill -USR1 {app}; sleep 0.2; done; sleep 0.5"
+BURN = f"{PY} 'for i in range(10**6): pass'"
+HOLDS_MAP = f"{PY} 'import ctypes,struct,time; ctypes.CDLL(None).syscall(321,0,struct.pack(\"5I\",2,4,8,1,0),20); time.sleep(99)' & sleep 2"
+SLEEPS = f"{PY} 'import time; [time.sleep(0.05) for _ in range(20)]'"
+MANY_READS = f"{PY} 'import os; f=os.open(\"/dev/zero\",0); [os.read(f,999) for _ in range(5000)]'"
+LOOKUP = f"{PY} 'import ctypes; c=ctypes.CDLL(None); [c.getaddrinfo(b\"localhost\",None,None,ctypes.byref(ctypes.c_void_p())) for _ in range(3)]'"
+SHORT = "dd if=/dev/zero of=/tmp/short bs=1M count=1; cat /usr/lib/x86_64-linux-gnu/libLLVM*.so* /usr/lib/x86_64-linux-gnu/libclang*.so* >/dev/null; "
+PRESS = SHORT + f"{PY} 'x=[bytearray(1<<20) for _ in range(600)]'"
+
+CASES = (
+    Case("argdist", "-C t:syscalls:sys_enter_getppid() -i 1", PPID, r"^\s*(\d+) +total calls", how="sum", within=0.01),
+    Case("argdist", "-C 'p::vfs_read(struct file *file, char *buf, size_t count):size_t:count:count==999' -i 1", READS, r"^\s*(\d+) +count = (999)"),
+    Case("bashreadline", "", "printf 'echo hidden-word\\n' | script -qec 'bash --norc -i' /dev/null", r"hidden-word", apart=USER),
+    Case("bindsnoop", "", BIND, r"^(.*python3.*45999.*)$"),
+    Case("biolatpcts", "loop9 -i 1", BLOCK, r"^(loop9 .*|write(?= +\S*\d))", how="set", modules=("loop",), before=BLOCK_BEFORE),
+    Case("biopattern", "1", BLOCK, r"^\S+ +(loop9 .*)$", modules=("loop",), before=BLOCK_BEFORE),
+    Case("bitesize", "", BLOCK, r"^Process Name = [\s\S]*? 64 -> 127 .*$", modules=("loop",), before=BLOCK_BEFORE),
+    Case("bpflist", "", "true", r"^.*python3.*$", before=HOLDS_MAP),
+    Case("cachestat", "1", ON_DISK, r"^ +(\d+) +(\d+) +(\d+) .*$", how="sum", within=0.2),
+    Case("capable", "", "setpriv --reuid 65534 chown 0 /dev/null; true", r"^\S+ +(.*(?:setpriv|chown) .*)$"),
+    Case("cobjnew", "{app}", FIRE, r"^(block .*)$", app="worker", apart=USER),
+    Case("compactsnoop", "", "echo 1 > /proc/sys/vm/compact_memory", "", fails="Failed to attach BPF to raw tracepoint"),
+    Case("cpudist", "-p {app} 99 1", FIRES, HISTOGRAM, how="sum", app="worker"),
+    Case("cpudist", "-O -p {app} 99 1", FIRES, HISTOGRAM, how="sum", app="worker"),
+    Case("cpuunclaimed", "1", BURN, r"^ERROR: CPU samples arrived at skewed offsets .*spanning \d+ ns (.*)$"),
+    Case("criticalstat", "", "true", r"^.+$"),
+    Case("dbslower", "mysql -p {app}", FIRE, r"b.SELECT known FROM table1.", app="mysqld", apart=USER),
+    Case("dbstat", "mysql -p {app}", FIRE, HISTOGRAM, how="sum", app="mysqld", apart=USER),
+    Case("dcsnoop", "", "ls /no-such-sonde-file", r"^\S+ +(.*no-such-sonde-file)$"),
+    Case("dcstat", "1", "ls -R /proc/sys >/dev/null", r"^\S+ +(\d+) +(\d+) +(\d+) .*$", how="sum", within=0.1),
+    Case("deadlock", "--binary /lib/x86_64-linux-gnu/libc.so.6 {app}", FIRE + "; sleep 2", r"^.*$", app="worker", apart=USER),
+    Case("dirtop", "-C -d /tmp 3", "dd if=/dev/zero of=/tmp/sonde-dir bs=64k count=16; sleep 6", r"^(\d+ +16 +\d+ +1024 +/tmp)$"),
+    Case("drsnoop", "", PRESS, r"^.*$"),
+    Case("execsnoop", "", "/bin/ls -d /proc/sys", r"^(ls .*)$"),
+    Case("exitsnoop", "-x", "sh -c 'exit 7'", r"^(sh +\d+ +\d+ +\d+) +\d+\.\d+ +(code 7)$"),
+    Case("ext4dist", "", ON_DISK, r"^operation = .*\n.*$", modules=("loop",), before=EXT4),
+    Case("ext4slower", "0", ON_DISK, r"^\S+ +((?:dd|cat) .*) +\d+\.\d+ (.*)$", modules=("loop",), before=EXT4),
+    Case("btrfsdist", "", ON_DISK, r"^operation = .*\n.*$", modules=("loop", "btrfs"), before=BTRFS),
+    Case("btrfsslower", "0", ON_DISK, r"^\S+ +((?:dd|cat) .*) +\d+\.\d+ (.*)$", modules=("loop", "btrfs"), before=BTRFS),
+    Case("xfsdist", "", ON_DISK, r"^operation = .*\n.*$", modules=("loop", "xfs"), before=XFS),
+    Case("xfsslower", "0", ON_DISK, r"^\S+ +((?:dd|cat) .*) +\d+\.\d+ (.*)$", modules=("loop", "xfs"), before=XFS),
+    Case("filegone", "", "touch /tmp/sonde-gone; rm /tmp/sonde-gone", r"^\S+ +(.*sonde-gone.*)$"),
+    Case("filelife", "", "touch /tmp/sonde-life; rm /tmp/sonde-life", r"^\S+ +(\d+ +rm) +\d+\.\d+ +(sonde-life)$"),
+    Case("fileslower", "10 -a", "mkfifo /tmp/sonde-fifo; (sleep 0.5; echo x) >/tmp/sonde-fifo & cat /tmp/sonde-fifo; rm /tmp/sonde-fifo", r"^\S+ +(.*) +\d+\.\d+ (sonde-fifo)$"),
+    Case("filetop", "-a -C 3", READS + "; sleep 6", r"^(\d+ +python3 .*zero)$"),
+    Case("funccount", "vfs_read", READS, r"^(b?'?vfs_read'?) +(\d+)$", how="sum"),
+    Case("funccount", "c:getppid", LIBC_PPID, r"^(.*getppid.*)$", apart=USER),
+    Case("funccount", "t:syscalls:sys_enter_getppid", PPID, r"^(.*getppid.*)$"),
+    Case("funcinterval", "c:getppid", LIBC_PPID, HISTOGRAM, how="sum", apart=USER),
+    Case("funclatency", "c:getppid", LIBC_PPID, HISTOGRAM, how="sum", apart=USER),
+    Case("funclatency", "vfs_read", READS, HISTOGRAM, how="sum"),
+    Case("funcslower", "-u 1 c:nanosleep c:clock_nanosleep", "sleep 0.1", r"^(sleep +\d+) +\d+\.\d+ +(.*)$", apart=USER),
+    Case("gethostlatency", "", LOOKUP, r"^\S+ +(\d+ +python3) +\d+\.\d+ (localhost)$", apart=USER),
+    Case("hardirqs", "", BLOCK + "; ls -R /usr/share/doc | head -500", r"^\S+ +\d+$"),
+    Case("hardirqs", "-C", BLOCK + "; ls -R /usr/share/doc/b* | head -500", r"^(\S+) +(\d+)$"),
+    Case("killsnoop", "", KILL, r"^\S+ +(.*python3.*)$"),
+    Case("klockstat", "-d 99", BURN, r"^.*$"),
+    Case("mdflush", "", "dd if=/dev/zero of=/dev/md9 bs=64k count=4 conv=fsync", r"^\S+ +(.*md9)$", modules=("loop", "raid1"), before=MIRROR),
+    Case("memleak", "-p {app} 1 5", FIRE + "; sleep 6", r"^.*$", app="worker", apart=USER),
+    Case("mountsnoop", "", "unshare -m true", r"^(unshare .*)$"),
+    Case("mysqld_qslower", "{app}", FIRE, r"^.*SELECT known FROM table1$", app="mysqld", apart=USER),
+    Case("netqtop", "-n lo -i 1", TCP, r"^ 0 .*$"),
+    Case("offcputime", "-p {app} 99", FIRES, r"^[\s\S]*$", app="worker"),
+    Case("offcputime", "-f -p {app} 99", FIRES, r"^(.*) \d+$", app="worker"),
+    Case("offwaketime", "-f 99", FIRES, r"^(.*worker.*) \d+$", app="worker"),
+    Case("oomkill", "", OOM, r"^\S+ (Triggered by PID .*), loadavg: .*$"),
+    Case("opensnoop", "", "cat /proc/sys/kernel/ostype", r"^(.*cat .*)$"),
+    Case("pidpersec", "", "for i in 1 2 3 4 5; do true | true; done", r"PIDs/sec: (\d+)", how="sum"),
+    Case("profile", "-F 99 -p {app} -U -f 99", FIRES, r"^.*$", app="worker"),
+    Case("profile", "-F 49 -f 99", BURN, r"^(.*) \d+$"),
+    Case("readahead", "", "cat /usr/share/perl/5.36/*.pl > /dev/null", r"^.*$"),
+    Case("runqlat", "-p {app} 99 1", FIRES, HISTOGRAM, how="sum", app="worker"),
+    Case("runqlen", "99 1", BURN, r"^.*\d+ +: (\d+)", how="sum"),
+    Case("runqslower", "-p {app} 1", FIRES, r"^\S+ +(worker +\d+) +\d+ *$", app="worker"),
+    Case("shmsnoop", "", SHM, r"^(.*python3.*)$"),
+    Case("slabratetop", "-C 1", "ls -R /proc/sys >/dev/null", r"^(\S+) +(\d+) +(\d+)$"),
+    Case("sofdsnoop", "", PASS, r"^(.*python3.*)$"),
+    Case("softirqs", "-C", BLOCK + "; sleep 1", r"^(\S+) +(\d+)$"),
+    Case("softirqs", "", BLOCK + "; sleep 1", r"^(\S+) +\d+$"),
+    Case("solisten", "", BIND, r"^(.*45999.*)$"),
+    Case("sslsniff", "", TLS, r"^.*openssl.*$", apart=USER),
+    Case("stackcount", "t:syscalls:sys_enter_getppid", PPID, r"^.*$"),
+    Case("stackcount", "-p {app} vfs_read", FIRES, r"^.*$", app="worker"),
+    Case("stackcount", "vfs_rename", "touch /tmp/a; mv /tmp/a /tmp/b; mv /tmp/b /tmp/c", r"^.*$"),
+    Case("statsnoop", "", "stat /no-such-sonde-file", r"^(.*stat .*no-such-sonde-file)$"),
+    Case("syncsnoop", "", "sync", r"^\S+ +.*$"),
+    Case("syscount", "", READS, r"^(read) +(\d+)$"),
+    Case("syscount", "-P -L", READS, r"^(\d+ +python3) +(\d+) .*$"),
+    Case("tcpaccept", "", TCP, r"^(\d+ +python3 .*)$"),
+    Case("tcpcong", "", DROPPED, r"^(127.*)$"),
+    Case("tcpconnect", "", TCP, r"^(\d+ +python3 .*)$"),
+    Case("tcpconnlat", "", TCP, r"^(\d+ +python3 .*) \d+\.\d+$"),
+    Case("tcpdrop", "", DROPPED, r"^\S+ (.*127.*)$"),
+    Case("tcplife", "", TCP, r"^(\d+ +python3 .*) \d+\.\d+$"),
+    Case("tcpretrans", "", DROPPED.replace('c.send(b"x")', 'c.send(b"x");import time;time.sleep(1)'), r"^\S+ (.*127.*)$"),
+    Case("tcprtt", "", TCP, HISTOGRAM, how="sum"),
+    Case("tcpstates", "", TCP, r"^(.*127\.0\.0\.1.*) \d+\.\d+$"),
+    Case("tcpsubnet", "127.0.0.0/8 -i 1", TCP, r"^(127\.0\.0\.0/8 +\d+)$"),
+    Case("tcpsynbl", "", TCP, r"backlog_max = .*\n[\s\S]*"),
+    Case("tcptop", "-C 3", TCP + "; sleep 6", r"^(\d+ +python3 .*)$"),
+    Case("tcptracer", "", TCP, r"^(.*python3 .*)$"),
+    Case("threadsnoop", "", THREAD, r"^\S+ +(.*python3.*)$", apart=USER),
+    Case("tplist", "-v syscalls:sys_enter_getppid", "true", r"^.*$"),
+    Case("trace", "t:syscalls:sys_enter_unlinkat", "echo > /tmp/sonde-u; rm /tmp/sonde-u", r"^(.* rm .*)$"),
+    Case("trace", "'c:getppid \"called\"'", LIBC_PPID, r"^(.*python3.*)$", apart=USER),
+    Case("trace", "'p::vfs_read (arg3 == 999) \"read %d bytes\", arg3'", READS, r"^(.*python3.*)$"),
+    Case("ttysnoop", "/dev/pts/0", "script -qec 'echo known-word; sleep 1' /dev/null", r"known-word"),
+    Case("vfscount", "", READS, r"^.*vfs_read.*$"),
+    Case("vfsstat", "1", MANY_READS, r"^\S+ +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", how="sum", within=0.1),
+    Case("virtiostat", "1", "ls -R /usr/share/doc/l* | head -500", r"^.*virtio.*$"),
+    Case("wakeuptime", "-f -p {app} 99", FIRES, r"^(.*) \d+$", app="worker"),
+    Case("wakeuptime", "-p {app} 99", FIRES, r"^[\s\S]*$", app="worker"),
+)  # fmt: skip

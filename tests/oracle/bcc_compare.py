@@ -1,0 +1,181 @@
+"""Compares what one of Debian's BCC tools printed under BCC itself with what it printed under `sonde bcc`, around the same workload.
+
+Three things are held together: titles (of columns and histograms, and what a tool says at its start), rows that the workload causes, and
+the form of those rows (every number replaced). What was compared is written down for the page docs/parity/bcc_tools.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rooms
+from oracle.bcc_cases import Case
+from vm.kernels import get_headers
+from vm.modules import load_modules
+
+if TYPE_CHECKING:
+    from vm.guest import Guest
+
+RUNNER = Path(__file__).with_name("toolrun.py")
+LIMIT_S = 150.0  # for LLVM, which compiles one tool in 5 to 35 s under emulation on a quiet machine
+
+RECORD = Path(__file__).resolve().parents[2] / "docs" / "parity" / "bcc_compared.json"
+TITLE = re.compile(
+    r"^(?:(?:Tracing|Attach|Detach|Collect|Monitor|Sampling|Summariz|Printing|Logging|Caching).*"  # what a tool says at its start
+    r"|\s*[A-Z%][^\d\s=]*(?: +[A-Z%(#][^\d\s=]*)+ *"  # titles of columns
+    r"|\s*\S+ +: count +distribution)$",
+    re.M,
+)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one run of a tool ended: exit status, output, errors, and the seconds until it was attached."""
+
+    status: int
+    out: str
+    err: str
+    attached_s: float
+
+
+@dataclass
+class Comparison:
+    """What was compared, and what differs; "theirs" is BCC's."""
+
+    titles: int = 0
+    rows: int = 0
+    sums: list[tuple[int, int]] = field(default_factory=list)  # theirs, ours
+    differences: list[str] = field(default_factory=list)
+
+
+def find_titles(out: str) -> list[str]:
+    """Return each different title of an output, in the order of their first appearance; numbers in it (a process's) are replaced."""
+    return list(dict.fromkeys(NUMBER.sub("N", line.strip("\n").rstrip()) for line in TITLE.findall(out)))
+
+
+def find_rows(case: Case, out: str) -> list[tuple[str, ...]]:
+    """Return what must be equal of each row of the workload."""
+    return [m.groups() or (m[0],) for m in re.finditer(case.rows, out, re.M)]
+
+
+def find_forms(case: Case, out: str) -> list[str]:
+    """Return the different forms of the rows: numbers replaced, blanks made one, since a shorter number has more before it."""
+    found = (re.sub(r"[ \t]+", " ", NUMBER.sub("N", m[0])).strip() for m in re.finditer(case.rows, out, re.M))
+    return sorted(set(found))
+
+
+def sums(rows: list[tuple[str, ...]]) -> list[int]:
+    """Return the sum of each group over all rows."""
+    return [sum(map(int, column)) for column in zip(*rows, strict=True)]
+
+
+def compare(case: Case, theirs: Side, ours: Side) -> Comparison:
+    """Compare two runs. A difference is a sentence that names both."""
+    result = Comparison()
+    say = result.differences.append
+    if case.fails:
+        _compare_failures(case, theirs, ours, result)
+        return result
+    if theirs.status != ours.status:
+        say(f"exit status: {theirs.status} under BCC, {ours.status} here")
+    titles = find_titles(theirs.out), find_titles(ours.out)
+    result.titles = len(titles[0])
+    if titles[0] != titles[1]:
+        say(f"titles: {titles[0]} under BCC, {titles[1]} here")
+    rows = find_rows(case, theirs.out), find_rows(case, ours.out)
+    if case.how == "set":
+        rows = sorted(set(rows[0])), sorted(set(rows[1]))
+    result.rows = len(rows[0])
+    if not rows[0]:
+        say(f"BCC's output has no row of the workload ({case.rows})")
+    elif case.how == "sum":
+        _compare_sums(case, rows, result)
+    else:
+        _compare_rows(case, rows, result)
+    forms = find_forms(case, theirs.out), find_forms(case, ours.out)
+    if case.how == "same" and forms[0] != forms[1]:
+        say(f"forms of the rows: {forms[0]} under BCC, {forms[1]} here")
+    return result
+
+
+def _compare_failures(case: Case, theirs: Side, ours: Side, result: Comparison) -> None:
+    """Where this kernel cannot have what a tool needs, BCC fails, and so must we: with a message, never with silence."""
+    if not re.search(case.fails, theirs.out + theirs.err):
+        result.differences.append(f"BCC does not fail by {case.fails!r}: {theirs.err}")
+    if theirs.status != ours.status or not (ours.out + ours.err).strip():
+        result.differences.append(f"BCC ended with {theirs.status}, sonde with {ours.status} and {ours.err!r}")
+
+
+def _compare_rows(case: Case, rows: tuple[list[tuple[str, ...]], list[tuple[str, ...]]], result: Comparison) -> None:
+    if len(rows[0]) < case.least:
+        result.differences.append(f"{len(rows[0])} rows under BCC, and the workload makes {case.least}")
+    if sorted(rows[0]) != sorted(rows[1]):
+        lacking = [row for row in rows[0] if row not in rows[1]]
+        more = [row for row in rows[1] if row not in rows[0]]
+        result.differences.append(
+            f"{len(rows[0])} rows under BCC, {len(rows[1])} here; only BCC's: {lacking}; only here: {more}"
+        )
+
+
+def _compare_sums(case: Case, rows: tuple[list[tuple[str, ...]], list[tuple[str, ...]]], result: Comparison) -> None:
+    both = sums(rows[0]), sums(rows[1]) if rows[1] else [0] * len(rows[0][0])
+    result.sums = list(zip(*both, strict=True))
+    if both[0][0] < case.least:
+        result.differences.append(f"{both[0][0]} under BCC, and the workload makes {case.least}")
+    for number, (one, other) in enumerate(result.sums, 1):
+        if abs(one - other) > case.within * max(one, other):
+            result.differences.append(
+                f"the sum of column {number}: {one} under BCC, {other} here, more than {case.within:.0%} apart"
+            )
+
+
+def describe(case: Case, theirs: Side, ours: Side) -> dict[str, Any]:
+    """Return the entry of the record for one case."""
+    result = compare(case, theirs, ours)
+    entry: dict[str, Any] = {"same": not result.differences, **asdict(result)}
+    if case.fails:
+        entry["fails"] = theirs.err.strip().splitlines()[-1]
+    kept = {key: value for key, value in entry.items() if value or key == "same"}
+    return {**kept, "attached_s": [theirs.attached_s, ours.attached_s]}
+
+
+def write_record(case: Case, entry: dict[str, Any], release: str) -> None:
+    """Put the entry of one case into the record, in place of an older one."""
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    made = {"made": date.today().isoformat(), "kernel": release}
+    record[f"{case.name} {case.args}".strip()] = {"tool": case.name, "args": case.args, **entry, **made}
+    RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1, ensure_ascii=False) + "\n")
+
+
+def run_both(guest: Guest, case: Case, app: str = "") -> tuple[Side, Side]:
+    """Run a tool under BCC and under sonde in a guest, at the same time where that can be; `app` is the path of the built `case.app`."""
+    load_modules(guest, *case.modules)
+    arguments = shlex.split(case.args)
+    commands = [
+        [f"/usr/sbin/{case.name}-bpfcc", *arguments],
+        ["/usr/bin/python3", "-m", "sonde", "bcc", case.name, *arguments],
+    ]
+    environs = [{"BCC_KERNEL_SOURCE": str(get_headers(guest.kernel))}, {"PYTHONPATH": str(rooms.ROOT / "src")}]
+    both = list(zip(commands, environs, strict=True))
+    sides: list[Side] = []
+    for group in [[one] for one in both] if case.apart else [both]:
+        request = {
+            "commands": [command for command, _ in group],
+            "environs": [environ for _, environ in group],
+            **{name: getattr(case, name) for name in ("workload", "before", "after_s")},
+            "app": app,
+            "limit_s": LIMIT_S,
+        }
+        source = RUNNER.read_text() + "\nimport json, sys\nprint(json.dumps(run_pair(**json.loads(sys.argv[1]))))\n"
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
+        result = guest.python(source, args=[json.dumps(request)], env=env, timeout_s=3 * LIMIT_S)
+        assert result.status == 0, result.err
+        sides += [Side(*side) for side in json.loads(result.out)]
+    return sides[0], sides[1]
