@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rooms
-from oracle.bcc_cases import Case
+from oracle.bcc_cases import CASES, HISTOGRAM, Case
+from oracle.bcc_language_cases import LANGUAGE_CASES
 from vm.kernels import get_headers
 from vm.modules import load_modules
 
@@ -62,6 +65,9 @@ def find_titles(out: str) -> list[str]:
 
 def find_rows(case: Case, out: str) -> list[tuple[str, ...]]:
     """Return what must be equal of each row of the workload."""
+    if case.how == "histograms":
+        found = ((m[1], re.findall(HISTOGRAM, m[2], re.M)) for m in re.finditer(case.rows, out, re.M))
+        return [(name, str(sum(map(int, counts)))) for name, counts in found]
     return [m.groups() or (m[0],) for m in re.finditer(case.rows, out, re.M)]
 
 
@@ -71,9 +77,21 @@ def find_forms(case: Case, out: str) -> list[str]:
     return sorted(set(found))
 
 
-def sums(rows: list[tuple[str, ...]]) -> list[int]:
-    """Return the sum of each group over all rows."""
-    return [sum(map(int, column)) for column in zip(*rows, strict=True)]
+def cut_alike(one: str, other: str) -> tuple[str, str]:
+    """Return the last intervals of two outputs, as many of each: the one that started earlier has more of them. A time of day begins each."""
+    parts = [re.split(r"^(?=\[?\d\d:\d\d:\d\d)", text, flags=re.M)[1:] for text in (one, other)]
+    both = min(map(len, parts))
+    return "".join(parts[0][len(parts[0]) - both :]), "".join(parts[1][len(parts[1]) - both :])
+
+
+def add_up(rows: list[tuple[str, ...]]) -> dict[str, list[int]]:
+    """Return the sums of the columns that are numbers, by what the other columns say."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        numbers = [int(cell) for cell in row if cell.isdecimal()]
+        name = " ".join(cell for cell in row if not cell.isdecimal())
+        found[name] = [a + b for a, b in zip(found.get(name, [0] * len(numbers)), numbers, strict=True)]
+    return found
 
 
 def compare(case: Case, theirs: Side, ours: Side) -> Comparison:
@@ -89,7 +107,8 @@ def compare(case: Case, theirs: Side, ours: Side) -> Comparison:
     result.titles = len(titles[0])
     if titles[0] != titles[1]:
         say(f"titles: {titles[0]} under BCC, {titles[1]} here")
-    rows = find_rows(case, theirs.out), find_rows(case, ours.out)
+    texts = cut_alike(theirs.out, ours.out) if case.ticks else (theirs.out, ours.out)
+    rows = find_rows(case, texts[0]), find_rows(case, texts[1])
     if case.how == "set":
         rows = sorted(set(rows[0])), sorted(set(rows[1]))
     result.rows = len(rows[0])
@@ -125,15 +144,16 @@ def _compare_rows(case: Case, rows: tuple[list[tuple[str, ...]], list[tuple[str,
 
 
 def _compare_sums(case: Case, rows: tuple[list[tuple[str, ...]], list[tuple[str, ...]]], result: Comparison) -> None:
-    both = sums(rows[0]), sums(rows[1]) if rows[1] else [0] * len(rows[0][0])
-    result.sums = list(zip(*both, strict=True))
-    if both[0][0] < case.least:
-        result.differences.append(f"{both[0][0]} under BCC, and the workload makes {case.least}")
-    for number, (one, other) in enumerate(result.sums, 1):
-        if abs(one - other) > case.within * max(one, other):
-            result.differences.append(
-                f"the sum of column {number}: {one} under BCC, {other} here, more than {case.within:.0%} apart"
-            )
+    theirs, ours = add_up(rows[0]), add_up(rows[1])
+    if max(numbers[0] for numbers in theirs.values()) < case.least:
+        result.differences.append(f"{theirs} under BCC, and the workload makes {case.least}")
+    for name in sorted({*theirs, *ours}):
+        pairs = list(zip_longest(theirs.get(name, ()), ours.get(name, ()), fillvalue=0))
+        result.sums += pairs
+        for number, (one, other) in enumerate(pairs, 1):
+            if abs(one - other) > case.within * max(one, other):
+                text = f"the sum of column {number}{f' of {name}' if name else ''}: {one} under BCC, {other} here"
+                result.differences.append(f"{text}, more than {case.within:.0%} apart")
 
 
 def describe(case: Case, theirs: Side, ours: Side) -> dict[str, Any]:
@@ -146,12 +166,31 @@ def describe(case: Case, theirs: Side, ours: Side) -> dict[str, Any]:
     return {**kept, "attached_s": [theirs.attached_s, ours.attached_s]}
 
 
-def write_record(case: Case, entry: dict[str, Any], release: str) -> None:
-    """Put the entry of one case into the record, in place of an older one."""
+def label(case: Case) -> str:
+    """The name of a case as a file and as a test."""
+    return case.name + (f"-{re.sub('[^a-zA-Z0-9]+', '_', case.args)[:30]}" if case.args else "")
+
+
+def save(folder: Path, case: Case, release: str, theirs: Side, ours: Side) -> None:
+    """Keep what both printed, for `write_record`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {"made": date.today().isoformat(), "kernel": release, "sides": [asdict(theirs), asdict(ours)]}
+    (folder / f"{label(case)}.json").write_text(json.dumps(made, indent=1))
+
+
+def write_record(folder: Path) -> None:
+    """Compare the runs that are kept in a folder, and write down the results in place of the record's for the same cases."""
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    made = {"made": date.today().isoformat(), "kernel": release}
-    record[f"{case.name} {case.args}".strip()] = {"tool": case.name, "args": case.args, **entry, **made}
-    RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1, ensure_ascii=False) + "\n")
+    known = {label(case): case for case in (*CASES, *LANGUAGE_CASES)}
+    kept = {
+        name: json.loads((folder / f"{name}.json").read_text()) for name in known if (folder / f"{name}.json").exists()
+    }
+    for name, run in kept.items():
+        case = known[name]
+        entry = describe(case, *(Side(**side) for side in run["sides"]))
+        record[name] = {"tool": case.name, "args": case.args, **entry, "made": run["made"], "kernel": run["kernel"]}
+    current = {name: record[name] for name in sorted(record) if name in known}
+    RECORD.write_text(json.dumps(current, indent=1, ensure_ascii=False) + "\n")
 
 
 def run_both(guest: Guest, case: Case, app: str = "") -> tuple[Side, Side]:
@@ -179,3 +218,7 @@ def run_both(guest: Guest, case: Case, app: str = "") -> tuple[Side, Side]:
         assert result.status == 0, result.err
         sides += [Side(*side) for side in json.loads(result.out)]
     return sides[0], sides[1]
+
+
+if __name__ == "__main__":
+    write_record(Path(sys.argv[1]))

@@ -1,19 +1,20 @@
 """Debian's BCC tools under BCC itself and under sonde, in a guest with the kernel's headers: the same titles, rows and counts.
 
-`SONDE_BCC_TOOLS=all` compares all of them; `SONDE_BCC_RECORD=1` also writes down what was compared, for docs/parity/bcc_tools.md.
+`SONDE_BCC_TOOLS=all` compares all of them; `SONDE_BCC_KEEP=FOLDER` keeps what both printed there,
+from which `python tests/oracle/bcc_compare.py FOLDER` writes down what was compared, for docs/parity/bcc_tools.md.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from oracle.bcc_cases import CASES, Case
-from oracle.bcc_compare import Side, compare, describe, run_both, write_record
+from oracle.bcc_compare import Side, compare, label, run_both, save
+from oracle.bcc_language_cases import LANGUAGE_CASES
 from oracle.standin import build_standin, lacking
 from vm.kernels import KernelUnavailable, get_headers
 
@@ -25,14 +26,11 @@ SAMPLE = ("bindsnoop", "biopattern", "filelife", "pidpersec", "tcpstates")
 SERIES = "6.1"
 
 
-def label(case: Case) -> str:
-    """The name of a test."""
-    return case.name + (f"-{re.sub('[^a-zA-Z0-9_]+', '_', case.args)[:24]}" if case.args else "")
-
-
 def chosen() -> list[Case]:
     """Those that a run has time for: a few, or with SONDE_BCC_TOOLS=all every one."""
-    return [case for case in CASES if os.environ.get("SONDE_BCC_TOOLS") == "all" or case.name in SAMPLE]
+    return [
+        case for case in (*CASES, *LANGUAGE_CASES) if os.environ.get("SONDE_BCC_TOOLS") == "all" or case.name in SAMPLE
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -59,8 +57,8 @@ def test_same_as_bcc(apps: Path, guest: Guest, case: Case) -> None:
     theirs, ours = run_both(guest, case, str(apps / case.app) if case.app else "")
     assert "Traceback" not in ours.err, ours.err
     result = compare(case, theirs, ours)
-    if os.environ.get("SONDE_BCC_RECORD"):
-        write_record(case, describe(case, theirs, ours), guest.release)
+    if os.environ.get("SONDE_BCC_KEEP"):
+        save(Path(os.environ["SONDE_BCC_KEEP"]), case, guest.release, theirs, ours)
     shown = "\n".join(
         f"== {who}: {side.status}\n{side.out}\n-- stderr:\n{side.err}"
         for who, side in (("BCC", theirs), ("sonde", ours))

@@ -51,8 +51,9 @@ a status and without an error on stderr.
 that both saw the same processes; compared are titles (of columns and histograms, and what the tool says at its start), the rows that the workload causes
 with all their values (of those that are measured, times, the form only), or the counts, BCC's first (`tests/oracle/bcc_cases.py` says for each what, and
 where others count too, how far apart the two may be). "Fails alike": that kernel has not what the tool needs; BCC says so, and sonde does. Made
-from `docs/parity/bcc_compared.json`, which `SONDE_BCC_TOOLS=all SONDE_BCC_RECORD=1 pytest tests/oracle/test_bcc_compare.py --vm-kernels 6.1` writes, by
-hand before a release ({made}, Linux {kernel}). Until attached, with one emulated CPU, median over {runs_compared} runs: BCC {theirs} s, sonde {ours} s.
+from `docs/parity/bcc_compared.json`, which `python tests/oracle/bcc_compare.py runs` writes from what
+`SONDE_BCC_TOOLS=all SONDE_BCC_KEEP=runs pytest tests/oracle/test_bcc_compare.py --vm-kernels 6.1` has kept; made by hand before a release, the last time on
+ {made} (Linux {kernel}). Until attached, with one emulated CPU, median over {runs_compared} runs: BCC {theirs} s, sonde {ours} s.
 
 By default few of the runs in guests are made; `SONDE_BCC_TOOLS=all` makes all. Interpreters and servers with USDT probes are stood for by a program
 with the same probes (`tests/oracle/standin.py`). Printed by `python tests/oracle/tools_page.py`.
