@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oracle.bcc_tools import BIND, FIRE, KILL, LIBC_PPID, PASS, PPID, READS, SHM, THREAD, TLS
+from oracle.bcc_tools import (
+    BIND,
+    DATAGRAMS,
+    FIRE,
+    KILL,
+    LIBC_PPID,
+    PASS,
+    PPID,
+    READS,
+    RETRANSMITTED,
+    SHM,
+    THREAD,
+    TLS,
+    WAKES,
+)
 from oracle.tools import BLOCK, BLOCK_BEFORE, DROPPED, MIRROR, ON_DISK, OOM, PY, TCP, file_system
 
 
@@ -49,8 +63,6 @@ FIRES = "for i in 1 2 3 4 5; do kill -USR1 {app}; sleep 0.2; done; sleep 0.5"
 BURN = f"{PY} 'for i in range(10**6): pass'"
 HOLDS_MAP = f"{PY} 'import ctypes,struct,time; ctypes.CDLL(None).syscall(321,0,struct.pack(\"5I\",2,4,8,1,0),20); time.sleep(99)' & sleep 2"
 STATS = f"{PY} 'import os.path; [os.path.exists(f\"/tmp/no-{{n}}\") for n in range(5000)]'"
-DATAGRAMS = f'{PY} \'import socket; s=socket.socket(2,2); s.bind(("127.0.0.1",0)); [s.sendto(b"x",s.getsockname()) for _ in range(1000)]\'; sleep 1'
-SLEEPS = f"{PY} 'import time; [time.sleep(0.05) for _ in range(20)]'"
 MANY_READS = f"{PY} 'import os; f=os.open(\"/dev/zero\",0); [os.read(f,999) for _ in range(5000)]'"
 LOOKUP = f"{PY} 'import ctypes; c=ctypes.CDLL(None); [c.getaddrinfo(b\"localhost\",None,None,ctypes.byref(ctypes.c_void_p())) for _ in range(3)]'"
 # Files' pages in memory, and then the mark below which the kernel frees memory at once is put above what is free.
@@ -128,7 +140,7 @@ CASES = (
     Case("shmsnoop", "", SHM, r"^(.*python3.*)$"),
     Case("slabratetop", "-C 1", "ls -R /proc/sys >/dev/null", r"^(\S+) +(\d+) +(\d+)$"),
     Case("sofdsnoop", "", PASS, r"^(.*python3.*)$"),
-    Case("softirqs", "-T -C 1", DATAGRAMS, r"^(net_rx) +(\d+)$", how="sum", ticks=True, least=1000),
+    Case("softirqs", "-T -C 1", DATAGRAMS + "; sleep 1", r"^(net_rx) +(\d+)$", how="sum", ticks=True, least=1000),
     Case("softirqs", "", DATAGRAMS, r"^(\S+) +\d+$"),
     Case("solisten", "", BIND, r"^(.*45999.*)$"),
     Case("sslsniff", "", TLS, r"^.*openssl.*$", apart=USER),
@@ -145,7 +157,7 @@ CASES = (
     Case("tcpconnlat", "", TCP, r"^(\d+ +python3 .*?) +\d+\.\d+ *$"),
     Case("tcpdrop", "", DROPPED, r"^\S+ (.*127.*)$"),
     Case("tcplife", "", TCP, r"^(\d+ +python3 .*?) +\d+\.\d+ *$"),
-    Case("tcpretrans", "", DROPPED.replace('c.send(b"x")', 'c.send(b"x");import time;time.sleep(1)'), r"^\S+ (.*127.*)$"),
+    Case("tcpretrans", "", RETRANSMITTED, r"^\S+ (.*127.*)$"),
     Case("tcprtt", "", TCP, HISTOGRAM, how="sum"),
     Case("tcpstates", "", TCP, r"^(.*127\.0\.0\.1.*?) +\d+\.\d+ *$"),
     Case("tcpsubnet", "127.0.0.0/8 -i 1", TCP, r"^(127\.0\.0\.0/8 +\d+)$"),
@@ -161,6 +173,7 @@ CASES = (
     Case("vfscount", "", READS, r"^.*vfs_read.*$"),
     Case("vfsstat", "1", MANY_READS, r"^\S+ +(\d+) +(\d+) +(\d+) +(\d+) +(\d+)$", how="sum", ticks=True, within=0.1),
     Case("virtiostat", "1", "ls -R /usr/share/doc/l* | head -500", r"^.*virtio.*$"),
+    Case("wakeuptime", "-f 99", WAKES, r"^(python3;.*pipe_write;.*;cat) \d+$"),
     Case("wakeuptime", "-f -p {app} 99", FIRES, r"^(.*) \d+$", app="worker"),
     Case("wakeuptime", "-p {app} 99", FIRES, r"^[\s\S]*$", app="worker"),
     Case("biolatency", "", "true", "", fails="."),

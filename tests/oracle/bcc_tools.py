@@ -50,6 +50,12 @@ READS = f"{PY} 'import os; f=os.open(\"/dev/zero\",0); [os.read(f,999) for _ in 
 PASS = f"{PY} 'import socket; a,b=socket.socketpair(); socket.send_fds(a,[b\"x\"],[0]); socket.recv_fds(b,1,1)'"
 FIFO = "mkfifo /tmp/sonde-fifo; (sleep 0.5; echo x) >/tmp/sonde-fifo & cat /tmp/sonde-fifo; rm /tmp/sonde-fifo"
 BIND = f"{PY} 'import socket; s=socket.socket(); s.bind((\"127.0.0.1\",45999)); s.listen(7)'"
+DATAGRAMS = f'{PY} \'import socket; s=socket.socket(2,2); s.bind(("127.0.0.1",0)); [s.sendto(b"x",s.getsockname()) for _ in range(1000)]\''
+WAKES = (
+    f'{PY} \'import subprocess,time; p=subprocess.Popen(["cat"],stdin=-1); time.sleep(0.5); p.stdin.write(b"x"); p.stdin.flush(); '
+    "time.sleep(0.2); p.stdin.close(); p.wait()'"
+)
+RETRANSMITTED = DROPPED.replace('c.send(b"x")', 'c.send(b"x"); import time; time.sleep(1)')
 
 TOOLS = (
     Tool("argdist", "-C t:syscalls:sys_enter_getppid() -i 1", PPID, r"^\s*(\d+) +total calls", 7777),
@@ -94,7 +100,7 @@ TOOLS = (
     Tool("runqlen", "30 1", BUSY, r"runqlen +: count +distribution\n +0 +: \d+"),
     Tool("runqslower", "1", BUSY, r"Tracing run queue latency higher than 1 us\n.*\n.*\d+ +\d+"),
     Tool("shmsnoop", "", SHM, r"python3 +SHMGET +\S+ key: 0x51515, size: 8192"),
-    Tool("softirqs", "", WRITE + "; sync", r"SOFTIRQ +TOTAL_usecs\n\S+ +\d+"),
+    Tool("softirqs", "-C", DATAGRAMS, r"^net_rx +(\d+)", 1000),
     Tool("sslsniff", "", TLS, r"WRITE/SEND +\d+\.\d+ +openssl +\d+ +6[\s\S]*hello"),
     Tool("stackcount", "t:syscalls:sys_enter_getppid", PPID, r"^ +(\d{4,})$", 3000),
     Tool("statsnoop", "", "stat /no-such-sonde-file", r"stat +-1 +2 /no-such-sonde-file"),
@@ -103,12 +109,7 @@ TOOLS = (
     Tool("tcpcong", "", DROPPED + "; sleep 0.5", r"127\.0\.0\.1[/:]\d+ +127\.0\.0\.1[/:]\d+ +\d+"),
     Tool("tcpdrop", "", DROPPED, r"127\.0\.0\.1:\d+ +> 127\.0\.0\.1:\d+ +ESTABLISHED"),
     Tool("tcplife", "", TCP, r"python3 +127\.0\.0\.1 +\d+ 127\.0\.0\.1 +\d+ +4 +0 \d"),
-    Tool(
-        "tcpretrans",
-        "",
-        DROPPED + "; sleep 0.5",
-        r"127\.0\.0\.1:\d+ +R> 127\.0\.0\.1:\d+ +ESTABLISHED|Tracing retransmits",
-    ),
+    Tool("tcpretrans", "", RETRANSMITTED, r"127\.0\.0\.1:\d+ +R> 127\.0\.0\.1:\d+ +ESTABLISHED"),
     Tool("tcpstates", "", TCP, r"127\.0\.0\.1 +\d+ +127\.0\.0\.1 +\d+ +\S+ +-> ESTABLISHED"),
     Tool("threadsnoop", "", THREAD, r"\d+ +b'python3' +b'"),
     Tool(
@@ -121,7 +122,7 @@ TOOLS = (
     ),
     Tool("trace", "t:syscalls:sys_enter_unlinkat", "echo > /tmp/sonde-u; rm /tmp/sonde-u", r"rm +sys_enter_unlinkat"),
     Tool("trace", "'c:getppid \"called\"'", LIBC_PPID, r"python3 +getppid +called"),
-    Tool("wakeuptime", "30", BUSY, r"Tracing blocked time \(us\) by kernel stack\n?[\s\S]*target:"),
+    Tool("wakeuptime", "-f 30", WAKES, r"^python3;.*pipe_write;.*;cat \d+$"),
     # kprobes: in a guest
     Tool("bindsnoop", "", BIND, r"python3 +TCP +127\.0\.0\.1 +45999", needs="kprobe"),
     Tool(
