@@ -189,8 +189,12 @@ def write_record(folder: Path) -> None:
         case = known[name]
         entry = describe(case, *(Side(**side) for side in run["sides"]))
         record[name] = {"tool": case.name, "args": case.args, **entry, "made": run["made"], "kernel": run["kernel"]}
-    current = {name: record[name] for name in sorted(record) if name in known}
-    RECORD.write_text(json.dumps(current, indent=1, ensure_ascii=False) + "\n")
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(record[name], ensure_ascii=False)}"
+        for name in sorted(record)
+        if name in known
+    ]
+    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def run_both(guest: Guest, case: Case, app: str = "") -> tuple[Side, Side]:

@@ -53,7 +53,7 @@ with all their values (of those that are measured, times, the form only), or the
 where others count too, how far apart the two may be). "Fails alike": that kernel has not what the tool needs; BCC says so, and sonde does. Made
 from `docs/parity/bcc_compared.json`, which `python tests/oracle/bcc_compare.py runs` writes from what
 `SONDE_BCC_TOOLS=all SONDE_BCC_KEEP=runs pytest tests/oracle/test_bcc_compare.py --vm-kernels 6.1` has kept; made by hand before a release, the last time on
- {made} (Linux {kernel}). Until attached, with one emulated CPU, median over {runs_compared} runs: BCC {theirs} s, sonde {ours} s.
+{made} (Linux {kernel}). Until attached, with one emulated CPU, median over {runs_compared} runs: BCC {theirs} s, sonde {ours} s.
 
 By default few of the runs in guests are made; `SONDE_BCC_TOOLS=all` makes all. Interpreters and servers with USDT probes are stood for by a program
 with the same probes (`tests/oracle/standin.py`). Printed by `python tests/oracle/tools_page.py`.
@@ -75,16 +75,19 @@ def same(entries: list[dict[str, Any]]) -> str:
         if "sums" in entry:
             parts[-1:] = ["counts " + ", ".join(f"{a}/{b}" for a, b in entry["sums"])]
         words.append(", ".join(parts) if entry["same"] and parts else "fails alike" if entry["same"] else "**no**")
-    return "yes: " + "; ".join(dict.fromkeys(words)) if words else "-"
+    if not words:
+        return "-"
+    return ("" if "**no**" in words else "yes: ") + "; ".join(dict.fromkeys(words))
 
 
 def bcc_row(name: str, runs: list[bcc_tools.Tool], entries: list[dict[str, Any]]) -> str:
     """Return one line of the table of BCC's tools, from all the ways in which one is run."""
     here = "yes" if any(not run.needs for run in runs) else "-"
-    series = sorted({run.series for run in runs if run.needs})
+    compared = any(entry["same"] and "fails" not in entry for entry in entries)
+    series = sorted({run.series for run in runs if run.needs} | ({"6.1"} if compared else set()))
     guest = "Linux " + ", ".join(series) if series else "-"
-    check = "seen" if any(not run.starts for run in runs) else "starts" if runs else "not run"
-    notes = [run.note for run in runs if run.note] if runs else [f"needs {bcc_tools.NOWHERE[name]}"]
+    check = "seen" if compared or any(not run.starts for run in runs) else "starts" if runs else "not run"
+    notes = [run.note for run in runs if run.note] if runs or compared else [f"needs {bcc_tools.NOWHERE[name]}"]
     note = "; ".join(dict.fromkeys(notes)).replace("|", "\\|")
     return f"| {name} | {here} | {guest} | {check} | {same(entries)} | {note} |\n"
 
@@ -101,7 +104,7 @@ def bcc_page() -> str:
         compared.setdefault(entry["tool"], []).append(entry)
     attached = [entry["attached_s"] for entry in record.values() if min(entry["attached_s"]) > 0.2]
     head = BCC_HEAD.format(
-        runs=len(runs),
+        runs=len({*runs, *(name for name, each in compared.items() if any("fails" not in entry for entry in each))}),
         here=here,
         compared=len(compared),
         same=sum(all(entry["same"] for entry in each) for each in compared.values()),
