@@ -60,6 +60,11 @@ ROOMS = (
         (*BASE, "spec", "bpf", "debuginfo"),
     ),
     Room(
+        "user",
+        "the user engine: processes stopped and changed by ptrace(2), trampolines, programs inside the process",
+        (*BASE, "spec", "bpf", "debuginfo"),
+    ),
+    Room(
         "runtime",
         "a session: load, attach, poll, decode, reduce, symbolise, detach; a fake engine for tests",
         (*BASE, "spec", "debuginfo"),

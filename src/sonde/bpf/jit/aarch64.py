@@ -477,7 +477,10 @@ _remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # witho
 
 
 def emit(
-    functions: list[Function], features: frozenset[str], plan: MapPlan | None = None, alone: frozenset[int] = frozenset()
+    functions: list[Function],
+    features: frozenset[str],
+    plan: MapPlan | None = None,
+    alone: frozenset[int] = frozenset(),
 ) -> MachineCode:
     """Translate the functions of a program, the main one first. There are no look-ups without a helper here yet: `plan` changes nothing."""
     return _A64(features).emit(functions, None, alone)

@@ -447,7 +447,10 @@ _remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # witho
 
 
 def emit(
-    functions: list[Function], features: frozenset[str], plan: MapPlan | None = None, alone: frozenset[int] = frozenset()
+    functions: list[Function],
+    features: frozenset[str],
+    plan: MapPlan | None = None,
+    alone: frozenset[int] = frozenset(),
 ) -> MachineCode:
     """Translate the functions of a program, the main one first; look up in the maps of `plan` without a helper."""
     return _X86(features).emit(functions, plan, alone)

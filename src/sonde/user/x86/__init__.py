@@ -1,0 +1,1 @@
+"""x86-64: what a probe displaces, and where that goes."""

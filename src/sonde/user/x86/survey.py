@@ -1,0 +1,204 @@
+"""Machine code to the addresses that its jumps lead to: who lands within the bytes that a probe is to replace?
+
+Reading every instruction of a library takes Python seconds. So this goes the other way round: any byte that could be the opcode of a
+relative jump, with a displacement that leads to the bytes in question, is a candidate; only candidates are then held against the
+instructions of their function. What cannot be followed counts as a jump.
+
+Indirect jumps: the tables of `switch` statements are found by the `lea` that names them, as compilers write position-independent code,
+or by the displacement of `jmp *table(,%reg,8)`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+from ...debuginfo.x86length import MAP_0F, MAP_ONE, OPCODES, scan
+from ...record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# Opcode bytes, for bytes.translate: those of short jumps; of near jumps and calls, and the first bytes of long opcodes (jcc, xbegin).
+_SHORT = bytes(1 if 0x70 <= n < 0x80 or 0xE0 <= n < 0xE4 or n == 0xEB else 0 for n in range(256))
+_NEAR = bytes(1 if n in (0xE8, 0xE9) else 2 if n in (0x0F, 0xC7) else 0 for n in range(256))
+_STRIDE_BYTES = 256
+_LONGEST = 15  # bytes of an instruction
+_TABLE_ENTRIES = 4096  # of one jump table
+
+
+class Jump(Record):
+    """One relative jump or call. `source` is the address of its opcode (behind prefixes)."""
+
+    source: int
+    target: int
+
+
+class Survey:
+    """The near jumps of a whole text section by target. Making it costs 50 ms a megabyte; it can be asked any number of times."""
+
+    def __init__(self, code: bytes, base: int, starts: Sequence[int] = ()) -> None:
+        """`code` is loaded at address `base`; `starts`: sorted addresses at which instructions are known to begin (functions)."""
+        end = base + len(code)
+        found = [(target, source) for source, target in iter_near(code, base) if base <= target < end]
+        found.sort()
+        self.code, self.base, self.starts = code, base, starts
+        self._targets = [target for target, _ in found]
+        self._sources = [source for _, source in found]
+        self._known: dict[int, list[int]] = {}  # by function: where instructions begin, one in each stride
+
+    def jumps_into(self, low: int, high: int) -> list[Jump]:
+        """Return the jumps to addresses from `low` to `high` - 1, without those that `starts` shows to be no instructions."""
+        first, last = bisect_left(self._targets, low), bisect_left(self._targets, high)
+        near = [Jump(self._sources[n], self._targets[n]) for n in range(first, last)]
+        short = [Jump(source, target) for source, target in iter_short(self.code, self.base, low, high)]
+        return [jump for jump in near + short if self._is_jump(jump.source)]
+
+    def _is_jump(self, source: int) -> bool:
+        index = bisect_right(self.starts, source) - 1
+        if index < 0 or self.starts[index] < self.base:
+            return True
+        start, at = self.starts[index] - self.base, source - self.base
+        known = self._known.setdefault(start, [start])
+        while at - known[-1] > _STRIDE_BYTES:  # functions of many kilobytes are read once
+            there = _skip(self.code, known[-1], known[-1] + _STRIDE_BYTES)
+            if there < 0:
+                return True
+            known.append(there)
+        return is_opcode(self.code, known[bisect_right(known, at) - 1], at)
+
+
+def jumps_into(code: bytes, base: int, start: int, end: int, low: int, high: int) -> list[Jump]:
+    """Return the jumps of the function from `start` to `end` - 1 to addresses from `low` to `high` - 1; `code` is loaded at `base`."""
+    body = code[start - base : end - base]
+    found = [Jump(source, target) for source, target in iter_near(body, start) if low <= target < high]
+    found += [Jump(source, target) for source, target in iter_short(body, start, low, high)]
+    return [jump for jump in found if is_opcode(body, 0, jump.source - start)]
+
+
+def iter_near(code: bytes, base: int) -> Iterator[tuple[int, int]]:
+    """Yield (place of the opcode, target) of everything that could be a jump or call with a displacement of 4 bytes."""
+    marks = code.translate(_NEAR)
+    last = len(code) - 4
+    for mark, extra in ((b"\1", 1), (b"\2", 2)):
+        at = marks.find(mark)
+        while 0 <= at <= last - extra:
+            follow = at + extra
+            if extra == 1 or code[at + 1] & 0xF0 == 0x80 or (code[at + 1] == 0xF8 and code[at] == 0xC7):
+                displacement = int.from_bytes(code[follow : follow + 4], "little", signed=True)
+                yield base + at, base + follow + 4 + displacement
+            at = marks.find(mark, at + 1)
+
+
+def iter_short(code: bytes, base: int, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Yield (place of the opcode, target) of everything that could be a short jump to an address from `low` to `high` - 1."""
+    first, last = max(low - base - 129, 0), min(high - base + 126, len(code) - 1)
+    marks = code[first:last].translate(_SHORT)
+    at = marks.find(1)
+    while at >= 0:
+        displacement = code[first + at + 1]
+        target = base + first + at + 2 + (displacement - 256 if displacement > 127 else displacement)
+        if low <= target < high:
+            yield base + first + at, target
+        at = marks.find(1, at + 1)
+
+
+def is_opcode(code: bytes, start: int, at: int) -> bool:
+    """Tell whether the byte at `at` is the opcode of an instruction, when one begins at `start`.
+
+    True also where that cannot be told, because something between the two is no instruction.
+    """
+    start = _skip(code, start, at - _LONGEST)
+    try:
+        while 0 <= start <= at:
+            end, number, opcode, opcode_at, *_ = scan(code, start)
+            if number == MAP_ONE and OPCODES[opcode] == "i":
+                return True
+            if end > at:
+                return opcode_at == at or (number == MAP_0F and opcode_at == at + 1)
+            start = end
+    except IndexError:
+        return True
+    return start < 0
+
+
+def _skip(code: bytes, start: int, at: int) -> int:
+    """Return where the first instruction at or behind `at` begins, when one begins at `start`; -1 when that cannot be told."""
+    try:
+        while start < at:
+            start, number, opcode, *_ = scan(code, start)
+            if number == MAP_ONE and OPCODES[opcode] == "i":
+                return -1
+    except IndexError:
+        return -1
+    return start
+
+
+class Tables(Record):
+    """The jump tables that a function uses."""
+
+    targets: frozenset[int]  # within the function, perhaps with some that are none
+    complete: bool  # no indirect jump that could be a switch, or a table for it
+
+
+def read_tables(code: bytes, base: int, start: int, end: int, data: Sequence[tuple[int, bytes]]) -> Tables:
+    """Find the jump tables of the function from `start` to `end` - 1. `data`: address and bytes of each section that may hold them."""
+    body = code[start - base : end - base]
+    jumps = list(_iter_indirect(body))
+    if not jumps:
+        return Tables(frozenset(), True)
+    text = (base, base + len(code))
+    targets: set[int] = set()
+    found = 0
+    for address in _iter_lea(body, start):
+        entries = set(_iter_entries(data, address, 4, text))
+        targets |= entries
+        found += any(start <= entry < end for entry in entries)
+    for place in jumps:
+        address = _absolute_table(body, place)
+        if address:
+            entries = set(_iter_entries(data, address, 8, text))
+            targets |= entries
+            found += bool(entries)
+    complete = found > 0 or not any(is_opcode(body, 0, place) for place in jumps)
+    return Tables(frozenset(t for t in targets if start <= t < end), complete)
+
+
+def _iter_indirect(body: bytes) -> Iterator[int]:
+    """Yield where `jmp *register` or `jmp *table(,register,8)` could be: `jmp *offset(register)` is the tail call of a method."""
+    at = body.find(0xFF)
+    while 0 <= at < len(body) - 1:
+        modrm = body[at + 1]
+        if modrm & 0xF8 == 0xE0 or modrm == 0x24:
+            yield at
+        at = body.find(0xFF, at + 1)
+
+
+def _absolute_table(body: bytes, place: int) -> int:
+    """Return the address in `jmp *table(,register,8)`, 0 in another jump."""
+    if body[place + 1] == 0x24 and body[place + 2 : place + 3] and body[place + 2] & 0xC7 == 0xC5:
+        return int.from_bytes(body[place + 3 : place + 7], "little", signed=True)
+    return 0
+
+
+def _iter_lea(body: bytes, start: int) -> Iterator[int]:
+    """Yield the addresses that `lea address(%rip), register` could name."""
+    at = body.find(0x8D)
+    while 0 <= at <= len(body) - 6:
+        if at and body[at - 1] & 0xFB == 0x48 and body[at + 1] & 0xC7 == 5:
+            yield start + at + 6 + int.from_bytes(body[at + 2 : at + 6], "little", signed=True)
+        at = body.find(0x8D, at + 1)
+
+
+def _iter_entries(data: Sequence[tuple[int, bytes]], address: int, size: int, text: tuple[int, int]) -> Iterator[int]:
+    """Yield the targets of the table at `address` up to the first that is not in the text; entries of 4 bytes are relative to the table."""
+    for base, content in data:
+        if base <= address < base + len(content):
+            first = address - base
+            for at in range(first, min(len(content) - size + 1, first + size * _TABLE_ENTRIES), size):
+                entry = int.from_bytes(content[at : at + size], "little", signed=True)
+                target = entry + address if size == 4 else entry
+                if not text[0] <= target < text[1]:
+                    return
+                yield target
+            return
