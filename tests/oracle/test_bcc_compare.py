@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from vm.guest import Guest
 
 pytestmark = pytest.mark.oracle
-SAMPLE = ("biopattern", "cachestat", "dcstat", "filelife")  # those that LLVM has soon compiled, and one with many headers
+SAMPLE = (
+    "biopattern",
+    "cachestat",
+    "dcstat",
+    "filelife",
+)  # those that LLVM has soon compiled, and one with many headers
 SERIES = "6.1"
 
 

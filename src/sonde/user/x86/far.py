@@ -24,8 +24,10 @@ def with_far_operand(instruction: Instruction, code: bytes, target: int) -> byte
         return bytes([rex, 0xB8 | register]) + target.to_bytes(8, "little")
     if instruction.kind not in ("plain", "nop") or instruction.stack or register == _RSP:
         return b""
-    # Of these three only rbx is used by instructions that do not name it (cmpxchg16b), and 7 may stand for bh.
-    taken = {register, _RBX if register == _RDI else register, _vector_source(instruction, code)}
+    # Of these three only rbx is used by instructions that do not name it (cmpxchg16b). In instructions for bytes 7 stands for bh.
+    taken = {register, _vector_source(instruction, code)}
+    if register == _RDI and instruction.map <= MAP_0F3A:
+        taken.add(_RBX)
     scratch = next((r for r in (_RSI, _RDI, _RBX) if r not in taken), -1)
     if scratch < 0:
         return b""
