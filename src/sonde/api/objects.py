@@ -115,6 +115,7 @@ def _programs(
         license,
         section.sleepable,
         flags=section.flags,
+        told=True,
     )
     if not section.probe or not place or not look:
         yield replace(spec, attach_btf=place if section.type in ("tracing", "lsm") else ""), []

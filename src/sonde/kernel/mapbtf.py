@@ -7,8 +7,6 @@ Format: Documentation/bpf/btf.rst.
 
 from __future__ import annotations
 
-from struct import pack
-
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -32,9 +30,6 @@ _SPECIAL = frozenset(
 )
 _TAGS = frozenset(["kptr", "kptr_untrusted", "percpu_kptr", "uptr"])
 _LIMIT = 4096  # types looked at in one value
-_INT, _ARRAY, _STRUCT = 1 << 24, 3 << 24, 4 << 24
-_KIND_FLAG = 1 << 31
-_SIGNED = 1 << 24
 
 
 class MapBtf(Record):
@@ -81,73 +76,46 @@ def _has_special(ctype: CType) -> bool:
 
 def make_map_btf(spec: MapSpec) -> MapBtf:
     """Make the BTF of a map."""
+    from ..debuginfo.btfwrite import encode
+    from ..debuginfo.ctype import Int
+
+    number = Int("int", spec.key_size, True)  # local storage takes no other key
     if spec.value_type is not None:
-        from ..debuginfo.btfwrite import encode
-        from ..debuginfo.ctype import Int
-
-        own_key = Int("int", spec.key_size, True)  # local storage takes no other
-        blob, (key, value) = encode([spec.key_type or own_key, spec.value_type])
-        return MapBtf(blob, key, value)
-    types = _Types()
-    key = (
-        types.integer("int", spec.key_size, True) if spec.type in _LOCAL_STORAGE else types.of(spec.key, spec.key_size)
-    )
-    value = types.of(spec.value, spec.value_size)
-    return MapBtf(types.blob(), key, value)
+        types = [spec.key_type or number, spec.value_type]
+    else:
+        key = number if spec.type in _LOCAL_STORAGE else _as_type(spec.key, spec.key_size)
+        types = [key, _as_type(spec.value, spec.value_size)]
+    blob, (key_id, value_id) = encode(types)
+    return MapBtf(blob, key_id, value_id)
 
 
-class _Types:
-    def __init__(self) -> None:
-        self._types = bytearray()
-        self._strings = bytearray(b"\0")
-        self._known: dict[object, int] = {}
-        self._count = 0
+def _as_type(layout: Layout | None, size: int) -> CType:
+    """The C type of a layout; without one, bytes."""
+    from ..debuginfo.ctype import CHAR, Array, Int
 
-    def blob(self) -> bytes:
-        header = pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(self._types), len(self._types), len(self._strings))
-        return header + bytes(self._types) + bytes(self._strings)
-
-    def _string(self, text: str) -> int:
-        if not text:
-            return 0
-        offset = len(self._strings)
-        self._strings += text.encode("ascii", "replace").replace(b"?", b"_") + b"\0"
-        return offset
-
-    def _add(self, name: str, info: int, size: int, rest: bytes) -> int:
-        self._types += pack("=III", self._string(name), info, size) + rest
-        self._count += 1
-        return self._count
-
-    def integer(self, name: str, size: int, signed: bool) -> int:
-        """An integer of 1 to 8 bytes."""
-        key = name, size, signed
-        if key not in self._known:
-            encoding = (_SIGNED if signed else 0) | 8 * size
-            self._known[key] = self._add(name, _INT, size, pack("=I", encoding))
-        return self._known[key]
-
-    def _array(self, element: int, count: int) -> int:
-        return self._add("", _ARRAY, 0, pack("=III", element, self.integer("int", 4, True), count))
-
-    def of(self, layout: Layout | None, size: int) -> int:
-        """The type of a layout; without one, bytes."""
-        if layout is None or layout.size != size or layout.kind in ("string", "raw", "buffer"):
-            return self._array(self.integer("char", 1, False), size)
+    if layout is not None and layout.size == size:
         if layout.kind == "struct":
-            return self._struct(layout)
+            return _as_struct(layout)
         if layout.kind == "array" and layout.element is not None:
-            return self._array(self.of(layout.element, layout.element.size), layout.count)
-        if size in (1, 2, 4, 8):
-            return self.integer(f"{'s' if layout.signed else 'u'}{8 * size}", size, layout.signed)
-        return self._array(self.integer("char", 1, False), size)
+            return Array(_as_type(layout.element, layout.element.size), layout.count)
+        if layout.kind not in ("string", "raw", "buffer") and size in (1, 2, 4, 8):
+            return Int(f"{'s' if layout.signed else 'u'}{8 * size}", size, layout.signed)
+    return Array(CHAR, size)
 
-    def _struct(self, layout: Layout) -> int:
-        fields = [(f, self.of(f.layout, f.layout.size)) for f in layout.fields if f.layout.size]
-        bits = any(f.bit_width for f, _ in fields)
-        members = b""
-        for field, ident in fields:
-            offset = 8 * field.offset + field.bit_offset
-            members += pack("=III", self._string(field.name), ident, field.bit_width << 24 | offset if bits else offset)
-        info = _STRUCT | len(fields) | (_KIND_FLAG if bits else 0)
-        return self._add(layout.name, info, layout.size, members)
+
+def _as_struct(layout: Layout) -> CType:
+    from ..debuginfo.ctype import Member, Struct
+
+    members = tuple(
+        Member(
+            field.name, _as_type(field.layout, field.layout.size), 8 * field.offset + field.bit_offset, field.bit_width
+        )
+        for field in layout.fields
+        if field.layout.size
+    )
+    return Struct("struct", _identifier(layout.name), layout.size, members)
+
+
+def _identifier(name: str) -> str:
+    """A name that BTF takes."""
+    return name.encode("ascii", "replace").decode().replace("?", "_")

@@ -113,7 +113,7 @@ def load_program(
     """Load one program for one attach type and return its descriptor. The verifier's full log is added to `log`, if given."""
     functions = _kernel_functions(spec)
     btf_id = btf_fd = 0
-    own_btf, func_info = -1, b""
+    own_btf, func_info, line_info = -1, b"", b""
     try:
         insns = relocate(spec, maps, core, functions)
         if spec.attach_btf:
@@ -122,10 +122,10 @@ def load_program(
             btf_id, btf_fd = attach_target(attach_type, spec.attach_btf, module)
         from .funcinfo import takes_function_address
 
-        if takes_function_address(insns):
-            own_btf, func_info = _func_info(spec, insns)
+        if spec.told or takes_function_address(insns):
+            own_btf, func_info, line_info = _source_info(spec, insns)
         fd_array = functions.fd_array if functions is not None else b""
-        request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info, fd_array)
+        request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info, fd_array, line_info)
         return request.load(log)
     except VerifierError as error:
         raise core.explained(error, spec) if core is not None else error from None
@@ -145,13 +145,14 @@ def _kernel_functions(spec: ProgramSpec) -> KernelFunctions | None:
     return KernelFunctions()
 
 
-def _func_info(spec: ProgramSpec, insns: bytearray) -> tuple[int, bytes]:
+def _source_info(spec: ProgramSpec, insns: bytearray) -> tuple[int, bytes, bytes]:
+    """Tell the kernel of functions and lines: the descriptor of their BTF, and the records of both."""
     from .btf import load_btf
     from .funcinfo import make_func_info
 
     names = {r.addend: r.symbol for r in spec.relocs if r.kind == "subprogram"}
-    blob, info = make_func_info(insns, spec.name, names)
-    return load_btf(blob), info
+    blob, functions, lines = make_func_info(insns, spec.name, names, spec.lines if spec.told else ())
+    return load_btf(blob), functions, lines
 
 
 def read_verifier_log(program: Program) -> str:
@@ -177,6 +178,7 @@ class LoadRequest:
         own_btf: int = -1,
         func_info: bytes = b"",
         fd_array: bytes = b"",
+        line_info: bytes = b"",
     ) -> None:
         self.spec = spec
         self.insns = insns
@@ -187,6 +189,7 @@ class LoadRequest:
         self.own_btf = own_btf
         self.func_info = func_info
         self.fd_array = fd_array
+        self.line_info = line_info
 
     def try_load(self, log: bytearray | None = None, level: int = 1) -> int:
         """Ask the kernel; a descriptor or a negative errno. The verifier writes what it did into `log`."""
@@ -218,9 +221,9 @@ class LoadRequest:
                 8 if info else 0,
                 address(info),
                 len(info) // 8,
-                0,
-                0,
-                0,
+                16 if self.line_info else 0,
+                address(self.line_info),
+                len(self.line_info) // 16,
                 self.btf_id,
                 self.btf_fd,
                 0,

@@ -103,6 +103,7 @@ class ProgramSpec(Record):
     helpers: tuple[str, ...] = ()  # names of the helpers called, for privilege and feature messages
     stack_bytes: int = 0
     flags: int = 0  # BPF_F_XDP_HAS_FRAGS …, as the kernel takes them, besides what `sleepable` stands for
+    told: bool = False  # the kernel is told the names of functions and `lines`, which costs a system call
 
 
 class ProbeSpec(Record):

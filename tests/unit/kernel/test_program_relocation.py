@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sonde.bpf.objfile.model import SourceLine as Line
 from sonde.debuginfo.btf import Btf
 from sonde.errors import FormatError
 from sonde.kernel.funcinfo import find_functions, make_func_info, takes_function_address
 from sonde.kernel.programs import relocate
-from sonde.spec.object import ProgramSpec, Reloc
+from sonde.spec.object import LineInfo, ProgramSpec, Reloc
 
 LDDW_R1 = struct.pack("<BBhiBBhi", 0x18, 1, 0, 0, 0, 0, 0, 0)
 CALL_LOCAL = struct.pack("<BBhi", 0x85, 1 << 4, 0, -1)
@@ -81,12 +82,23 @@ def test_functions_are_found() -> None:
 
 def test_func_info_has_a_static_function_for_each_start() -> None:
     code = lddw_func(3) + RETURN + RETURN
-    blob, info = make_func_info(code, "probe:1", {4: "callback"})
+    blob, info, lines = make_func_info(code, "probe:1", {4: "callback"})
+    assert lines == b""
     assert [struct.unpack_from("=II", info, at) for at in range(0, len(info), 8)] == [(0, 3), (4, 4)]
     types = Btf.from_bytes(blob)
     assert types.get_func_id("probe_1") == 3
     assert types.get_func_id("callback") == 4
     assert types.get_func("callback") is not None
+
+
+def test_line_info_has_a_line_for_each_function() -> None:
+    code = lddw_func(3) + RETURN + RETURN
+    told = [LineInfo(2, Line("x.c", 7, 3, "return 0;")), LineInfo(1, Line("x.c", 8, 1, "half"))]
+    blob, _, lines = make_func_info(code, "probe", {4: "callback"}, told)
+    types = Btf.from_bytes(blob)
+    records = [struct.unpack_from("=IIII", lines, at) for at in range(0, len(lines), 16)]
+    shown = [(pc, types.string_at(file), types.string_at(text), w >> 10, w & 1023) for pc, file, text, w in records]
+    assert shown == [(pc, "x.c", "return 0;", 7, 3) for pc in (0, 2, 4)]
 
 
 @given(st.binary(max_size=160).map(lambda b: b[: len(b) & ~7]))
