@@ -5,6 +5,7 @@ Sections say what programs are and where they are attached (see probes.sections)
 
 from __future__ import annotations
 
+from ..debuginfo.ctype import Struct
 from ..errors import Diagnostic, FeatureError, FormatError, ProbeError
 from ..record import Record, replace
 from ..spec.object import CoreAccess, LineInfo, MapSpec, ObjectSpec, ProgramSpec, Reloc
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from ..debuginfo.btf import Btf
     from ..kernel.engine import KernelObject
     from ..kernel.links import KernelLink
+    from ..probes.sections import Section
     from ..spec.object import ProbeSpec
     from ..spec.target import Target
 
 _SIZE_LIMIT = 256 << 20  # bytes of an object file
 _VIRTUAL = ("LINUX_KERNEL_VERSION", "LINUX_HAS_BPF_COOKIE", "LINUX_HAS_SYSCALL_WRAPPER")
 _USDT_MAP = "__bpf_usdt_specs"  # of libbpf's usdt.bpf.h
+_STRUCT_OPS = 26  # the type of map
 _TRISTATE = {"y": 1, "m": 2, "n": 0, "": 0}
 
 
@@ -74,19 +77,26 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
             feature="usdt.bpf.h",
             hint="compile its source with sonde: sonde trace x.bpf.c, or sonde build",
         )
-    maps = [_map(each) for each in found.maps]
+    ops = _StructOps(found)
+    maps = [_map(each) for each in found.maps if not each.section.startswith("?")]
     configured = [each for each in found.externs if each.section == ".kconfig"]
     if configured:
         maps.append(_kconfig(configured, found.kconfig_size, target))
     programs: list[ProgramSpec] = []
     probes: list[ProbeSpec] = []
     for program in found.programs:
+        if program.section.lstrip("?").partition("/")[0] in ("struct_ops", "struct_ops.s"):
+            programs += ops.programs(program, found.license)
+            continue
         for spec, places in _programs(program, found.license, target, find_places):
             programs.append(spec)
             probes += [replace(place, program=spec.name) for place in places]
+    probes += ops.probes() if find_places else ()
+    if not programs and ops.warnings:
+        raise FormatError(ops.warnings[0], hint="a set is a variable in section .struct_ops or .struct_ops.link")
     if not programs:
         raise FormatError("every program of this object is optional (its section begins with '?')")
-    warnings = tuple(Diagnostic("WARNING", text) for text in found.warnings)
+    warnings = tuple(Diagnostic("WARNING", text) for text in (*found.warnings, *ops.warnings))
     return ObjectSpec(tuple(programs), tuple(maps), tuple(probes), warnings=warnings)
 
 
@@ -99,24 +109,10 @@ def _programs(
     if program.section.startswith("?"):
         return
     section, place = find_section(program.section)
-    if section is None or section.type == "struct_ops":
+    if section is None:
         text = f"section '{program.section}' of program {program.name} is no type of program that can be loaded"
         raise ProbeError(text, hint=suggest(program.section))
-    relocs = tuple(_reloc(fill) for fill in program.fills)
-    lines = tuple(LineInfo(line.pc, line.span) for line in program.lines)
-    spec = ProgramSpec(
-        program.name,
-        section.type,
-        program.insns,
-        relocs,
-        section.attach_type,
-        "",
-        lines,
-        license,
-        section.sleepable,
-        flags=section.flags,
-        told=True,
-    )
+    spec = _program(program, section, license)
     if not section.probe or not place or not look:
         yield replace(spec, attach_btf=place if section.type in ("tracing", "lsm") else ""), []
         return
@@ -126,6 +122,65 @@ def _programs(
     for number, (attach_btf, places) in enumerate(found.items()):
         name = f"{spec.name}_{number}" if number else spec.name
         yield replace(spec, name=name, attach_btf=attach_btf), places
+
+
+def _program(program: Program, section: Section, license: str) -> ProgramSpec:
+    return ProgramSpec(
+        program.name,
+        section.type,
+        program.insns,
+        tuple(_reloc(fill) for fill in program.fills),
+        section.attach_type,
+        "",
+        tuple(LineInfo(line.pc, line.span) for line in program.lines),
+        license,
+        section.sleepable,
+        flags=section.flags,
+        told=True,
+    )
+
+
+class _StructOps:
+    """The sets of programs of an object: which program stands in which member of which struct."""
+
+    def __init__(self, found: ObjectFile) -> None:
+        self.warnings: list[str] = []
+        self.maps = [each for each in found.maps if each.type == _STRUCT_OPS and not each.section.startswith("?")]
+        waiting = {name for each in found.maps if each.section.startswith("?") for _, name in each.values}
+        self.waiting = waiting
+        self.members: dict[str, set[str]] = {}
+        for each in self.maps:
+            names = {m.offset: m.name for m in each.value.members} if isinstance(each.value, Struct) else {}
+            for offset, program in each.values:
+                if offset not in names or each.value is None:
+                    raise FormatError(f"{each.name} holds a program at byte {offset}, where no member begins")
+                self.members.setdefault(program, set()).add(f"{each.value.name}.{names[offset]}")
+
+    def programs(self, program: Program, license: str) -> list[ProgramSpec]:
+        """A program for the member that it stands in; none for one that no set has."""
+        from ..probes.sections import find_section
+
+        members = self.members.get(program.name, set())
+        if len(members) > 1:
+            raise FormatError(
+                f"program {program.name} stands in several members: {', '.join(sorted(members))}",
+                hint="the kernel verifies a program for one of them: write one for each",
+            )
+        section, _ = find_section(program.section)
+        if not members or section is None:
+            if program.name not in self.waiting:
+                self.warnings.append(f"program {program.name} stands in no set of programs, and is left out")
+            return []
+        return [replace(_program(program, section, license), attach_btf=members.pop())]
+
+    def probes(self) -> Iterator[ProbeSpec]:
+        """What registers the sets."""
+        from ..spec.object import ProbeSpec
+
+        for each in self.maps:
+            if not each.values:
+                raise FormatError(f"{each.name} in section {each.section} has no programs")
+            yield ProbeSpec(f"struct_ops:{each.name}", "struct_ops", each.values[0][1], symbol=each.name)
 
 
 def _reloc(fill: Fill) -> Reloc:

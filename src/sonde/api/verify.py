@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import Diagnostic, SondeError
+from ..errors import Diagnostic, FeatureError, SondeError
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ..bpf.verifier import MapInfo, Verdict
     from ..bpf.verifier.state import State
-    from ..debuginfo.ctype import CType
+    from ..debuginfo.ctype import CType, FuncProto
     from ..spec.object import MapSpec, ObjectSpec, ProgramSpec
     from ..spec.target import Target
 
@@ -43,14 +43,24 @@ def _verify(
 ) -> Verified:
     from ..bpf.isa import decode
     from ..bpf.verifier import verify as verify_code
+    from ..bpf.verifier.contexts import have_context
     from ..spec.relocation import relocate
 
     insns = decode(bytes(relocate(program, {m.name: number for number, m in enumerate(spec.maps, 1)})))
     maps = {number: _describe(m) for number, m in enumerate(spec.maps, 1)}
     traced = None if trace is None else lambda pc, state: trace(program.name, pc, state)
+    kind = program.type
+    if kind == "struct_ops" and _returns_nothing(program, target):
+        kind = "struct_ops_void"
+    if not have_context(kind, target.arch):
+        raise FeatureError(
+            f"sonde's verifier does not know programs of type {program.type}, as {program.name} is one",
+            feature=f"verify:{program.type}",
+            hint="the kernel verifies them when they are loaded: sonde load --no-attach",
+        )
     verdict = verify_code(
         insns,
-        program.type,
+        kind,
         maps,
         arch=target.arch,
         types=tuple(_types(program, target)),
@@ -86,11 +96,15 @@ def _btf_struct(target: Target, name: str):  # type: ignore[no-untyped-def]
 
 def _types(program: ProgramSpec, target: Target) -> Iterator[CType | None]:
     """The types of the arguments that the context of a tracing program holds."""
-    if program.type not in ("tracing", "lsm"):
+    if program.type not in ("tracing", "lsm", "struct_ops"):
         return
     from ..debuginfo.ctype import FuncProto, Pointer, strip
 
     btf = target.btf()
+    if program.type == "struct_ops":
+        member = _member_prototype(program, target)
+        yield from (p.ctype for p in member.params) if member is not None else ()
+        return
     if program.attach_type == "trace_iter":
         struct = btf.get_struct(f"bpf_iter__{program.attach_btf}")
         yield from (_in_slot(member.ctype) for member in struct.members) if struct is not None else ()
@@ -106,6 +120,25 @@ def _types(program: ProgramSpec, target: Target) -> Iterator[CType | None]:
     if found is not None:
         yield from (p.ctype for p in found.params)
         yield found.result if program.attach_type == "trace_fexit" else None
+
+
+def _member_prototype(program: ProgramSpec, target: Target) -> FuncProto | None:
+    """The prototype of the kernel's function pointer that a struct_ops program stands for."""
+    from ..debuginfo.ctype import FuncProto, Pointer, essential_name, strip
+
+    name, _, label = program.attach_btf.partition(".")
+    struct = target.btf().get_struct(essential_name(name))
+    field = struct.get_member(label) if struct is not None else None
+    pointer = strip(field.member.ctype) if field is not None else None
+    proto = strip(pointer.target) if isinstance(pointer, Pointer) else None
+    return proto if isinstance(proto, FuncProto) else None
+
+
+def _returns_nothing(program: ProgramSpec, target: Target) -> bool:
+    from ..debuginfo.ctype import Void, strip
+
+    proto = _member_prototype(program, target)
+    return proto is not None and isinstance(strip(proto.result), Void)
 
 
 def _in_slot(ctype: CType) -> CType:

@@ -81,7 +81,11 @@ class KernelObject:
 
         The name is that of the spec where none is given. Raises what `load` raises.
         """
-        if spec.pinning:
+        if spec.type == "struct_ops":
+            from .structops import create_struct_ops
+
+            live: KernelMap = create_struct_ops(spec)
+        elif spec.pinning:
             from .pins import open_pinned
 
             live = open_pinned(spec)
@@ -92,6 +96,9 @@ class KernelObject:
 
     def _fill_map(self, spec: MapSpec) -> None:
         """Put maps or programs of the object into a map that is to hold them from the start."""
+        if spec.type == "struct_ops":
+            self.maps[spec.name].prepare(self.programs)  # type: ignore[attr-defined]
+            return
         for number, name in spec.values:
             held = self.maps.get(name) or self.programs.get(name)
             if held is None:

@@ -69,6 +69,10 @@ class Program:
             fd = self._fds[kind] = load_program(self.spec, self._maps, kind, self.module, self._core)
         return fd
 
+    def find_map(self, name: str) -> KernelMap | None:
+        """Return the map of this name that the program was loaded with, or None."""
+        return self._maps.get(name)
+
     def run(self) -> int:
         """Run the program once, on this CPU, without a context; return its return code.
 
@@ -116,7 +120,12 @@ def load_program(
     own_btf, func_info, line_info = -1, b"", b""
     try:
         insns = relocate(spec, maps, core, functions)
-        if spec.attach_btf:
+        member = 0
+        if spec.type == "struct_ops":
+            from .structops import find_member
+
+            btf_id, member = find_member(spec.attach_btf)
+        elif spec.attach_btf:
             from .btf import attach_target
 
             btf_id, btf_fd = attach_target(attach_type, spec.attach_btf, module)
@@ -125,7 +134,7 @@ def load_program(
         if spec.told or takes_function_address(insns):
             own_btf, func_info, line_info = _source_info(spec, insns)
         fd_array = functions.fd_array if functions is not None else b""
-        request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info, fd_array, line_info)
+        request = LoadRequest(spec, insns, attach_type, btf_id, btf_fd, own_btf, func_info, fd_array, line_info, member)
         return request.load(log)
     except VerifierError as error:
         raise core.explained(error, spec) if core is not None else error from None
@@ -179,6 +188,7 @@ class LoadRequest:
         func_info: bytes = b"",
         fd_array: bytes = b"",
         line_info: bytes = b"",
+        member: int = 0,
     ) -> None:
         self.spec = spec
         self.insns = insns
@@ -190,6 +200,7 @@ class LoadRequest:
         self.func_info = func_info
         self.fd_array = fd_array
         self.line_info = line_info
+        self.member = member  # of the struct that a struct_ops program is for
 
     def try_load(self, log: bytearray | None = None, level: int = 1) -> int:
         """Ask the kernel; a descriptor or a negative errno. The verifier writes what it did into `log`."""
@@ -216,7 +227,7 @@ class LoadRequest:
                 spec.flags | (abi.BPF_F_SLEEPABLE if spec.sleepable else 0),
                 abi.object_name(spec.name),
                 0,
-                abi.attach_type(self.attach_type),
+                self.member or abi.attach_type(self.attach_type),
                 max(self.own_btf, 0),
                 8 if info else 0,
                 address(info),

@@ -18,7 +18,8 @@ class MapSpec(Record):
 
     `initial` is written to entry 0 after creation (globals). `inner` is the template of a map-in-map. `values` are the names of maps or programs
     that entries (by number) hold from the start. `key_type` and `value_type` are told to the kernel where it must know them: of a
-    value with a spin lock, a timer or a kernel pointer in it. `extra` is map_extra (hash functions of a bloom filter …).
+    value with a spin lock, a timer or a kernel pointer in it. A map of type struct_ops has the struct in `value_type`, its bytes in `initial`, and
+    in `values` the programs by the offset of the function pointer. `extra` is map_extra (hash functions of a bloom filter …).
     """
 
     name: str
@@ -88,7 +89,8 @@ class ProgramSpec(Record):
     "perf_event", "xdp" …; `attach_type` likewise ("trace_fentry", "trace_iter", "" for none).
 
     `insns` is machine code, 8 bytes an instruction. Subprograms follow the main function in the same code.
-    `attach_btf` names the function or type that a tracing program is verified against ("vfs_read", "task").
+    `attach_btf` names the function or type that a tracing program is verified against ("vfs_read", "task"); of a struct_ops program
+    the struct and its member ("tcp_congestion_ops.ssthresh").
     """
 
     name: str
@@ -119,6 +121,7 @@ class ProbeSpec(Record):
     kprobe, kretprobe  symbol, offset or address, module
     fentry, fexit, fmod_ret   symbol, module ("vmlinux", a module's name, or "bpf:ID" for a function of a BPF program)
     lsm             symbol (the hook)
+    struct_ops      symbol (the map that holds the set of programs)
     xdp             event (the network device), mode ("", "skb", "drv", "hw")
     cgroup          path (a directory of the cgroup file system)
     uprobe, uretprobe  path, offset (file offset), symbol (for messages), pid

@@ -91,8 +91,8 @@ class Program(Record):
 class MapDef(Record):
     """One map. `type` is the kernel's number. `section` says where it stands: .maps, or the section of data that it holds.
 
-    `values` are the names of what its entries hold at the start (maps of a map of maps, programs of a program array). `pinned` is
-    libbpf's LIBBPF_PIN_BY_NAME.
+    `values` are the names of what its entries hold at the start (maps of a map of maps, programs of a program array; of struct_ops the programs
+    by the offset of their pointer). `pinned` is libbpf's LIBBPF_PIN_BY_NAME.
     """
 
     name: str

@@ -18,6 +18,7 @@ from .byteorder import is_big_endian, to_little_endian
 from .link import Code, Unit, link
 from .maps import PROG_ARRAY, Declared, is_data, read_data_map, read_externs, read_maps
 from .model import EM_BPF, KCONFIG, LICENSE, MAPS, R_BPF_64_64, R_BPF_64_ABS64, TEXT, VERSION, ObjectFile
+from .structops import is_struct_ops, read_struct_ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class _Reader:
             hint = 'a program is a global function with SEC("…"), such as SEC("tp/sched/sched_switch")'
             raise self._error("there is no program in this object", hint=hint)
         maps = [self._with_values(each, declared, programs) for each in declared]
+        for number, section in enumerate(self.elf.sections):
+            if is_struct_ops(section.name) and section.type == _SHT_PROGBITS and section.size:
+                maps += read_struct_ops(self.elf, number, self.symbols, self.btf, self.relocations.get(number, {}))
         return ObjectFile(
             programs,
             (*maps, *data.values()),
@@ -139,7 +143,7 @@ class _Reader:
             if section.info >= len(self.elf.sections):
                 raise self._error(f"{section.name} is about section {section.info}, which is none", section.offset)
             about = self.elf.sections[section.info]
-            if about.flags & SHF_EXECINSTR or about.name == MAPS:
+            if about.flags & SHF_EXECINSTR or about.name == MAPS or is_struct_ops(about.name):
                 found[section.info] = {r.offset: r for r in self._iter_relocations(section, about)}
             elif is_data(about.name):
                 self.warnings.append(f"addresses in section {about.name} are not filled in")

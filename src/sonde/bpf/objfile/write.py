@@ -30,6 +30,7 @@ from .model import (
     TEXT,
     Line,
 )
+from .structops import is_struct_ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class _Writer:
         self.types = BtfWriter()
         self.reducer = Reducer()
         self.maps: dict[str, OutSymbol] = {}
+        self.ops: dict[str, list[tuple[int, int, int]]] = {}  # variables of sections .struct_ops: node, offset, size
         self.externs: dict[str, OutSymbol] = {}
         self.programs: dict[str, OutSymbol] = {}
         self.taken = {program.name for program in found.programs}
@@ -90,6 +92,9 @@ class _Writer:
             if is_data(each.section):
                 self.write_data(each)
                 continue
+            if is_struct_ops(each.section):
+                self.write_struct_ops(each)
+                continue
             section = self.elf.section(MAPS, PROGBITS, ALLOC | WRITE, 8)
             definition = _definition(each)
             offset, size = len(section.data), definition.size + 8 * _slots(each)
@@ -100,6 +105,20 @@ class _Writer:
             placed.append((self.types.add_variable(each.name, definition), offset, size))
         if placed:
             self.types.add_section(MAPS, len(self.elf.section(MAPS).data), placed)
+        for name, variables in self.ops.items():
+            self.types.add_section(name, len(self.elf.section(name).data), variables)
+
+    def write_struct_ops(self, each: MapDef) -> None:
+        """A set of programs as a variable of its section."""
+        section = self.elf.section(each.section, PROGBITS, ALLOC | WRITE, 8)
+        section.data += bytes(-len(section.data) % 8)
+        offset = len(section.data)
+        section.data += each.initial.ljust(each.value_size, b"\0")
+        self.maps[each.name] = self.elf.symbol(each.name, section, offset, each.value_size, OBJECT)
+        if each.value is None:
+            raise FormatError(f"{each.name} has no type")
+        node = self.types.add_variable(each.name, each.value)
+        self.ops.setdefault(each.section, []).append((node, offset, each.value_size))
 
     def write_data(self, each: MapDef) -> None:
         """A section of data with its variables."""
@@ -145,7 +164,10 @@ class _Writer:
                 held = self.maps.get(name) or self.programs.get(name)
                 if held is None or symbol.section is None:
                     raise FormatError(f"map {each.name} is to hold {name!r}, which the object does not have")
-                at = symbol.value + symbol.size - 8 * (_slots(each) - number)
+                if is_struct_ops(each.section):
+                    at = symbol.value + number
+                else:
+                    at = symbol.value + symbol.size - 8 * (_slots(each) - number)
                 symbol.section.relocations.append((at, held, R_BPF_64_ABS64))
 
     # Code --------------------------------------------------------------------------------------------------------

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 class Context(Record, eq=False):
-    """The rules of one program type. `returns` is the range of what the program may return (None: any)."""
+    """The rules of one program type. `returns` is the range of what the program may return (None: any); `silent` that nobody asks for it."""
 
     name: str
     access: Access
     returns: tuple[int, int] | None = None
     packet: bool = False  # direct access to packet data
     packet_loads: bool = False  # the legacy instructions
+    silent: bool = False
 
 
 def _aligned(off: int, size: int) -> str:
@@ -106,6 +107,15 @@ def _arguments(types: tuple[CType | None, ...]) -> Access:
     return access
 
 
+def have_context(kind: str, arch: str = "x86_64") -> bool:
+    """Tell whether programs of a type are known here."""
+    try:
+        find_context(kind, arch)
+    except KeyError:
+        return False
+    return True
+
+
 def find_context(kind: str, arch: str = "x86_64", types: tuple[CType | None, ...] = ()) -> Context:
     """Return the rules for a program type, by the kernel's name in lower case. `types` are those of a tracing program's arguments.
 
@@ -122,6 +132,8 @@ def find_context(kind: str, arch: str = "x86_64", types: tuple[CType | None, ...
         return Context(kind, _plain(0, regs + 16, "struct bpf_perf_event_data"))
     if kind == "tracing":
         return Context(kind, _arguments(types))
+    if kind in ("struct_ops", "struct_ops_void"):
+        return Context(kind, _arguments(types), silent=kind == "struct_ops_void")
     if kind == "lsm":
         return Context(kind, _arguments(types))
     if kind == "syscall":

@@ -395,6 +395,9 @@ class Walker:
 
     def _exit(self) -> None:
         state = self.state
+        if len(state.frames) == 1 and self.context.silent and state.regs[0].kind == "none":
+            self._leave_program(Reg("scalar"))
+            return
         result = self.read(0)
         if len(state.frames) == 1:
             self._leave_program(result)

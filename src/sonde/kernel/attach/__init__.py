@@ -38,6 +38,7 @@ KINDS = {
     "fmod_ret": "tracing",
     "lsm": "tracing",
     "xdp": "xdp",
+    "struct_ops": "struct_ops",
     "cgroup": "target",
     "iter": "iter",
     "kprobe": "kprobe",
