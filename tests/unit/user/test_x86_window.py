@@ -105,6 +105,8 @@ def test_what_looks_like_a_jump_but_is_none() -> None:
     # mov $0x90fc75, %eax: its bytes 75 fc would lead into the window
     assert plan("50 50 50 50 b875f90000 58 c3").kind == "relocated"
     assert jumps_into(bytes.fromhex("50505050b875f90000"), 0, 0, 9, 0, 5) == []
+    # movl $0, -12(%rbp): opcode and ModRM look like the opcode of xbegin or jcc to a hasty reader
+    assert jumps_into(bytes.fromhex("5050505050c745f400000000c785f0ffffff00000000"), 0, 0, 22, 0, 16) == []
 
 
 def test_a_call_is_the_last_instruction() -> None:
@@ -238,6 +240,10 @@ def test_only_allowed_rungs() -> None:
     assert plan(PROLOGUE + RET, rungs=("trap",)).kind == "trap"
     assert plan(PROLOGUE + RET, rungs=()).kind == "none"
     assert plan("9090909090" + RET, rungs=("relocated",)).kind == "relocated"
+
+
+def test_the_second_byte_of_an_opcode_is_none() -> None:
+    assert jumps_into(bytes.fromhex("66480f7ec2"), 64, 64, 69, 0, 128) == []  # movq %xmm0, %rdx: 7e c2
 
 
 def test_prefixed_jumps_are_found() -> None:

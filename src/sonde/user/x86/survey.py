@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Opcode bytes, for bytes.translate: those of short jumps; of near jumps and calls, and the first bytes of long opcodes (jcc, xbegin).
 _SHORT = bytes(1 if 0x70 <= n < 0x80 or 0xE0 <= n < 0xE4 or n == 0xEB else 0 for n in range(256))
-_NEAR = bytes(1 if n in (0xE8, 0xE9) else 2 if n in (0x0F, 0xC7) else 0 for n in range(256))
+_NEAR = bytes({0xE8: 1, 0xE9: 1, 0x0F: 2, 0xC7: 3}.get(n, 0) for n in range(256))
 _STRIDE_BYTES = 256
 _LONGEST = 15  # bytes of an instruction
 _TABLE_ENTRIES = 4096  # of one jump table
@@ -38,7 +38,7 @@ class Survey:
     """The near jumps of a whole text section by target. Making it costs 50 ms a megabyte; it can be asked any number of times."""
 
     def __init__(self, code: bytes, base: int, starts: Sequence[int] = ()) -> None:
-        """`code` is loaded at address `base`; `starts`: sorted addresses at which instructions are known to begin (functions)."""
+        """`code` is loaded at `base`, and an instruction begins there; `starts`: sorted addresses at which others begin (functions)."""
         end = base + len(code)
         found = [(target, source) for source, target in iter_near(code, base) if base <= target < end]
         found.sort()
@@ -56,9 +56,8 @@ class Survey:
 
     def _is_jump(self, source: int) -> bool:
         index = bisect_right(self.starts, source) - 1
-        if index < 0 or self.starts[index] < self.base:
-            return True
-        start, at = self.starts[index] - self.base, source - self.base
+        start = max(self.starts[index], self.base) - self.base if index >= 0 else 0
+        at = source - self.base
         known = self._known.setdefault(start, [start])
         while at - known[-1] > _STRIDE_BYTES:  # functions of many kilobytes are read once
             there = _skip(self.code, known[-1], known[-1] + _STRIDE_BYTES)
@@ -80,11 +79,12 @@ def iter_near(code: bytes, base: int) -> Iterator[tuple[int, int]]:
     """Yield (place of the opcode, target) of everything that could be a jump or call with a displacement of 4 bytes."""
     marks = code.translate(_NEAR)
     last = len(code) - 4
-    for mark, extra in ((b"\1", 1), (b"\2", 2)):
+    for mark, second_mask, second in ((1, 0, 0), (2, 0xF0, 0x80), (3, 0xFF, 0xF8)):
+        extra = 2 if second_mask else 1
         at = marks.find(mark)
         while 0 <= at <= last - extra:
-            follow = at + extra
-            if extra == 1 or code[at + 1] & 0xF0 == 0x80 or (code[at + 1] == 0xF8 and code[at] == 0xC7):
+            if code[at + 1] & second_mask == second:
+                follow = at + extra
                 displacement = int.from_bytes(code[follow : follow + 4], "little", signed=True)
                 yield base + at, base + follow + 4 + displacement
             at = marks.find(mark, at + 1)
@@ -115,7 +115,7 @@ def is_opcode(code: bytes, start: int, at: int) -> bool:
             if number == MAP_ONE and OPCODES[opcode] == "i":
                 return True
             if end > at:
-                return opcode_at == at or (number == MAP_0F and opcode_at == at + 1)
+                return opcode_at - number == at if number <= MAP_0F else False
             start = end
     except IndexError:
         return True
