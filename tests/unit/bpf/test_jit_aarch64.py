@@ -15,9 +15,9 @@ from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import Insn
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.aarch64 import _bit_pattern, _mov_imm
-from sonde.bpf.jit.maps import layout_of
 from sonde.bpf.maps import MapShape, create
-from sonde.bpf.maps.routines import hash_routine
+from sonde.bpf.maps.layout import layout_of
+from sonde.bpf.maps.machine import make_routine
 
 M = (1 << 64) - 1
 FEATURES = [frozenset[str](), frozenset(["lse"])]
@@ -122,7 +122,7 @@ def test_routines_of_hash_maps(features: frozenset[str], qemu: str, tmp_path: Pa
     keys = [bytes([n]) * 12 for n in range(3)]
     table.update(keys[0], b"8 bytes.")
     size = table.layout.size
-    code = [hash_routine(layout_of(table), n, 4, weak=True) for n in ("lookup", "update", "delete")]  # type: ignore[arg-type]
+    code = [make_routine(layout_of(table), n).insns for n in (1, 2, 3)]  # type: ignore[arg-type]
     steps = [(2, keys[1]), (2, keys[0]), (1, keys[1]), (3, keys[0]), (1, keys[0]), (2, keys[2])]
     data = bytes(table.region.data) + b"".join(keys) + bytes(4) + b"new one."
     lines = ["r6 = 0"]

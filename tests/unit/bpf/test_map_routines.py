@@ -15,14 +15,15 @@ from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import iter_pcs
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.here import Placed
-from sonde.bpf.jit.maps import layout_of
 from sonde.bpf.maps import MapShape, SharedMap, create
 from sonde.bpf.maps.hash import HashMap
-from sonde.bpf.maps.routines import ROUTINES, hash_routine
-from sonde.errors import FeatureError
+from sonde.bpf.maps.layout import layout_of
+from sonde.bpf.maps.machine import make_routine
+from sonde.bpf.maps.routines import SEED
 
 M = (1 << 64) - 1
-ENGINES = ["interpreter", "machine code", "machine code, weak order"]
+NUMBERS = {"lookup": 1, "update": 2, "delete": 3}
+ENGINES = ["interpreter", "machine code"]
 CALL = ctypes.CFUNCTYPE(*[ctypes.c_uint64] * 6)
 SHAPES = [
     MapShape("hash", 4, 8, 30),
@@ -30,6 +31,9 @@ SHAPES = [
     MapShape("hash", 24, 200, 12),
     MapShape("hash", 8, 8, 1),
     MapShape("percpu_hash", 5, 12, 9, cpus=3),
+    MapShape("lru_hash", 4, 8, 7),
+    MapShape("lru_hash", 12, 40, 40, cpus=2),
+    MapShape("lru_percpu_hash", 8, 20, 10, cpus=3),
 ]
 
 
@@ -44,9 +48,7 @@ class Routines:
         layout = layout_of(table)
         assert layout is not None
         self.table, self.who = table, cpu << 32 | thread
-        weak = engine.endswith("order")
-        names = [n for n in ROUTINES if n != "update" or not layout.lru]
-        code = {n: hash_routine(layout, n, table.max_entries, weak=weak) for n in names}
+        code = {name: make_routine(layout, number).insns for name, number in NUMBERS.items()}
         self.placed: dict[str, Placed] = {}
         self.call: Callable[..., int] = self._interpret
         if engine == "interpreter":
@@ -94,6 +96,7 @@ def test_both_sides_on_one_map(shape: MapShape, engine: str) -> None:
     """Each operation is done on a second map by Python alone, and on the first by either side: the same results, the same contents."""
     random = Random(shape.key_size)
     with create(shape) as table, create(shape) as model:
+        model.seed = model.region.words[SEED >> 3] = table.seed
         routines = Routines(table, engine, cpu=shape.cpus - 1)
         cpu = shape.cpus - 1
         for _ in range(700):
@@ -110,7 +113,9 @@ def test_both_sides_on_one_map(shape: MapShape, engine: str) -> None:
             else:
                 assert routines.lookup(key) == table.find_at(key, cpu)
                 assert table.lookup(key) == model.lookup(key)
+                model.find_at(key, cpu)  # counts as a use
         assert dict(table.items()) == dict(model.items())
+        assert bytes(table.region.data) == bytes(model.region.data), "the same bytes, spare ones included"
         check_words(table)
         routines.close()
 
@@ -193,6 +198,44 @@ def test_keys_with_the_same_hash_are_told_apart(engine: str) -> None:
             routines.close()
 
 
+@pytest.mark.parametrize("side", ["routine", "Python"])
+def test_an_entry_that_went_to_another_key(side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the looks at slot and entry the key gets a new entry, and its old one goes to another key: the key is found all the same."""
+    with create(MapShape("hash", 8, 8, 4)) as table:
+        assert isinstance(table, HashMap)
+        layout = layout_of(table)
+        assert layout is not None
+        key, other = b"the key.", b"another."
+        table.update(key, b"old one.")
+        old = table.find_at(key, 0)
+        done: list[int] = []
+
+        def change() -> None:
+            if not done:
+                done.append(1)
+                table.update(key, b"new one.")
+                table.update(other, b"another.")
+                assert table.find_at(other, 0) == old
+
+        if side == "Python":
+            look = table._seq
+
+            def seq(entry: int) -> int:
+                change()
+                return look(entry)
+
+            monkeypatch.setattr(table, "_seq", seq)
+            found = table.find_at(key, 0)
+        else:
+            insns = make_routine(layout, NUMBERS["lookup"]).insns
+            machine = Machine()
+            base, where = machine.memory.add(table.region.data), machine.memory.add(bytearray(key))
+            looks = [pc for pc, insn in iter_pcs(insns) if (insn.opcode, insn.dst, insn.src, insn.imm) == (0xDB, 3, 0, 0x100)]
+            machine.left, machine.trace, machine._program = 100_000, lambda pc, _: change() if pc in looks else None, Program(insns)
+            found = machine.enter(0, base, where, 0, 0, 1) - base
+        assert done and bytes(table.region.data[found : found + 8]) == b"new one."
+
+
 def test_what_changes_while_it_is_compared_is_not_taken() -> None:
     """The entry gets another key just after the key was found to be the same: the second look at seq must see it."""
     with create(MapShape("hash", 8, 8, 4)) as table:
@@ -201,7 +244,7 @@ def test_what_changes_while_it_is_compared_is_not_taken() -> None:
         key = b"the key."
         table.update(key, bytes(8))
         seq = (table.find_at(key, 0) - layout.value_offset) >> 3
-        insns = hash_routine(layout, "lookup", 4, weak=False)
+        insns = make_routine(layout, NUMBERS["lookup"]).insns
         machine = Machine()
         base, where = machine.memory.add(table.region.data), machine.memory.add(bytearray(key))
         compared = [pc for pc, insn in iter_pcs(insns) if insn.opcode == 0x5D and (insn.dst, insn.src) == (4, 1)]
@@ -213,18 +256,3 @@ def test_what_changes_while_it_is_compared_is_not_taken() -> None:
         machine.left, machine.trace, machine._program = 100_000, change, Program(insns)
         assert table.region.words[seq] & 1 == 0
         assert machine.enter(0, base, where, 0, 0, 1) == 0
-
-
-def test_lru_maps_are_not_updated() -> None:
-    with create(MapShape("lru_hash", 4, 4, 4)) as table:
-        layout = layout_of(table)
-        assert layout is not None
-        with pytest.raises(FeatureError, match="LRU"):
-            hash_routine(layout, "update", 4, weak=False)
-        table.update(b"key.", b"1234")
-        entry = table.find_at(b"key.", 0, mark=False) - layout.value_offset
-        routines = Routines(table, ENGINES[0])
-        assert table.region.data[entry + 12] == 0
-        assert routines.lookup(b"key.") == entry + layout.value_offset
-        assert table.region.data[entry + 12] == 1
-        assert routines.delete(b"key.") == 0

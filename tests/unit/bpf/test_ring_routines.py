@@ -15,9 +15,11 @@ from sonde.bpf.interp import Machine, Program
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.here import Placed
 from sonde.bpf.maps import MapShape, create
-from sonde.bpf.maps.ring_routines import ROUTINES, ring_routine
+from sonde.bpf.maps.layout import layout_of
+from sonde.bpf.maps.machine import make_routine
 from sonde.bpf.maps.ringbuf import RingMap, RingReader
 
+NUMBERS = {"output": 130, "reserve": 131, "submit": 132, "discard": 133, "query": 134}
 CALL = ctypes.CFUNCTYPE(*[ctypes.c_uint64] * 6)
 
 
@@ -29,7 +31,9 @@ class Producer:
         self.placed: dict[str, Placed] = {}
         self.lend: Callable[[bytes], int] = self._buffer
         self.keep: list[object] = []
-        code = {name: ring_routine(ring.layout, name) for name in ROUTINES}
+        layout = layout_of(ring)
+        assert layout is not None
+        code = {name: make_routine(layout, number).insns for name, number in NUMBERS.items()}
         if engine == "interpreter":
             self.machine = Machine()
             self.base = self.machine.memory.add(ring.region.data)

@@ -10,7 +10,7 @@ What goes in must have been verified: machine code has no bounds checks.
 from __future__ import annotations
 
 from ...errors import FeatureError
-from ..isa import MAX_STACK_BYTES, Insn
+from ..isa import MAX_STACK_BYTES, Insn, encode
 from .code import split
 
 TYPE_CHECKING = False
@@ -32,8 +32,8 @@ def translate(
 ) -> MachineCode:
     """Translate a verified program. `features` are of the CPU ("bmi2", "lse"); `stack_bytes` what a function uses at most.
 
-    Look-ups in maps of `plan` (see `maps.make_plan`) need no helper (x86-64). `alone` are pcs of atomic operations that only interruptions
-    could disturb, no other CPU.
+    Helpers of the maps of `plan` (see `maps.make_plan`) become machine code as well. Equal arguments give the same object again (the last 256 are kept).
+    `alone` are pcs of atomic operations that only interruptions could disturb, no other CPU.
 
     Raises FormatError for code without form (a jump to nowhere), FeatureError for an arch or operation that has no translation.
     """
@@ -43,4 +43,14 @@ def translate(
         from . import aarch64 as backend  # type: ignore[no-redef]
     else:
         raise FeatureError(f"there is no JIT for {arch}", feature=f"jit:{arch}", hint="the interpreter runs everywhere")
-    return backend.emit(split(insns, stack_bytes), features, plan, alone)
+    key = (encode(insns), arch, features, stack_bytes, plan and plan.key, alone)
+    found = _kept.get(key)
+    if found is None:
+        if len(_kept) >= _KEEP:
+            del _kept[next(iter(_kept))]
+        found = _kept[key] = backend.emit(split(insns, stack_bytes), features, plan, alone)
+    return found
+
+
+_KEEP = 256
+_kept: dict[object, MachineCode] = {}

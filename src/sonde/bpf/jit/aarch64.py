@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from ...errors import FeatureError
 from ..isa import Insn
+from ..maps.machine import LOOKUP, make_routine
 from .code import Function, MachineCode
 from .emitter import MAY_GOTO_LIMIT, Emitter, Jump
+from .maps import BY_RSEQ, routine_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..maps.layout import MapLayout
     from .maps import MapPlan
 
 X0, X1 = 0, 1
@@ -323,6 +326,28 @@ def _compare(name: str, insn: Insn) -> bytes:
     return load + _rrr(_ANDS if is_set else _SUBS, ZERO, dst, B, wide)
 
 
+_FREE = frozenset(range(18))  # registers that a C function may change, without the platform's own
+
+
+def _disturbs(insn: Insn) -> frozenset[int]:
+    opcode = insn.opcode
+    class_ = opcode & 7
+    if class_ in (5, 6):
+        if opcode == 0x95:
+            return frozenset([X0])
+        return _FREE if opcode & ~8 == 0x85 else frozenset([A, B])  # may_goto counts in one, comparisons load immediates into the other
+    if class_ == 0 and opcode != 0x18:
+        return _FREE
+    found = {REGISTERS[insn.dst]} if class_ in (0, 1, 4, 7) else set()
+    if class_ in (4, 7):
+        found |= {A, B}
+    elif class_ in (1, 2, 3):
+        found |= {B, C}
+        if class_ == 3 and opcode & 0xE0 == 0xC0:
+            found |= {A, X16, R0, REGISTERS[insn.dst if insn.imm == 0x100 else insn.src]}
+    return frozenset(found & _FREE)
+
+
 # A program --------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +356,7 @@ class _A64(Emitter):
 
     def __init__(self, features: frozenset[str]) -> None:
         super().__init__()
+        self.features = features
         self.lse = "lse" in features
         self.literals: dict[tuple[str, int, int], list[tuple[int, int]]] = {}  # what is loaded → (part, register)
 
@@ -408,6 +434,52 @@ class _A64(Emitter):
         self.add(_word(0xD63F0000 | X16 << 5))
         self.result()
 
+    def disturbs(self, insn: Insn) -> frozenset[int]:
+        return _disturbs(insn)
+
+    # maps -----------------------------------------------------------------------------------------------------
+
+    def in_place(self, layout: MapLayout, helper: int) -> bool:
+        """Look-ups of arrays: the map is in x0, the key in x1."""
+        if helper != LOOKUP or layout.hashed:
+            return False
+        found = _mov_imm(B, layout.entry_stride) + _word(0x9B000000 | B << 16 | X0 << 10 | R0 << 5 | R0)  # madd: map + index * stride
+        if layout.per_cpu:
+            self.load_cpu(layout.copies)
+            found += _mov_imm(B, layout.value_stride) + _word(0x9B000000 | B << 16 | R0 << 10 | A << 5 | R0)
+        found += _add_imm(R0, R0, layout.entries)
+        self.add(_memory(_LOAD, 2, R0, X1, 0) + _mov_imm(B, layout.max_entries) + _rrr(_SUBS, ZERO, R0, B, False))
+        over = _word(0x54000000 | (len(found) // 4 + 2) << 5 | 2)  # b.hs to the load of 0
+        self.add(over + found + _word(0x14000002) + _mov_imm(R0, 0))
+        return True
+
+    def load_cpu(self, limit: int) -> None:
+        """Load the number of the running CPU into x9; what is not below the limit becomes the plan's fallback."""
+        assert self.plan is not None
+        self.literal(A, self.plan.cpu, 0)
+        if self.plan.cpu == BY_RSEQ:
+            self.add(_word(0xD53BD040 | B))  # mrs x10, tpidr_el0
+            self.add(_word(0xB8606800 | A << 16 | B << 5 | A))  # ldr w9, [x10, x9]
+        else:
+            self.add(_memory(_LOAD, 2, A, A, 0))
+        fallback = _mov_imm(A, self.plan.cpu_fallback)
+        self.add(_mov_imm(B, limit) + _rrr(_SUBS, ZERO, A, B, False) + _word(0x54000000 | (len(fallback) // 4 + 1) << 5 | 3) + fallback)
+
+    def cpu_number(self) -> None:
+        self.load_cpu(0x7FFFFFFF)
+        self.add(_mov(R0, A))
+
+    def routine(self, layout: MapLayout, helper: int) -> None:
+        made = make_routine(layout, helper)
+        who = REGISTERS[5]
+        if made.who:
+            self.literal(who, "owner", 0)
+            self.add(_memory(_LOAD, 2, who, who, 0))
+        if made.who and layout.per_cpu:
+            self.load_cpu(layout.copies)
+            self.add(_word(0xAA000000 | A << 16 | 32 << 10 | who << 5 | who))  # orr x4, x4, x9, lsl #32
+        self.add(routine_text(made, self.arch, _NEEDED & self.features))
+
     def tail_call(self) -> None:
         self.add(_push(X0, ZERO))
         self.call_outside("helper", 12)
@@ -473,6 +545,7 @@ class _A64(Emitter):
         return False
 
 
+_NEEDED = frozenset(["lse"])  # the features that make a difference
 _remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # without and with LSE
 
 
@@ -482,5 +555,5 @@ def emit(
     plan: MapPlan | None = None,
     alone: frozenset[int] = frozenset(),
 ) -> MachineCode:
-    """Translate the functions of a program, the main one first. There are no look-ups without a helper here yet: `plan` changes nothing."""
-    return _A64(features).emit(functions, None, alone)
+    """Translate the functions of a program, the main one first; what `plan` has needs no helper."""
+    return _A64(features).emit(functions, plan, alone)

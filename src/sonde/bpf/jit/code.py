@@ -21,6 +21,8 @@ class CodeReloc(Record):
     map        the map number `value`, as helpers take it
     map_value  byte `addend` of the value of map number `value`
     cpu        a u32 that holds the number of the running CPU
+    owner      a u32 that is written into claims of maps: the number of the thread or the process, not 0
+    rseq       not an address: the offset of the running CPU's number from the thread pointer (`__rseq_offset` + 4)
     function   the local function at machine code offset `value`
     """
 
@@ -33,13 +35,15 @@ class CodeReloc(Record):
 class MachineCode(Record):
     """Machine code of one program, entered at its start with the context in the first C argument.
 
-    `pcs` are (offset, pc) pairs, ascending: the code from an offset on is that of the instruction at pc.
+    `pcs` are (offset, pc) pairs, ascending: the code from an offset on is that of the instruction at pc. `changes` are the CPU's registers (by their
+    numbers in machine code) that do not have their value again when the program has returned, without the stack pointer and the flags.
     """
 
     arch: str
     text: bytes
     relocs: tuple[CodeReloc, ...]
     pcs: tuple[tuple[int, int], ...]
+    changes: frozenset[int] = frozenset()
 
     def find_pc(self, offset: int) -> int:
         """Return the pc of the instruction that the machine code at `offset` belongs to; -1 for the entry sequence."""

@@ -9,10 +9,11 @@ from ...errors import FeatureError
 from ..flow import jump_target, split_blocks
 from ..isa import BPF_IND, CALL, EXIT, GOTOL, JA, LDDW, MAY_GOTO, Insn, get_op
 from .code import CodeReloc, Function, MachineCode
-from .maps import LOOKUP, find_lookups
+from .maps import find_calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..maps.layout import MapLayout
     from .maps import MapPlan
 
 MAY_GOTO_LIMIT = 1 << 23  # rounds that may_goto allows, as in the kernel
@@ -48,7 +49,9 @@ class Emitter:
         self.function: Function
         self.plan: MapPlan | None = None
         self.alone: frozenset[int] = frozenset()
-        self.lookups: dict[int, int] = {}  # pc to the number of the map that is looked up in
+        self.planned: dict[int, int] = {}  # pc of a call that needs no helper, to the number of its map
+        self.routines: dict[tuple[MapLayout, int], int] = {}  # routines behind the code, to the numbers that calls of them have as goals
+        self.changed: set[int] = set()  # registers of the CPU that do not keep their value
 
     # what a back end knows ------------------------------------------------------------------------------------
 
@@ -88,9 +91,21 @@ class Emitter:
         """Call a function by relocation: r1 to r5 are its arguments, r0 its result."""
         raise NotImplementedError
 
-    def lookup(self, number: int) -> None:
-        """Look up a key in a map of the plan: the map is in r1, the key in r2, the result goes to r0. By default the helper does it."""
-        self.call_outside("helper", LOOKUP)
+    def in_place(self, layout: MapLayout, helper: int) -> bool:
+        """Emit a helper of a map of the plan where it is called: arguments in r1 to r4, the result to r0. False: a routine is to do it."""
+        return False
+
+    def routine(self, layout: MapLayout, helper: int) -> None:
+        """Emit the routine of a helper: a C function of the helper's arguments."""
+        raise NotImplementedError
+
+    def cpu_number(self) -> None:
+        """Load the number of the running CPU into r0."""
+        raise NotImplementedError
+
+    def disturbs(self, insn: Insn) -> frozenset[int]:
+        """The CPU's registers that an instruction changes and that nobody restores at the end."""
+        raise NotImplementedError
 
     def tail_call(self) -> None:
         """Have helper 12 find the entry of the other program; unless it says 0, give up the frame and go there with r1 as it was."""
@@ -117,7 +132,7 @@ class Emitter:
         raise NotImplementedError
 
     def pool(self) -> None:
-        """Emit what stands behind the code."""
+        """Emit what stands behind the code and the routines."""
 
     def settle(self, starts: list[int]) -> bool:
         """Fill in what depends on where the parts lie; True when that moved something, to be asked again."""
@@ -134,8 +149,12 @@ class Emitter:
         for function in functions:
             if plan is not None:
                 leaders = frozenset(split_blocks(function.body))
-                self.lookups.update(find_lookups(function.body, leaders, plan))
+                self.planned.update(find_calls(function.body, leaders, plan))
             self._emit_function(function)
+        for (layout, helper), goal in self.routines.items():
+            self.entries[goal] = len(self.parts)
+            self.marks.append((len(self.parts), -1))
+            self.routine(layout, helper)
         self.pool()
         return self._finish()
 
@@ -160,6 +179,7 @@ class Emitter:
 
     def _instruction(self, pc: int, insn: Insn) -> None:
         opcode = insn.opcode
+        self.changed |= self.disturbs(insn)
         target = jump_target(pc, insn)
         if target is not None:
             self._jump(insn, target)
@@ -207,10 +227,21 @@ class Emitter:
             self.call_outside("kfunc", insn.imm)
         elif insn.imm == 12:
             self.tail_call()
-        elif pc in self.lookups:
-            self.lookup(self.lookups[pc])
+        elif pc in self.planned:
+            self._planned(self.planned[pc], insn.imm)
         else:
             self.call_outside("helper", insn.imm)
+
+    def _planned(self, number: int, helper: int) -> None:
+        """A call that needs no helper."""
+        if number < 0:
+            self.cpu_number()
+            return
+        assert self.plan is not None
+        layout = self.plan.layouts[number]
+        if not self.in_place(layout, helper):
+            goal = self.routines.setdefault((layout, helper), -2 - len(self.routines))
+            self.parts.append(Jump("call", goal))
 
     def _wide(self, pc: int, insn: Insn) -> None:
         """Addresses of maps, of their values and of local functions."""
@@ -246,7 +277,7 @@ class Emitter:
             for part, byte, kind, value, addend in self.relocs
         ]
         marks = tuple((starts[part], pc) for part, pc in self.marks)
-        return MachineCode(self.arch, text, tuple(relocs), marks)
+        return MachineCode(self.arch, text, tuple(relocs), marks, frozenset(self.changed))
 
     def _goal(self, jump: Jump) -> int:
         """The part that a jump leads to: of a call the entry, else the instruction."""

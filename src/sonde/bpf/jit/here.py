@@ -21,7 +21,8 @@ class Placed:
     """A program in executable memory. A context manager; closing frees the memory.
 
     `helpers`, by number, are addresses of C functions or Python functions of five numbers; `maps` are the addresses that stand for maps, and
-    `values` those of the values of maps with one entry; `cpu` that of a u32 with the CPU's number. Raises RunError for what the code needs and nobody gave.
+    `values` those of the values of maps with one entry; `cpu` that of a u32 with the CPU's number, `owner` that of a u32 that claims of maps are made with,
+    `rseq` the offset of the CPU's number from the thread pointer (see `find_rseq`). Raises RunError for what the code needs and nobody gave.
     """
 
     def __init__(
@@ -32,6 +33,8 @@ class Placed:
         maps: Mapping[int, int] | None = None,
         values: Mapping[int, int] | None = None,
         cpu: int | None = None,
+        owner: int | None = None,
+        rseq: int | None = None,
     ) -> None:
         self._keep: list[object] = []
         self._raised: BaseException | None = None
@@ -40,8 +43,8 @@ class Placed:
         try:
             text = bytearray(code.text)
             tables = {"helper": helpers or {}, "map": maps or {}, "map_value": values or {}}
-            if cpu is not None:
-                tables["cpu"] = {0: cpu}
+            for kind, number in (("cpu", cpu), ("owner", owner), ("rseq", rseq)):
+                tables[kind] = {} if number is None else {0: number}
             for reloc in code.relocs:
                 place = self._find(reloc, tables)
                 text[reloc.offset : reloc.offset + 8] = (place & (1 << 64) - 1).to_bytes(8, "little")
@@ -111,6 +114,17 @@ class Placed:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def find_rseq() -> int | None:
+    """Return what relocation "rseq" takes in this process; None where the C library has registered no rseq area (glibc does so since 2.35)."""
+    libc = ctypes.CDLL(None)
+    try:
+        offset = ctypes.c_ssize_t.in_dll(libc, "__rseq_offset").value
+        size = ctypes.c_uint.in_dll(libc, "__rseq_size").value
+    except ValueError:
+        return None
+    return offset + 4 if size else None  # struct rseq: u32 cpu_id_start, u32 cpu_id
 
 
 def cpu_features() -> frozenset[str]:

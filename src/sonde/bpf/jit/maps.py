@@ -1,86 +1,60 @@
-"""Which look-ups of a program the JIT carries out itself: what it must know of the maps, and where a call works on which map."""
+"""Which calls of map helpers a program's machine code carries out itself: what it must know of the maps, and where a call works on which map."""
 
 from __future__ import annotations
 
 from ...record import Record
 from ..isa import CALL, LDDW, Insn
+from ..maps.layout import MapLayout, layout_of
+from ..maps.machine import FINISHERS, has_routine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..maps import SharedMap
+    from ..maps.machine import Routine
 
 LOOKUP = 1  # bpf_map_lookup_elem
-_MOST_KEY_BYTES = 64
-_MOST_CELLS = 1 << 27  # so that sixteen bytes each fit a signed 32-bit offset
-_MOST_OFFSET = 1 << 31
-_INLINED = ("array", "percpu_array", "hash", "percpu_hash", "lru_hash", "lru_percpu_hash")
+_CPU_NUMBER = 8  # bpf_get_smp_processor_id
+_NO_MAP = -1
 _MOV64 = 0xBF
 
-
-class MapLayout(Record):
-    """The layout of a map, as `maps.base` describes it: what a look-up in machine code is made of. Offsets are from the map's address."""
-
-    kind: str
-    key_size: int
-    value_size: int
-    max_entries: int  # array: the number of entries; hash: of all places for entries, spare ones included
-    entries: int
-    entry_stride: int
-    value_offset: int
-    value_stride: int
-    cells: int
-    mask: int
-    per_cpu: bool
-    lru: bool = False
+BY_ADDRESS, BY_RSEQ = "cpu", "rseq"
 
 
 class MapPlan(Record, eq=False):
-    """What the JIT looks up itself: layouts by the map's number in the code. Other maps are left to the helper.
+    """What the JIT does itself: layouts of maps by their number in the code. Helpers of other maps are called as any helper is.
 
-    `cpu_code` is machine code that loads the number of the running CPU into the scratch register r11d (x86-64) and changes nothing else: an engine knows how,
-    by rseq for example. Without it the number is read at an address that is filled in when the code is placed (relocation "cpu").
+    `cpu` says how machine code learns the number of the running CPU:
+
+    BY_ADDRESS  from a u32 whose address is filled in when the code is placed (relocation "cpu")
+    BY_RSEQ     from the thread's rseq area, which glibc registers since 2.35: the offset of its field cpu_id from the thread pointer (`__rseq_offset` + 4) is
+                filled in (relocation "rseq"); where that is no CPU's number, since nobody registered the area, `cpu_fallback` is taken
+
+    A number that is not below the map's number of copies becomes `cpu_fallback` as well, so that no copy outside the map is ever touched.
     """
 
     layouts: Mapping[int, MapLayout]
-    cpu_code: bytes = b""
+    cpu: str = BY_ADDRESS
+    cpu_fallback: int = 0
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells plans apart."""
+        return (frozenset(self.layouts.items()), self.cpu, self.cpu_fallback)
 
 
-def layout_of(table: SharedMap) -> MapLayout | None:
-    """Return the layout for look-ups in machine code; None for types and sizes that are left to the helper."""
-    shape, plan = table.shape, table.layout
-    if shape.kind not in _INLINED or plan.size >= _MOST_OFFSET:
-        return None
-    hashed = "hash" in shape.kind
-    if hashed and (shape.key_size > _MOST_KEY_BYTES or plan.mask >= _MOST_CELLS):
-        return None
-    return MapLayout(
-        shape.kind,
-        shape.key_size,
-        shape.value_size,
-        plan.extra if hashed else shape.max_entries,
-        plan.entries,
-        plan.entry_stride,
-        plan.value_offset,
-        plan.value_stride,
-        plan.cells,
-        plan.mask,
-        "percpu" in shape.kind,
-        "lru" in shape.kind,
-    )
-
-
-def make_plan(tables: Mapping[int, SharedMap], *, cpu_code: bytes = b"") -> MapPlan:
+def make_plan(tables: Mapping[int, SharedMap], *, cpu: str = BY_ADDRESS, cpu_fallback: int = 0) -> MapPlan:
     """Return the plan for the maps of a program, by their numbers in the code."""
     found = {number: layout_of(table) for number, table in tables.items()}
-    return MapPlan({number: layout for number, layout in found.items() if layout is not None}, cpu_code)
+    return MapPlan({number: layout for number, layout in found.items() if layout is not None}, cpu, cpu_fallback)
 
 
-def find_lookups(body: Sequence[tuple[int, Insn]], leaders: frozenset[int], plan: MapPlan) -> dict[int, int]:
-    """Return the map numbers of look-ups of planned maps, by pc: where the same straight run loads the map before.
+def find_calls(body: Sequence[tuple[int, Insn]], leaders: frozenset[int], plan: MapPlan) -> dict[int, int]:
+    """Return the map numbers of calls that the plan covers, by pc: where the same straight run loads the map before.
 
-    `leaders` are the pcs that jumps lead to, where nothing is known.
+    `leaders` are the pcs that jumps lead to, where nothing is known. Calls that finish a ring's record name no map: they get that of any ring of the plan.
+    The number of the CPU has the number -1.
     """
     found: dict[int, int] = {}
     known: dict[int, int] = {}  # register to map number
@@ -91,8 +65,8 @@ def find_lookups(body: Sequence[tuple[int, Insn]], leaders: frozenset[int], plan
         if insn.opcode == LDDW and insn.src in (1, 5):
             known[insn.dst] = insn.imm & 0xFFFFFFFF
         elif insn.opcode & ~8 == CALL:
-            number = known.get(1, -1)
-            if insn.opcode == CALL and insn.src == 0 and insn.imm == LOOKUP and number in plan.layouts:
+            number = _planned(insn, known.get(1, _NO_MAP), plan)
+            if number is not None:
                 found[pc] = number
             for register in range(6):
                 known.pop(register, None)
@@ -106,3 +80,24 @@ def find_lookups(body: Sequence[tuple[int, Insn]], leaders: frozenset[int], plan
             for register in (insn.dst, insn.src, 0):
                 known.pop(register, None)
     return found
+
+
+def _planned(insn: Insn, number: int, plan: MapPlan) -> int | None:
+    """The number of the map that a call works on, when the plan covers the call."""
+    if insn.opcode != CALL or insn.src != 0:
+        return None
+    if insn.imm == _CPU_NUMBER and plan.cpu == BY_RSEQ:
+        return _NO_MAP
+    if insn.imm in FINISHERS:
+        number = next((n for n, layout in plan.layouts.items() if layout.kind == "ringbuf"), _NO_MAP)
+    layout = plan.layouts.get(number)
+    return number if layout is not None and has_routine(layout, insn.imm) else None
+
+
+def routine_text(routine: Routine, arch: str, features: frozenset[str]) -> bytes:
+    """Return the machine code of a routine: position-independent, without relocations."""
+    from . import translate
+
+    code = translate(routine.insns, arch, features=features, stack_bytes=routine.stack_bytes)
+    assert not code.relocs
+    return code.text

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from ...errors import FeatureError
 from ..isa import Insn
+from ..maps.machine import FINISHERS, LOOKUP, RING_DISCARD, make_routine
 from .code import Function, MachineCode
 from .emitter import MAY_GOTO_LIMIT, Emitter, Jump
-from .x86_64_maps import array_lookup, hash_routine, scaled_cpu
+from .maps import BY_RSEQ, routine_text
+from .x86_64_maps import array_lookup, finish_record, hash_routine, scaled_cpu
 from .x86_encoding import (
     ALU,
     R8,
@@ -44,7 +46,8 @@ from .x86_encoding import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .maps import MapLayout, MapPlan
+    from ..maps.layout import MapLayout
+    from .maps import MapPlan
 
 REGISTERS = (RAX, RDI, RSI, RDX, RCX, R8, RBX, R13, R14, R15, RBP)
 
@@ -292,6 +295,28 @@ def _compare(name: str, insn: Insn) -> bytes:
     return alu_imm(ALU["cmp"], dst, insn.imm, wide)
 
 
+_FREE = frozenset([RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11])  # registers that a C function may change
+_NEEDED = frozenset(["bmi2"])  # the features that make a difference
+
+
+def _disturbs(insn: Insn, bmi2: bool) -> frozenset[int]:
+    opcode = insn.opcode
+    class_ = opcode & 7
+    if class_ in (5, 6):
+        return _FREE if opcode & ~8 == 0x85 else frozenset()
+    if class_ == 0 and opcode != 0x18:
+        return _FREE
+    found = {REGISTERS[insn.dst]} if class_ in (0, 1, 4, 7) else set()
+    if class_ in (4, 7):
+        if opcode & 0xF0 in (0x30, 0x90):
+            found |= {R9, R10, R11}
+        elif opcode & 8 and opcode & 0xF0 in (0x60, 0x70, 0xC0) and not bmi2:
+            found |= {R11}
+    elif class_ == 3 and opcode & 0xE0 == 0xC0:
+        found |= {REGISTERS[insn.dst if insn.imm == 0x100 else insn.src], RAX, R10, R11} if insn.imm & 1 or insn.imm == 0x100 else set()
+    return frozenset(found & _FREE)
+
+
 # A program --------------------------------------------------------------------------------------------------------
 
 
@@ -300,10 +325,8 @@ class _X86(Emitter):
 
     def __init__(self, features: frozenset[str]) -> None:
         super().__init__()
+        self.features = features
         self.bmi2 = "bmi2" in features
-        self.routines: dict[
-            MapLayout, int
-        ] = {}  # look-ups behind the code, and the numbers that calls of them have as goals
 
     def remembered(self) -> dict[object, bytes]:
         return _remembered[self.bmi2]
@@ -375,35 +398,53 @@ class _X86(Emitter):
         self.address(RAX, kind, value)
         self.add(b"\xff\xd0")
 
-    def lookup(self, number: int) -> None:
-        assert self.plan is not None
-        layout = self.plan.layouts[number]
-        if "hash" in layout.kind:
-            goal = self.routines.setdefault(layout, -2 - len(self.routines))
-            self.parts.append(Jump("call", goal))
-            return
-        if layout.per_cpu:
-            self.load_cpu()
-        self.add(array_lookup(layout))
+    def disturbs(self, insn: Insn) -> frozenset[int]:
+        return _disturbs(insn, self.bmi2)
 
-    def load_cpu(self) -> None:
-        """Load the number of the running CPU into r11."""
+    # maps -----------------------------------------------------------------------------------------------------
+
+    def in_place(self, layout: MapLayout, helper: int) -> bool:
+        if helper in FINISHERS:
+            self.add(finish_record(helper == RING_DISCARD))
+            return True
+        if helper != LOOKUP or layout.hashed:
+            return False
+        if layout.per_cpu:
+            self.load_cpu(layout.copies)
+        self.add(array_lookup(layout))
+        return True
+
+    def load_cpu(self, limit: int) -> None:
+        """Load the number of the running CPU into r11; what is not below the limit becomes the plan's fallback."""
         assert self.plan is not None
-        if self.plan.cpu_code:
-            self.add(self.plan.cpu_code)
+        if self.plan.cpu == BY_RSEQ:
+            self.address(R11, "rseq", 0)
+            self.add(b"\x64\x45\x8b\x1b")  # mov r11d, fs:[r11]
         else:
             self.address(R11, "cpu", 0)
             self.add(mem(b"\x8b", R11, R11, 0, False))
+        self.add(alu_imm(ALU["cmp"], R11, limit, False) + over(2, mov_imm(R11, self.plan.cpu_fallback)))
 
-    def pool(self) -> None:
-        for layout, goal in self.routines.items():
-            self.entries[goal] = len(self.parts)
-            self.marks.append((len(self.parts), -1))
+    def cpu_number(self) -> None:
+        self.load_cpu(0x7FFFFFFF)
+        self.add(mov(RAX, R11, False))
+
+    def routine(self, layout: MapLayout, helper: int) -> None:
+        if helper == LOOKUP and layout.hashed and layout.kind != "lpm_trie":
             self.add(hash_routine(layout))
             if layout.per_cpu:
-                self.load_cpu()
+                self.load_cpu(layout.copies)
                 self.add(scaled_cpu(layout))
             self.add(b"\xc3")
+            return
+        made = make_routine(layout, helper)
+        if made.who:
+            self.address(R8, "owner", 0)
+            self.add(mem(b"\x8b", R8, R8, 0, False))
+        if made.who and layout.per_cpu:
+            self.load_cpu(layout.copies)
+            self.add(rr(b"\xc1", 4, R11, True) + b"\x20" + rr(b"\x09", R11, R8, True))  # r8 |= cpu << 32
+        self.add(routine_text(made, self.arch, _NEEDED & self.features))
 
     def tail_call(self) -> None:
         self.add(push(RDI) + push(RDI))  # twice: the stack stays aligned

@@ -7,6 +7,7 @@ a call of a helper. The protocol is that of `maps.hash`: loads stay in order on 
 from __future__ import annotations
 
 from ..maps.hash import ENTRY_HEADER, MULTIPLIER
+from ..maps.ringbuf import BUSY, DISCARDED
 from .x86_encoding import (
     ALU,
     R8,
@@ -30,7 +31,7 @@ from .x86_encoding import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .maps import MapLayout
+    from ..maps.layout import MapLayout
 
 _EQUAL, _NOT_EQUAL, _BELOW, _ABOVE_EQUAL, _BELOW_EQUAL, _ALWAYS = 4, 5, 2, 3, 6, -1
 _SEED = 96  # in the header
@@ -73,6 +74,13 @@ def array_lookup(layout: MapLayout) -> bytes:
     return code + over(_ABOVE_EQUAL, found + b"\xeb" + bytes([len(none)])) + none
 
 
+def finish_record(discard: bool) -> bytes:
+    """Submit or discard the record in rdi, in place: "busy" leaves its header, which nobody else changes until then; stores are in order on this CPU."""
+    clear = mem(b"\x81", ALU["and"], RDI, -8, False) + imm(~BUSY)
+    mark = mem(b"\x81", ALU["add"], RDI, -8, False) + imm(DISCARDED - BUSY)
+    return (mark if discard else clear) + mov_imm(RAX, 0)
+
+
 def scaled_cpu(layout: MapLayout) -> bytes:
     """rax += r11 * value_stride."""
     return _times(R11, layout.value_stride) + rr(b"\x01", R11, RAX, True)
@@ -100,7 +108,7 @@ def hash_routine(layout: MapLayout) -> bytes:
     code.label("again")
     code.add(mov(R11, RDX), rr(b"\xc1", 5, R11, True) + b"\x20", rr(b"\x39", R8, R11, False))
     code.jump(_NOT_EQUAL, "next")
-    code.add(mem(b"\x8d", RAX, RDX, -1, False), alu_imm(ALU["cmp"], RAX, layout.max_entries, False))
+    code.add(mem(b"\x8d", RAX, RDX, -1, False), alu_imm(ALU["cmp"], RAX, layout.places, False))
     code.jump(_ABOVE_EQUAL, "next")
     code.add(_times(RAX, layout.entry_stride))
     code.add(mem_index(b"\x8d", RAX, RDI, RAX, layout.entries, True))
@@ -112,7 +120,11 @@ def hash_routine(layout: MapLayout) -> bytes:
     code.jump(_ALWAYS, "retry")
     code.label("different")
     code.add(mem(b"\x39", R11, RAX, 0, False))
+    code.jump(_NOT_EQUAL, "retry")
+    code.add(mem_index(b"\x8b", R10, RDI, R9, layout.cells + 8, True), rr(b"\x39", R10, RDX, True))
     code.jump(_EQUAL, "next")
+    code.add(mov(RDX, R10))  # the entry was another key's by the time it was looked at
+    code.jump(_ALWAYS, "again")
     code.label("retry")  # the entry changed: see the slot again, unless nothing changed there and here, which is damage
     code.add(mov(R10, RDX), mem_index(b"\x8b", RDX, RDI, R9, layout.cells + 8, True), rr(b"\x39", R10, RDX, True))
     code.jump(_NOT_EQUAL, "again")

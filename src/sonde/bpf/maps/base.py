@@ -25,6 +25,7 @@ processes map it wherever they like, and generated code needs nothing but its ad
     192     8      head of the list of free entries
     256     8      entries never used so far
     320     8      hand of the LRU clock, or the claim of maps that have only one
+    384     8      changes that were given up: the map was full, or others held on to what they claimed
 
 Methods whose names end in `_at` take a CPU and return negative errnos, as helpers do; the others follow spec.engine.Map and raise MapError.
 """
@@ -48,7 +49,7 @@ BPF_F_NO_PREALLOC = 1
 
 MAGIC, VERSION, HEADER_BYTES = b"SONDEMAP", 1, 512
 HEADER = Struct("<8sII24s8I5Q")
-COUNT, FREE, FRESH, HAND = 128, 192, 256, 320
+COUNT, FREE, FRESH, HAND, LOST = 128, 192, 256, 320, 384
 _NO_MORE = 1 << 32  # bytes of one map: more is a mistake
 
 
@@ -223,6 +224,16 @@ class SharedMap:
     def peek(self) -> bytes | None:
         """Return the next value of a queue or stack and leave it there; None when it is empty. Raises MapError."""
         return self._taken(self.take_at(remove=False))
+
+    @property
+    def lost(self) -> int:
+        """How many changes were given up so far: the map was full, or others held on to what they claimed."""
+        return self.region.load(LOST)
+
+    def give_up(self, errno: int) -> int:
+        """Count a change that cannot be carried out; return the negative errno."""
+        self.region.add(LOST, 1)
+        return -errno
 
     def close(self) -> None:
         """Let the memory go. Twice is harmless."""

@@ -13,7 +13,8 @@ An entry is two words, the key and the value, each padded to 8 bytes:
     u32 used     LRU: not 0 when it was used since the clock's hand passed
 
 A key belongs to the cell `hash & mask` and stands in the slot of that cell or of one behind it, at most `reach` further. To look up: read home, then
-reach + 1 slots; where the upper half of the hash agrees, read the entry's seq, compare the key, and read seq again. Even and unchanged: found.
+reach + 1 slots; where the upper half of the hash agrees, read the entry's seq, compare the key, and read seq again. Even and unchanged: found. Another
+key: the slot is read again, since its entry may have come to that key after the slot was read; when it says the same, the next slot has its turn.
 To change: put the own thread number into home (compare and swap), so that nobody else changes keys that belong there; an absent key goes into a free slot
 by compare and swap, since writers of other cells look for one as well. A new value comes in a new entry, which replaces the old one
 in its slot: readers see either. Entries are used again at once, like the kernel's preallocated ones.
@@ -117,9 +118,9 @@ class HashMap(SharedMap):
                 if self._unchanged(entry, seq):
                     if same:
                         return at, entry
-                    break
-                before, slot = slot, load(at)  # the entry was replaced while we looked at it
-                if slot == before and self._seq(entry) == seq:
+                    seq = -1
+                before, slot = slot, load(at)  # the entry may have been replaced, and given to another key, while we looked at it
+                if slot == before and seq in (-1, self._seq(entry)):
                     break  # whoever takes an entry out of use changes its slot first: this memory is damaged
         return 0, 0
 
@@ -219,13 +220,15 @@ class HashMap(SharedMap):
         while True:
             reach = self._claim(h)
             if reach < 0:
-                return -EBUSY
+                return self.give_up(EBUSY)
             try:
                 reach, result = self._store(key, h, value, flags, cpu, reach)
             finally:
                 self._release(h, reach)
-            if result != -E2BIG or not self.lru or not self._evict():
+            if result != -E2BIG:
                 return result
+            if not self.lru or not self._evict():
+                return self.give_up(E2BIG)
 
     def _store(self, key: bytes, h: int, value: bytes, flags: int, cpu: int, reach: int) -> tuple[int, int]:
         """Store a value while the key's cell is claimed; return its new reach, and 0 or a negative errno."""
@@ -239,7 +242,7 @@ class HashMap(SharedMap):
                 return reach, 0
             entry = self._fill(key, h, value, cpu)
             if not entry:
-                return reach, -EBUSY  # as many writers at once as there are spare entries
+                return reach, self.give_up(EBUSY)  # as many writers at once as there are spare entries
             region.store(at, h >> 32 << 32 | (entry - self.entries) // self.stride + 1)
             self._free(old)
             return reach, 0
@@ -272,7 +275,7 @@ class HashMap(SharedMap):
         h = self.hash(key)
         reach = self._claim(h)
         if reach < 0:
-            return -EBUSY
+            return self.give_up(EBUSY)
         try:
             at, entry = self._find(key, h)
             if not entry:

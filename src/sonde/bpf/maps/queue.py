@@ -24,6 +24,10 @@ from .base import (
 from .hash import CLAIM_TRIES, mix
 from .memory import M, claim_owner
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _HEAD, _TAIL, _CLAIM = COUNT, FRESH, HAND
 _DEFAULT_HASHES = 5
 _MOST_BITS = 1 << 32
@@ -54,13 +58,13 @@ class QueueMap(SharedMap):
         if flags & BPF_NOEXIST or flags > BPF_EXIST:
             return -EINVAL
         if not self._claim():
-            return -EBUSY
+            return self.give_up(EBUSY)
         try:
             region, slots = self.region, self.layout.extra
             head, tail = region.load(_HEAD), region.load(_TAIL)
             if (head + 1) % slots == tail:
                 if not flags & BPF_EXIST:
-                    return -E2BIG
+                    return self.give_up(E2BIG)
                 region.store(_TAIL, (tail + 1) % slots)
             at = HEADER_BYTES + head * self.stride
             region.data[at : at + self.value_size] = value
@@ -71,7 +75,7 @@ class QueueMap(SharedMap):
 
     def take_at(self, *, remove: bool) -> bytes | int:
         if not self._claim():
-            return -EBUSY
+            return self.give_up(EBUSY)
         try:
             region, slots = self.region, self.layout.extra
             head, tail = region.load(_HEAD), region.load(_TAIL)
@@ -87,6 +91,11 @@ class QueueMap(SharedMap):
             return value
         finally:
             region.store(_CLAIM, 0)
+
+    def repair(self, alive: Callable[[int], bool]) -> int:
+        """Free the claim of a thread that is gone; return how many that was. What it was about to store is lost."""
+        owner = self.region.load(_CLAIM)
+        return int(bool(owner) and not alive(owner) and self.region.cas(_CLAIM, owner, 0))
 
     def lookup(self, key: bytes) -> list[bytes] | None:
         """Peek, as the kernel has it."""

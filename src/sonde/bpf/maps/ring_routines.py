@@ -5,7 +5,10 @@
     discard(record, flags)          0
     output(map, data, size, flags)  0 or a negative errno
 
-They do what `ringbuf.RingMap` does, but wake nobody: that is for the engine, or the consumer looks now and then.
+    query(map, what)                what ringbuf_query returns
+
+They do what `ringbuf.RingMap` does, but wake nobody: that is for the engine, or the consumer looks now and then. A record that finds no room is
+counted in the header (`base.LOST`).
 """
 
 from __future__ import annotations
@@ -13,65 +16,75 @@ from __future__ import annotations
 from errno import EAGAIN, EINVAL
 from mmap import PAGESIZE
 
-from ..asm import assemble
-from ..isa import Insn
-from .ringbuf import BUSY, DISCARDED, FORCE_WAKEUP, NO_WAKEUP
+from .base import LOST
+from .ringbuf import AVAIL_DATA, BUSY, CONS_POS, DISCARDED, FORCE_WAKEUP, NO_WAKEUP, PROD_POS, RING_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .base import Plan
+    from .layout import MapLayout
 
-ROUTINES = ("reserve", "submit", "discard", "output")
-
-
-def ring_routine(plan: Plan, name: str) -> list[Insn]:
-    """Return the instructions of a routine for rings of this size (`SharedMap.layout`)."""
-    return assemble("\n".join(_TEXTS[name](plan)))
+ROUTINES = ("reserve", "submit", "discard", "output", "query")
 
 
-def _reserve(plan: Plan) -> list[str]:
-    """The local function take(map, size)."""
-    shift = PAGESIZE.bit_length() - 1
+def ring_text(layout: MapLayout, name: str) -> list[str]:
+    """Return the text of a routine for rings of this size."""
+    return _TEXTS[name](layout)
+
+
+def _reserve(plan: MapLayout) -> list[str]:
+    """Move the producers' position, and write the header of what it moved over. Nothing but the registers of arguments is used."""
+    shift, position = PAGESIZE.bit_length() - 1, plan.cells + PAGESIZE
+    consumer = [f"r4 = load_acquire((u64 *)(r1 {-PAGESIZE:+d}))"]
+    if PAGESIZE > 1 << 15:
+        consumer = ["r4 = r1", f"r4 += {-PAGESIZE}", "r4 = load_acquire((u64 *)(r4 +0))"]
     return [
-        "take: r6 = r1", "r7 = r2", "r8 = r1", f"r8 += {plan.cells + PAGESIZE}",
-        f"if r7 >= {DISCARDED} goto none", "r9 = r7", "r9 += 15", "r9 &= -8", f"if r9 > {plan.mask} goto none",
-        "again: r0 = load_acquire((u64 *)(r8 +0))", "r3 = r8", f"r3 += {-PAGESIZE}",
-        "r3 = load_acquire((u64 *)(r3 +0))", "r4 = r0", "r4 += r9", "r4 -= r3", f"if r4 > {plan.mask} goto none",
-        "r3 = r0", "r3 += r9", "r2 = r0", "r0 = atomic64_cmpxchg((u64 *)(r8 +0), r0, r3)", "if r0 != r2 goto again",
-        f"r2 &= {plan.mask}", f"r2 += {plan.entries}", "r3 = r2", f"r3 >>= {shift}", "r3 <<= 32",
-        f"r4 = {BUSY} ll", "r3 |= r4", "r3 |= r7", "r2 += r6", "store_release((u64 *)(r2 +0), r3)",
-        "r0 = r2", "r0 += 8", "exit",
-        "none: r0 = 0", "exit",
+        "if r3 != 0x0 goto refuse", f"if r2 >= {DISCARDED} goto none", "r5 = r2", "r5 += 15", "r5 &= -8", f"if r5 > {plan.mask} goto none",
+        f"r1 += {position}",
+        "again: r0 = load_acquire((u64 *)(r1 +0))", *consumer, "r3 = r0", "r3 += r5", "r4 = -r4", "r4 += r3", f"if r4 > {plan.mask} goto full",
+        "r4 = r0", "r0 = atomic64_cmpxchg((u64 *)(r1 +0), r0, r3)", "if r0 != r4 goto again",
+        f"r0 &= {plan.mask}", f"r0 += {plan.entries}", "r3 = r0", f"r3 >>= {shift}", "r3 <<= 32", f"r4 = {BUSY} ll", "r3 |= r4", "r3 |= r2",
+        f"r1 += {-position}", "r0 += r1", "store_release((u64 *)(r0 +0), r3)", "r0 += 8", "exit",
+        f"full: r1 += {-position}", "none: r2 = 1", f"lock *(u64 *)(r1 +{LOST}) += r2", "refuse: r0 = 0", "exit",
     ]  # fmt: skip
 
 
-def _start(plan: Plan) -> list[str]:
-    return ["if r3 != 0x0 goto refuse", "call take", "exit", "refuse: r0 = 0", "exit", *_reserve(plan)]
+def _finish(discard: bool) -> list[str]:
+    """Take "busy" out of the header of the record in r1. Nobody else changes this word until then, so a store that releases is enough."""
+    bits = [f"w2 |= {DISCARDED}"] if discard else []
+    return ["r2 = *(u32 *)(r1 -8)", f"w2 &= {BUSY - 1}", *bits, "store_release((u32 *)(r1 -8), r2)", "r0 = 0", "exit"]
 
 
-def _finish(bits: int) -> list[str]:
-    """Add to the header of the record in r1, whose low half says "busy"."""
-    return [f"r2 = {bits & (1 << 64) - 1} ll", "lock *(u64 *)(r1 -8) += r2", "r0 = 0", "exit"]
-
-
-def _output(plan: Plan) -> list[str]:
+def _output(plan: MapLayout) -> list[str]:
     known = NO_WAKEUP | FORCE_WAKEUP
     return [
         f"if r4 <= {known} goto good", f"r0 = {-EINVAL}", "exit",
-        "good: r6 = r2", "r7 = r3", "r2 = r3", "call take",
+        "good: r6 = r2", "r7 = r3", "r2 = r3", "r3 = 0", "call take",
         "if r0 != 0x0 goto copy", f"r0 = {-EAGAIN}", "exit",
         "copy: r1 = r0",
         "words: if r7 < 0x8 goto bytes", "r3 = *(u64 *)(r6 +0)", "*(u64 *)(r1 +0) = r3",
         "r6 += 8", "r1 += 8", "r7 += -8", "goto words",
         "bytes: if r7 == 0x0 goto done", "r3 = *(u8 *)(r6 +0)", "*(u8 *)(r1 +0) = r3",
         "r6 += 1", "r1 += 1", "r7 += -1", "goto bytes",
-        "done: r1 = r0", *_finish(-BUSY), *_reserve(plan),
+        "done: r1 = r0", *_finish(False), "take:", *_reserve(plan),
+    ]  # fmt: skip
+
+
+def _query(plan: MapLayout) -> list[str]:
+    return [
+        "r0 = 0", f"if r2 > {RING_SIZE} goto position", f"if r2 == {AVAIL_DATA} goto position", f"r0 = {plan.mask + 1}", "exit",
+        "position: r3 = r1", f"r3 += {plan.cells}", "r3 = load_acquire((u64 *)(r3 +0))",
+        f"r4 = r1\nr4 += {plan.cells + PAGESIZE}", "r4 = load_acquire((u64 *)(r4 +0))",
+        f"if r2 != {AVAIL_DATA} goto consumer", "r0 = r4", "r0 -= r3", "exit",
+        f"consumer: if r2 != {CONS_POS} goto producer", "r0 = r3", "exit",
+        f"producer: if r2 != {PROD_POS} goto unknown", "r0 = r4", "exit",
+        "unknown: r0 = 0", "exit",
     ]  # fmt: skip
 
 
 _TEXTS = {
-    "reserve": _start,
-    "submit": lambda plan: _finish(-BUSY),
-    "discard": lambda plan: _finish(DISCARDED - BUSY),
+    "reserve": _reserve,
+    "submit": lambda plan: _finish(False),
+    "discard": lambda plan: _finish(True),
     "output": _output,
+    "query": _query,
 }

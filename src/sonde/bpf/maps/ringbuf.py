@@ -77,11 +77,13 @@ class RingMap(SharedMap):
         """Reserve a record; return the offset of its bytes in the memory, or 0 when there is no room."""
         region, mask = self.region, self.layout.mask
         length = (size + 15) & ~7
-        if size >= DISCARDED or length > mask + 1:
+        if size >= DISCARDED or length > mask:
+            self.give_up(EAGAIN)
             return 0
         while True:
             position = region.load(PRODUCER)
             if position + length - region.load(CONSUMER) > mask:
+                self.give_up(EAGAIN)
                 return 0
             if region.cas(PRODUCER, position, position + length):
                 break

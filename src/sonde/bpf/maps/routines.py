@@ -1,48 +1,34 @@
 """Helpers of hash maps as eBPF: what machine code calls where there is no kernel and no Python to change a map.
 
-`hash_routine(layout, name)` is a program that the JIT translates for any of its CPUs, and the interpreter runs as well. It takes the arguments of the
-helper, the map's address first, and in r5 who asks: bits 0..31 the number of the thread (not 0), bits 32..63 the number of the CPU.
+The text is translated by the JIT for any of its CPUs, and the interpreter runs it as well. A routine takes the arguments of the helper, the map's
+address first, and in r5 who asks: bits 0..31 a number to claim with (of the thread or the process; not 0), bits 32..63 the number of the CPU.
 
     lookup(map, key, -, -, who)          the value's address, or 0
     update(map, key, value, flags, who)  0 or a negative errno
     delete(map, key, -, -, who)          0 or a negative errno
 
-They follow the protocol of `maps.hash` word by word. Not here: maps with LRU, whose updates may have to throw something out.
+They follow the protocol of `maps.hash` word by word. Keys of entries are compared by acquiring loads, so that the second look at seq comes after them.
 """
 
 from __future__ import annotations
 
 from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
 
-from ...errors import FeatureError
-from ..asm import assemble
-from ..isa import Insn
-from .base import COUNT, FREE, FRESH
+from .base import COUNT, FREE, FRESH, HAND, LOST
 from .hash import CLAIM_TRIES, ENTRY_HEADER, MULTIPLIER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..jit.maps import MapLayout
+    from .layout import MapLayout
 
 ROUTINES = ("lookup", "update", "delete")
 _UNROLLED = 128  # bytes copied without a loop
-_SEED = 96
+SEED = 96  # where it stands in the header
 
 
-def hash_routine(layout: MapLayout, name: str, max_entries: int, *, weak: bool) -> list[Insn]:
-    """Return the instructions of a routine. `weak`: for CPUs that let loads pass each other (all but x86-64).
-
-    Raises FeatureError for updates of maps with LRU.
-    """
-    if layout.lru and name == "update":
-        raise FeatureError("updates of LRU maps have no routine", feature=f"map routine:{layout.kind}")
-    maker = _Routine(layout, max_entries, weak)
-    return assemble("\n".join(getattr(maker, name)()))
-
-
-def _pieces(size: int) -> Iterator[tuple[int, int]]:
+def pieces(size: int) -> Iterator[tuple[int, int]]:
     """Cut a size into loads: (offset, bytes)."""
     at = 0
     for step in (8, 4, 2, 1):
@@ -51,29 +37,38 @@ def _pieces(size: int) -> Iterator[tuple[int, int]]:
             at += step
 
 
-class _Routine:
+def copy(size: int, name: str) -> list[str]:
+    """Copy `size` bytes from r2 to r1; r3 and r4 are used, r0 stays. `name` is a label of its own."""
+    if size <= _UNROLLED:
+        pairs = [(f"r3 = *(u{8 * n} *)(r2 +{at})", f"*(u{8 * n} *)(r1 +{at}) = r3") for at, n in pieces(size)]
+        return [line for pair in pairs for line in pair]
+    words = [f"r4 = {size // 8}", f"{name}: r3 = *(u64 *)(r2 +0)", "*(u64 *)(r1 +0) = r3", "r1 += 8", "r2 += 8"]
+    return [*words, "r4 += -1", f"if r4 != 0x0 goto {name}", *copy(size % 8, name)]
+
+
+class HashRoutine:
     """Writes the text. Frame of the main functions: r6 map, r7 key, r8 home cell, r9 hash; on the stack what `_SLOTS` names."""
 
     FLAGS, OWNER, REACH, VALUE, CPU, SLOT, ENTRY, RESULT = (f"*(u64 *)(r10 -{8 * n})" for n in range(1, 9))
     SLOT_OFFSET = -48
 
-    def __init__(self, layout: MapLayout, max_entries: int, weak: bool) -> None:
+    def __init__(self, layout: MapLayout) -> None:
         self.layout = layout
-        self.max_entries = max_entries
-        self.weak = weak
         self.labels = 0
 
     # the routines ---------------------------------------------------------------------------------------------
 
     def lookup(self) -> list[str]:
-        found = ["*(u8 *)(r0 +12) = 1"] if self.layout.lru else []
-        found += [f"r0 += {self.layout.value_offset}"]
+        mark = ["r1 = *(u8 *)(r0 +12)", "if r1 != 0x0 goto used", "*(u8 *)(r0 +12) = 1", "used:"]
+        found = [*(mark if self.layout.lru else []), f"r0 += {self.layout.value_offset}"]
         if self.layout.per_cpu:
             found += [f"r1 = {self.CPU}", "r0 += r1"]
         return [*self._begin(), *self._call_find(), "if r0 == 0x0 goto out", *found, "out: exit", *self._find()]
 
     def update(self) -> list[str]:
-        result = self._result
+        result, lost = self._result, self._lost()
+        full = [f"r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)", "r1 = r6", f"r2 = {self.OWNER}", "call evict",
+                "if r0 != 0x0 goto known", *lost, f"r0 = {-E2BIG}", "exit"]  # fmt: skip
         return [
             f"{self.VALUE} = r3", f"{self.FLAGS} = r4",
             *self._begin(),
@@ -84,9 +79,9 @@ class _Routine:
             "replace:", *(self._write_in_place() if self.layout.per_cpu else self._replace()),
             "absent:", f"r1 = {self.FLAGS}", "if r1 != 0x2 goto insert", *result(-ENOENT),
             "insert:", *self._insert(),
-            "full:", "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1", *result(-E2BIG),
+            "full:", "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1", *(full if self.layout.lru else [*lost, *result(-E2BIG)]),
             "release:", *self._release(),
-            *self._find(), *self._allocate(), *self._free(),
+            *self._find(), *self._allocate(), *self._free(), *(self._evict() if self.layout.lru else []),
         ]  # fmt: skip
 
     def delete(self) -> list[str]:
@@ -94,7 +89,7 @@ class _Routine:
             *self._begin(), *self._claim(), *self._call_find(), "if r0 != 0x0 goto there", *self._result(-ENOENT),
             "there:", f"r1 = {self.SLOT}", "r2 = 0", "store_release((u64 *)(r1 +0), r2)",
             "r1 = r6", "r2 = r0", "call free", "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1",
-            *self._shrink(), *self._result(0), "release:", *self._release(), *self._find(), *self._free(),
+            *self._shrink(), *self._after_removal(), *self._result(0), "release:", *self._release(), *self._find(), *self._free(),
         ]  # fmt: skip
 
     # pieces of them -------------------------------------------------------------------------------------------
@@ -104,11 +99,11 @@ class _Routine:
         lines = [
             "r6 = r1", "r7 = r2", "r1 = r5", "r1 <<= 32", f"{self.OWNER} = r1",
             "r5 >>= 32", f"r5 *= {self.layout.value_stride}", f"{self.CPU} = r5",
-            f"r9 = *(u64 *)(r6 +{_SEED})", f"r1 = {MULTIPLIER} ll",
+            f"r9 = *(u64 *)(r6 +{SEED})", f"r1 = {MULTIPLIER} ll",
         ]  # fmt: skip
         turn = ["r9 *= r1", "r2 = r9", "r2 >>= 32", "r9 ^= r2"]
         for start in range(0, self.layout.key_size, 8):
-            for at, size in _pieces(min(8, self.layout.key_size - start)):
+            for at, size in pieces(min(8, self.layout.key_size - start)):
                 register = "r3" if at else "r2"
                 lines.append(f"{register} = *(u{8 * size} *)(r7 +{start + at})")
                 lines += [f"r3 <<= {8 * at}", "r2 |= r3"] if at else []
@@ -126,7 +121,7 @@ class _Routine:
             "claim: r0 = load_acquire((u64 *)(r8 +0))", "r2 = r0", "r2 >>= 32", "if r2 != 0x0 goto busy",
             f"r3 = {self.OWNER}", "r3 |= r0", "r2 = r0", "r0 = atomic64_cmpxchg((u64 *)(r8 +0), r0, r3)",
             "if r0 == r2 goto claimed",
-            "busy: r5 += -1", "if r5 != 0x0 goto claim", f"r0 = {-EBUSY}", "exit",
+            "busy: r5 += -1", "if r5 != 0x0 goto claim", *self._lost(), f"r0 = {-EBUSY}", "exit",
             "claimed:", f"r1 = {self.layout.mask}", "if r0 <= r1 goto sane", "r0 = r1", "sane:", f"{self.REACH} = r0",
         ]  # fmt: skip
 
@@ -148,14 +143,14 @@ class _Routine:
             *self._fill("none"),
             *self._slot_word(), f"r1 = {self.SLOT}", "store_release((u64 *)(r1 +0), r2)",
             "r1 = r6", f"r2 = {self.ENTRY}", "call free", *self._result(0),
-            "none:", *self._result(-EBUSY),
+            "none:", *self._lost(), *self._result(-EBUSY),
         ]  # fmt: skip
 
     def _insert(self) -> list[str]:
         return [
             "r1 = 1", f"r1 = atomic64_fetch_add((u64 *)(r6 +{COUNT}), r1)",
-            f"if r1 >= {self.max_entries} goto full",
-            *self._fill("full"), *self._slot_word(), *self._place(), *self._result(0),
+            f"if r1 >= {self.layout.max_entries} goto full",
+            *self._fill("full"), *self._slot_word(), *self._before_place(), *self._place(), *self._result(0),
         ]  # fmt: skip
 
     def _fill(self, none: str) -> list[str]:
@@ -168,18 +163,12 @@ class _Routine:
             lines += [f"*(u64 *)(r0 +{at}) = 0" for at in range(layout.value_offset, layout.entry_stride, 8)]
         lines += ["r1 = r0", f"r1 += {layout.value_offset}", f"r2 = {self.CPU}"]
         lines += ["r1 += r2"] if layout.per_cpu else []
-        lines += [f"r2 = {self.VALUE}", *self._copy(self.layout.value_size)]
+        lines += [f"r2 = {self.VALUE}", *self._copy(self.layout.value_size), *self._more_value()]
         return [*lines, "r1 = *(u32 *)(r0 +0)", "w1 += 1", "store_release((u64 *)(r0 +0), r1)"]
 
     def _copy(self, size: int) -> list[str]:
-        """Copy from r2 to r1; r0 stays."""
-        if size <= _UNROLLED:
-            pairs = [(f"r3 = *(u{8 * n} *)(r2 +{at})", f"*(u{8 * n} *)(r1 +{at}) = r3") for at, n in _pieces(size)]
-            return [line for pair in pairs for line in pair]
         self.labels += 1
-        name = f"copy{self.labels}"
-        words = [f"r4 = {size // 8}", f"{name}: r3 = *(u64 *)(r2 +0)", "*(u64 *)(r1 +0) = r3", "r1 += 8", "r2 += 8"]
-        return [*words, "r4 += -1", f"if r4 != 0x0 goto {name}", *self._copy(size % 8)]
+        return copy(size, f"copy{self.labels}")
 
     def _slot_word(self) -> list[str]:
         """What a slot holds for the entry in r0, to r2."""
@@ -213,7 +202,7 @@ class _Routine:
             "r4 = r9", f"w4 &= {layout.mask}", f"r5 = {self.REACH}",
             "shrink: if r5 == 0x0 goto shrunk",
             "r1 = r4", "r1 += r5", *self._cell("r1"), "r1 += r6", f"r1 += {layout.cells + 8}",
-            "r1 = load_acquire((u64 *)(r1 +0))", "w1 = w1", "w1 += -1", f"if r1 >= {layout.max_entries} goto lower",
+            "r1 = load_acquire((u64 *)(r1 +0))", "w1 = w1", "w1 += -1", f"if r1 >= {layout.places} goto lower",
             f"r1 *= {layout.entry_stride}", "r1 += r6", f"r1 += {layout.entries}", "r1 = *(u32 *)(r1 +8)",
             f"w1 &= {layout.mask}", "if r1 == r4 goto shrunk",
             "lower: r5 += -1", "goto shrink",
@@ -227,21 +216,22 @@ class _Routine:
         layout = self.layout
         slot = ["r1 = r6", "r1 += r8", f"r1 += {layout.cells + 8}"]
         compare = []
-        for at, size in _pieces(layout.key_size):
-            load = f"*(u{8 * size} *)"
-            compare += [f"r4 = {load}(r7 +{at})", f"r1 = {load}(r0 +{ENTRY_HEADER + at})", "if r4 != r1 goto different"]
+        for at, size in pieces(layout.key_size):
+            place = f"r1 = load_acquire((u{8 * size} *)(r0 +{ENTRY_HEADER + at}))"
+            compare += [f"r4 = *(u{8 * size} *)(r7 +{at})", place, "if r4 != r1 goto different"]
         return [
             "find: r6 = r1", "r7 = r2", "r8 = r3", *self._cell("r8"), "r9 = r3", "r9 >>= 32", "*(u64 *)(r10 -8) = r4",
             "r1 = r6", "r1 += r8", f"r1 += {layout.cells}", "r5 = load_acquire((u64 *)(r1 +0))", "w5 = w5",
             f"if r5 <= {layout.mask} goto fslot", f"r5 = {layout.mask}",
             "fslot:", *slot, "r2 = load_acquire((u64 *)(r1 +0))",
             "fagain: r3 = r2", "r3 >>= 32", "if r3 != r9 goto fnext",
-            "r0 = r2", "w0 += -1", f"if r0 >= {layout.max_entries} goto fnext",
+            "r0 = r2", "w0 += -1", f"if r0 >= {layout.places} goto fnext",
             f"r0 *= {layout.entry_stride}", "r0 += r6", f"r0 += {layout.entries}",
             "r3 = load_acquire((u64 *)(r0 +0))", "w3 = w3", "r4 = r3", "r4 &= 1", "if r4 != 0x0 goto fretry",
             *compare, *self._look_again(), "if r4 != r3 goto fretry",
             *slot, "r2 = *(u64 *)(r10 -8)", "*(u64 *)(r2 +0) = r1", "exit",
-            "different:", *self._look_again(), "if r4 == r3 goto fnext",
+            "different:", *self._look_again(), "if r4 != r3 goto fretry",
+            "r4 = r2", *slot, "r2 = load_acquire((u64 *)(r1 +0))", "if r2 == r4 goto fnext", "goto fagain",
             "fretry: r4 = r2", *slot, "r2 = load_acquire((u64 *)(r1 +0))", "if r2 != r4 goto fagain",
             *self._look_again(), "if r4 != r3 goto fagain",
             "fnext: if r5 == 0x0 goto fnone", "r5 += -1", "r8 += 16", f"w8 &= {layout.mask << 4}", "goto fslot",
@@ -249,10 +239,51 @@ class _Routine:
         ]  # fmt: skip
 
     def _look_again(self) -> list[str]:
-        """The seq of the entry in r0 to r4, after all loads before it."""
-        if self.weak:
-            return ["r4 = 0", "r4 = atomic64_fetch_add((u64 *)(r0 +0), r4)", "w4 = w4"]
+        """The seq of the entry in r0 to r4. It comes after the loads of the key and the slot, which acquire."""
         return ["r4 = *(u32 *)(r0 +0)"]
+
+    def _more_value(self) -> list[str]:
+        """Fill in what an entry has besides key and value; it is in r0, which stays."""
+        return []
+
+    def _before_place(self) -> list[str]:
+        """What comes before an entry can be seen; r0 to r2 stay."""
+        return []
+
+    def _after_removal(self) -> list[str]:
+        """What comes after an entry was taken out."""
+        return []
+
+    def _lost(self) -> list[str]:
+        """Count a change that was given up."""
+        return ["r1 = 1", f"lock *(u64 *)(r6 +{LOST}) += r1"]
+
+    def _evict(self) -> list[str]:
+        """evict(map, owner): throw out an entry that was not used since the clock's hand passed it; 1, or 0 when none can be had."""
+        layout = self.layout
+        tries, cell = "*(u64 *)(r10 -8)", "*(u64 *)(r10 -32)"
+        return [
+            "evict: r6 = r1", f"{self.OWNER} = r2", f"{tries} = {3 * layout.places}",
+            "hand:", f"r1 = {tries}", "if r1 == 0x0 goto stuck", "r1 += -1", f"{tries} = r1",
+            "r9 = 1", f"r9 = atomic64_fetch_add((u64 *)(r6 +{HAND}), r9)", f"r9 %= {layout.places}",
+            "r7 = r9", f"r7 *= {layout.entry_stride}", "r7 += r6", f"r7 += {layout.entries}",
+            "r1 = load_acquire((u64 *)(r7 +0))", "if r1 == 0x0 goto hand", "if r1 & 0x1 goto hand",
+            "r1 = *(u8 *)(r7 +12)", "if r1 == 0x0 goto idle", "*(u8 *)(r7 +12) = 0", "goto hand",
+            "idle: r9 += 1", "r8 = *(u32 *)(r7 +8)", f"w8 &= {layout.mask}", f"{cell} = r8",
+            "r8 <<= 4", "r8 += r6", f"r8 += {layout.cells}",
+            "r0 = load_acquire((u64 *)(r8 +0))", "r2 = r0", "r2 >>= 32", "if r2 != 0x0 goto hand",
+            f"r3 = {self.OWNER}", "r3 |= r0", "r2 = r0", "r0 = atomic64_cmpxchg((u64 *)(r8 +0), r0, r3)", "if r0 != r2 goto hand",
+            f"r1 = {layout.mask}", "if r0 <= r1 goto ereach", "r0 = r1", "ereach:", f"{self.REACH} = r0",
+            "r4 = 0",
+            "eslot:", f"r1 = {cell}", "r1 += r4", *self._cell("r1"), "r1 += r6", f"r1 += {layout.cells + 8}",
+            "r0 = load_acquire((u64 *)(r1 +0))", "w0 = w0", "if r0 == r9 goto found",
+            "r4 += 1", f"r3 = {self.REACH}", "if r4 <= r3 goto eslot",
+            f"r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)", "goto hand",
+            "found: r2 = 0", "store_release((u64 *)(r1 +0), r2)", "r1 = r6", "r2 = r7", "call free",
+            "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1", f"r9 = {cell}", *self._shrink(),
+            f"r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)", "r0 = 1", "exit",
+            "stuck: r0 = 0", "exit",
+        ]  # fmt: skip
 
     def _allocate(self) -> list[str]:
         """allocate(map): a free entry, or 0."""
@@ -260,12 +291,12 @@ class _Routine:
         entry = [f"r4 *= {layout.entry_stride}", "r4 += r1", f"r4 += {layout.entries}"]
         return [
             f"allocate: r0 = load_acquire((u64 *)(r1 +{FREE}))", "r4 = r0", "w4 += -1",
-            f"if r4 >= {layout.max_entries} goto fresh",
+            f"if r4 >= {layout.places} goto fresh",
             *entry, "r5 = load_acquire((u64 *)(r4 +0))", "r5 >>= 32",
             "r3 = r0", "r3 >>= 32", "r3 += 1", "r3 <<= 32", "r3 |= r5",
             "r2 = r0", f"r0 = atomic64_cmpxchg((u64 *)(r1 +{FREE}), r0, r3)", "if r0 != r2 goto allocate",
             "r0 = r4", "exit",
-            f"fresh: r0 = load_acquire((u64 *)(r1 +{FRESH}))", f"if r0 >= {layout.max_entries} goto nothing",
+            f"fresh: r0 = load_acquire((u64 *)(r1 +{FRESH}))", f"if r0 >= {layout.places} goto nothing",
             "r3 = r0", "r3 += 1", "r2 = r0", f"r0 = atomic64_cmpxchg((u64 *)(r1 +{FRESH}), r0, r3)",
             "if r0 != r2 goto fresh",
             "r4 = r0", *entry, "*(u64 *)(r4 +0) = 1", "r0 = r4", "exit",
