@@ -41,8 +41,10 @@ def find_qemu() -> str | None:
 class Image:
     """An executable with programs, each with a buffer of its own."""
 
-    def __init__(self, buffer_bytes: int) -> None:
+    def __init__(self, buffer_bytes: int, offsets: dict[tuple[str, int], int] | None = None) -> None:
+        """`offsets`: relocations that lead into a program's buffer; by default those of kind map_value, to its start."""
         self.buffer_bytes = buffer_bytes
+        self.offsets = offsets or {}
         self.programs: list[tuple[MachineCode, bytes]] = []
         self.named: dict[
             tuple[str, int], int
@@ -96,9 +98,14 @@ class Image:
         for index, (machine_code, _) in enumerate(self.programs):
             buffer = BASE + results + 8 * count + index * self.buffer_bytes
             for reloc in machine_code.relocs:
-                places = {"function": addresses[index] + reloc.value, "map_value": buffer - BASE + reloc.addend}
-                place = places[reloc.kind] if reloc.kind in places else addresses[self.named[reloc.kind, reloc.value]]
-                struct.pack_into("<Q", image, addresses[index] + reloc.offset, BASE + place)
+                key = (reloc.kind, reloc.value)
+                if reloc.kind == "function":
+                    place = BASE + addresses[index] + reloc.value
+                elif key in self.named:
+                    place = BASE + addresses[self.named[key]]
+                else:
+                    place = buffer + (self.offsets[key] if self.offsets else 0) + reloc.addend
+                struct.pack_into("<Q", image, addresses[index] + reloc.offset, place)
         image += b"".join(value for _, value in self.programs)
         ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
         struct.pack_into("<16sHHIQQQIHHHHHH", image, 0, ident, 2, 183, 1, BASE + head, 64, 0, 0, 64, 56, 1, 0, 0, 0)

@@ -92,7 +92,7 @@ class ProgramGenerator:
                 self.loop(random.randint(1, 4))
                 left -= 4
             else:
-                self.insns.append(self.one(kind))
+                self.insns += self.some(kind)
             left -= 1
 
     def skip(self, size: int) -> None:
@@ -120,6 +120,10 @@ class ProgramGenerator:
         ]
         back = sum(insn.slots for insn in self.insns[start:]) + 1
         self.insns.append(Insn(isa.BPF_JMP | isa.BPF_JNE, 8, off=-back))
+
+    def some(self, kind: float) -> list[Insn]:
+        """What stands between jumps: here one instruction."""
+        return [self.one(kind)]
 
     def one(self, kind: float) -> Insn:
         """A single instruction that is no jump."""

@@ -12,7 +12,7 @@ from ...errors import FeatureError
 from ..isa import Insn
 from ..maps.machine import LOOKUP, make_routine
 from .code import Function, MachineCode
-from .emitter import MAY_GOTO_LIMIT, Emitter, Jump
+from .emitter import MAY_GOTO_LIMIT, Emitter, Jump, Known
 from .maps import BY_RSEQ, routine_text
 
 TYPE_CHECKING = False
@@ -360,7 +360,7 @@ class _A64(Emitter):
         self.lse = "lse" in features
         self.literals: dict[tuple[str, int, int], list[tuple[int, int]]] = {}  # what is loaded → (part, register)
 
-    def remembered(self) -> dict[object, bytes]:
+    def remembered(self) -> Known:
         return _remembered[self.lse]
 
     # functions ------------------------------------------------------------------------------------------------
@@ -546,7 +546,7 @@ class _A64(Emitter):
 
 
 _NEEDED = frozenset(["lse"])  # the features that make a difference
-_remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # without and with LSE
+_remembered: tuple[Known, Known] = ({}, {})  # without and with LSE
 
 
 def emit(

@@ -66,6 +66,7 @@ class Function(Record, eq=False):
     frame: bool
     calls: bool
     counts: bool  # there is a may_goto
+    leaders: frozenset[int]  # pcs that jumps lead to, and those behind jumps
 
 
 def split(insns: Iterable[Insn], stack_bytes: int = MAX_STACK_BYTES) -> list[Function]:
@@ -75,7 +76,7 @@ def split(insns: Iterable[Insn], stack_bytes: int = MAX_STACK_BYTES) -> list[Fun
 
 def _describe(pc: int, body: list[tuple[int, Insn]], stack_bytes: int) -> Function:
     written: set[int] = set()
-    split_blocks(body)  # for its checks
+    leaders = frozenset(split_blocks(body))
     depth, escapes, calls, counts = 0, False, False, False
     for _, insn in body:
         class_ = insn.opcode & 7
@@ -90,7 +91,7 @@ def _describe(pc: int, body: list[tuple[int, Insn]], stack_bytes: int) -> Functi
     if escapes:
         depth = stack_bytes
     saved = tuple(r for r in range(6, 10) if r in written)
-    return Function(pc, body, saved, (max(depth, 0) + 7) & ~7, depth > 0 or escapes, calls, counts)
+    return Function(pc, body, saved, (max(depth, 0) + 7) & ~7, depth > 0 or escapes, calls, counts, leaders)
 
 
 def _written(insn: Insn) -> int:

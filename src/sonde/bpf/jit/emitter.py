@@ -6,7 +6,7 @@ The bytes of a plain instruction depend on nothing but its fields, so they are r
 from __future__ import annotations
 
 from ...errors import FeatureError
-from ..flow import jump_target, split_blocks
+from ..flow import jump_target
 from ..isa import BPF_IND, CALL, EXIT, GOTOL, JA, LDDW, MAY_GOTO, Insn, get_op
 from .code import CodeReloc, Function, MachineCode
 from .maps import find_calls
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAY_GOTO_LIMIT = 1 << 23  # rounds that may_goto allows, as in the kernel
 _REMEMBER = 20_000  # instructions, about 2 MB
+Known = dict[object, "tuple[bytes, frozenset[int]]"]
 
 
 class Jump:
@@ -55,8 +56,8 @@ class Emitter:
 
     # what a back end knows ------------------------------------------------------------------------------------
 
-    def remembered(self) -> dict[object, bytes]:
-        """The bytes of plain instructions translated before."""
+    def remembered(self) -> Known:
+        """The bytes of plain instructions translated before, and what they disturb."""
         raise NotImplementedError
 
     def prologue(self) -> bytes:
@@ -148,8 +149,7 @@ class Emitter:
         self.alone = alone
         for function in functions:
             if plan is not None:
-                leaders = frozenset(split_blocks(function.body))
-                self.planned.update(find_calls(function.body, leaders, plan))
+                self.planned.update(find_calls(function.body, function.leaders, plan))
             self._emit_function(function)
         for (layout, helper), goal in self.routines.items():
             self.entries[goal] = len(self.parts)
@@ -179,8 +179,9 @@ class Emitter:
 
     def _instruction(self, pc: int, insn: Insn) -> None:
         opcode = insn.opcode
-        self.changed |= self.disturbs(insn)
         target = jump_target(pc, insn)
+        if target is not None or opcode & 7 == 5 or opcode & 0xE7 in (0x20, 0x40):
+            self.changed |= self.disturbs(insn)
         if target is not None:
             self._jump(insn, target)
         elif opcode == EXIT:
@@ -198,13 +199,15 @@ class Emitter:
     def _plain(self, insn: Insn, alone: bool = False) -> None:
         key = (insn.opcode, insn.dst, insn.src, insn.off, insn.imm)
         known = self.remembered()
-        code = known.get(key)
-        if code is None:
+        found = known.get(key)
+        if found is None:
             op = get_op(insn)
             assert op is not None
-            code = self.plain(insn, op.name)
+            found = (self.plain(insn, op.name), self.disturbs(insn))
             if len(known) < _REMEMBER:
-                known[key] = code
+                known[key] = found
+        code, changed = found
+        self.changed |= changed
         self.add(self.unlocked(code) if alone else code)
 
     def _jump(self, insn: Insn, target: int) -> None:
@@ -245,6 +248,7 @@ class Emitter:
 
     def _wide(self, pc: int, insn: Insn) -> None:
         """Addresses of maps, of their values and of local functions."""
+        self.changed |= self.disturbs(insn)
         low = insn.imm & 0xFFFFFFFF
         if insn.src in (1, 5):
             self.load_address(insn.dst, "map", low, 0)

@@ -12,7 +12,7 @@ from ...errors import FeatureError
 from ..isa import Insn
 from ..maps.machine import FINISHERS, LOOKUP, RING_DISCARD, make_routine
 from .code import Function, MachineCode
-from .emitter import MAY_GOTO_LIMIT, Emitter, Jump
+from .emitter import MAY_GOTO_LIMIT, Emitter, Jump, Known
 from .maps import BY_RSEQ, routine_text
 from .x86_64_maps import array_lookup, finish_record, hash_routine, scaled_cpu
 from .x86_encoding import (
@@ -328,7 +328,7 @@ class _X86(Emitter):
         self.features = features
         self.bmi2 = "bmi2" in features
 
-    def remembered(self) -> dict[object, bytes]:
+    def remembered(self) -> Known:
         return _remembered[self.bmi2]
 
     def address(self, register: int, kind: str, value: int, addend: int = 0) -> None:
@@ -484,7 +484,7 @@ class _X86(Emitter):
         return (b"\xe9" if jump.condition < 0 else bytes([0x0F, 0x80 | jump.condition])) + imm(distance)
 
 
-_remembered: tuple[dict[object, bytes], dict[object, bytes]] = ({}, {})  # without and with BMI2
+_remembered: tuple[Known, Known] = ({}, {})  # without and with BMI2
 
 
 def emit(
