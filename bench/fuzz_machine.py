@@ -118,13 +118,21 @@ def main() -> int:
         if in_kernel:
             taken += compare_with_kernel(interpreter, range(start, seeds[-1] + 1, KERNEL_SHARE))
         if (seeds[-1] + 1 - first) % REPORT == 0:
-            print(f"{seeds[-1] + 1 - first} programs, {time.process_time() - began:.0f} s of CPU", file=sys.stderr, flush=True)
+            print(
+                f"{seeds[-1] + 1 - first} programs, {time.process_time() - began:.0f} s of CPU",
+                file=sys.stderr,
+                flush=True,
+            )
     lacking = missing_forms(forms)
-    print(f"{count} programs of {insns_run / count:.0f} instructions, no difference between the interpreter and: {', '.join(machines)}")
+    print(
+        f"{count} programs of {insns_run / count:.0f} instructions, no difference between the interpreter and: {', '.join(machines)}"
+    )
     if in_kernel:
         print(f"{taken} programs more, no difference between the interpreter and the running kernel")
     rarest = min(forms.items(), key=lambda pair: pair[1])
-    print(f"{len(forms)} of the {len(list(iter_ops()))} operations; the rarest is {rarest[0]}, {rarest[1]} times; missing: {', '.join(lacking) or 'none'}")
+    print(
+        f"{len(forms)} of the {len(list(iter_ops()))} operations; the rarest is {rarest[0]}, {rarest[1]} times; missing: {', '.join(lacking) or 'none'}"
+    )
     return 1 if lacking else 0
 
 

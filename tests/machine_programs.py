@@ -13,11 +13,10 @@ import struct
 import tempfile
 from collections import Counter
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
 from a64_runner import Image
-from bpf_programs import IO, MAP_FD, NUMBERS, VALUE_BYTES, ArrayOfOne, ProgramGenerator, random_input
+from bpf_programs import IO, MAP_FD, NUMBERS, VALUE_BYTES, ArrayOfOne, ProgramGenerator
 
 from sonde.bpf import isa
 from sonde.bpf.asm import assemble
@@ -45,7 +44,9 @@ KEY, COUNTER_END = -80, -72  # on the stack
 PACKET = bytes(range(1, 65))
 OWNER = 7
 M = (1 << 64) - 1
-NOT_RUN = frozenset(["gotox", "lddw_btf"])  # refused with their reason: jumps through a table and the kernel's variables are the kernel's
+NOT_RUN = frozenset(
+    ["gotox", "lddw_btf"]
+)  # refused with their reason: jumps through a table and the kernel's variables are the kernel's
 
 # What machine code calls, as eBPF of its own, and its meaning once more for the interpreter.
 MIX_TEXT = "r0 = r1\nr0 *= 31\nr0 += r2\nr0 ^= r3\nr0 += r4\nr0 -= r5\nexit"
@@ -89,7 +90,15 @@ class WholeGenerator(ProgramGenerator):
         self.jumps = [*self.jumps, ops["may_goto"]]
         if not kernel:
             self.arithmetic = [*self.arithmetic, ops["cast"], ops["percpu"]]
-        self.wholes = [self.wide_number, self.map_lookup, self.map_lookup, self.map_change, self.local_call, self.far, self.goto]
+        self.wholes = [
+            self.wide_number,
+            self.map_lookup,
+            self.map_lookup,
+            self.map_change,
+            self.local_call,
+            self.far,
+            self.goto,
+        ]
         if not kernel:
             self.wholes += [self.helper_call, self.packet, self.by_address, self.barrier]
 
@@ -132,7 +141,9 @@ class WholeGenerator(ProgramGenerator):
         ]
 
     def wide_number(self) -> list[Insn]:
-        number = self.random.choice((self.random.getrandbits(64), self.random.getrandbits(33), *(n & M for n in NUMBERS)))
+        number = self.random.choice(
+            (self.random.getrandbits(64), self.random.getrandbits(33), *(n & M for n in NUMBERS))
+        )
         return [Insn(isa.LDDW, self.random.randrange(9), imm=number)]
 
     def map_load(self, register: int, number: int) -> Insn:
@@ -154,18 +165,26 @@ class WholeGenerator(ProgramGenerator):
         keep = f"r{self.random.randint(6, 8)} += r0"
         if self.random.random() < 0.4:
             return [*self.key(number, 7), *self.text(f"call 3\n{keep}"), *self.again(1, 2, 3, 4, 5)]
-        value = self.text(f"r3 = r10\nr3 += {-8 * self.random.randint(1, 8)}\nr4 = {self.random.choice((0, 0, 0, 1, 2, 4, 9))}")
+        value = self.text(
+            f"r3 = r10\nr3 += {-8 * self.random.randint(1, 8)}\nr4 = {self.random.choice((0, 0, 0, 1, 2, 4, 9))}"
+        )
         return [*self.key(number, 7), *value, *self.text(f"call 2\n{keep}"), *self.again(1, 2, 3, 4, 5)]
 
     def far(self) -> list[Insn]:
         """Into the value with an offset that a register takes back."""
-        away = self.random.choice((1, 100, 127, 128, 255, 256, 4000, 4096, 32000, -1, -128, -129, -256, -257, -4096, -32000))
+        away = self.random.choice(
+            (1, 100, 127, 128, 255, 256, 4000, 4096, 32000, -1, -128, -129, -256, -257, -4096, -32000)
+        )
         size = self.random.choice((1, 2, 4, 8))
         at = self.random.randrange(VALUE_BYTES // size) * size - away
         d, s = self.random.sample(range(9), 2)
         width = 8 * size
         access = self.random.choice(
-            (f"r{s} = *(u{width} *)(r{d} {at:+d})", f"*(u{width} *)(r{d} {at:+d}) = r{s}", f"*(u{width} *)(r{d} {at:+d}) = {self.random.choice(NUMBERS)}")
+            (
+                f"r{s} = *(u{width} *)(r{d} {at:+d})",
+                f"*(u{width} *)(r{d} {at:+d}) = r{s}",
+                f"*(u{width} *)(r{d} {at:+d}) = {self.random.choice(NUMBERS)}",
+            )
         )
         if size < 8 and self.random.random() < 0.3:
             access = f"r{s} = *(s{width} *)(r{d} {at:+d})"
@@ -184,7 +203,11 @@ class WholeGenerator(ProgramGenerator):
     def packet(self) -> list[Insn]:
         mode = self.random.choice((isa.BPF_ABS, isa.BPF_IND))
         size = self.random.choice((isa.BPF_B, isa.BPF_H, isa.BPF_W))
-        at = self.random.randrange(len(PACKET) - 3) if self.random.random() < 0.95 else self.random.choice((62, 64, -1, 1 << 30))
+        at = (
+            self.random.randrange(len(PACKET) - 3)
+            if self.random.random() < 0.95
+            else self.random.choice((62, 64, -1, 1 << 30))
+        )
         if mode == isa.BPF_ABS:
             return [Insn(isa.BPF_LD | mode | size, imm=at), *self.again(1, 2, 3, 4, 5)]
         register, base = self.random.randrange(9), self.random.randrange(30)
@@ -198,7 +221,9 @@ class WholeGenerator(ProgramGenerator):
         for offset in range(-64, 0, 8):
             self.insns.append(Insn(isa.BPF_STX | isa.BPF_MEM | isa.BPF_DW, 10, self.random.randrange(9), offset))
         self.body(self.random.randint(2, 6), False)
-        self.insns += self.text("\n".join(f"r0 {self.random.choice(('^=', '+=', '-='))} r{r}" for r in range(1, 9)) + "\nexit")
+        self.insns += self.text(
+            "\n".join(f"r0 {self.random.choice(('^=', '+=', '-='))} r{r}" for r in range(1, 9)) + "\nexit"
+        )
         body, self.insns, self.inner = self.insns, outer, False
         self.functions.append(body)
         return len(self.functions) - 1
@@ -216,7 +241,12 @@ class WholeGenerator(ProgramGenerator):
         register = self.random.randint(6, 8)  # r1 to r5 are arguments, and an address is no number
         address = Insn(isa.LDDW, register, isa.BPF_PSEUDO_FUNC)
         self.calls.append((address, self.function()))
-        return [address, Insn(0x8D, register), Insn(isa.BPF_ALU64 | isa.BPF_MOV, register, imm=9), *self.again(1, 2, 3, 4, 5)]
+        return [
+            address,
+            Insn(0x8D, register),
+            Insn(isa.BPF_ALU64 | isa.BPF_MOV, register, imm=9),
+            *self.again(1, 2, 3, 4, 5),
+        ]
 
     def tail_call(self) -> list[Insn]:
         index = self.random.choice((1, 1, 2))
@@ -313,7 +343,13 @@ class Interpreter:
         return found
 
 
-_OUTSIDE = {("helper", MIX): MIX_TEXT, ("kfunc", KFUNC): MIX_TEXT, ("packet", 0): PACKET_TEXT, ("map", 9): TAIL_TEXT, ("helper", TAIL_CALL): FIND_TAIL_TEXT}
+_OUTSIDE = {
+    ("helper", MIX): MIX_TEXT,
+    ("kfunc", KFUNC): MIX_TEXT,
+    ("packet", 0): PACKET_TEXT,
+    ("map", 9): TAIL_TEXT,
+    ("helper", TAIL_CALL): FIND_TAIL_TEXT,
+}
 
 
 class X86:
@@ -342,14 +378,21 @@ class X86:
         for code, start in zip(codes, starts):
             memory[start : start + len(code.text)] = code.text
             for reloc in code.relocs:
-                place = address + start + reloc.value if reloc.kind == "function" else self.places[reloc.kind, reloc.value] + reloc.addend
+                place = (
+                    address + start + reloc.value
+                    if reloc.kind == "function"
+                    else self.places[reloc.kind, reloc.value] + reloc.addend
+                )
                 struct.pack_into("<Q", memory, start + reloc.offset, place & M)
         return memory, [address + start for start in starts]
 
     def run(self, programs: Sequence[list[Insn]], values: Sequence[bytes]) -> list[Outcome]:
         """Return what each program leaves."""
         plan = self.memory.plan
-        codes = [translate(p, "x86_64", features=self.features if n % 2 else frozenset(), plan=plan) for n, p in enumerate(programs)]
+        codes = [
+            translate(p, "x86_64", features=self.features if n % 2 else frozenset(), plan=plan)
+            for n, p in enumerate(programs)
+        ]
         kept, starts = self.place(codes)
         found = []
         for start, value in zip(starts, values):

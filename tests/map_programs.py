@@ -101,3 +101,23 @@ class MapProgram:
     def through(self) -> list[str]:
         """Read the first byte that a look-up led to, and change it."""
         return ["r7 = -1", "if r0 == 0x0 goto +4", "r7 = *(u8 *)(r0 +0)", "r8 = r7", "r8 += 3", "*(u8 *)(r0 +0) = r8"]
+
+
+MAPS = [
+    MapSpec("m", "hash", 4, 8, 5),
+    MapSpec("m", "hash", 13, 3, 3),
+    MapSpec("m", "percpu_hash", 8, 4, 4),
+    MapSpec("m", "lru_hash", 4, 8, 30),
+    MapSpec("m", "array", 4, 3, 3),
+    MapSpec("m", "percpu_array", 4, 8, 3),
+    MapSpec("m", "lpm_trie", 8, 8, 6, flags=1),
+    MapSpec("m", "lpm_trie", 20, 12, 6, flags=1),
+    MapSpec("m", "lpm_trie", 5, 3, 4, flags=1),
+    MapSpec("m", "queue", 0, 5, 3),
+    MapSpec("m", "stack", 0, 8, 3),
+    MapSpec("m", "stack", 0, 100, 2),
+    MapSpec("m", "lru_hash", 4, 8, 3),
+    MapSpec("m", "lru_percpu_hash", 4, 8, 3),
+    MapSpec("m", "bloom_filter", 0, 8, 50),
+    MapSpec("m", "bloom_filter", 0, 21, 5),
+]

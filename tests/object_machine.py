@@ -66,9 +66,9 @@ class ObjectMachine:
         native = NativeMachine(numbered, self.machine.world)
         features = cpu_features()
         code = translate(self.code_of(program), os.uname().machine, features=features, plan=make_plan(numbered))
-        cpu = ctypes.c_uint32(self.machine.world.cpu)
-        place = ctypes.addressof(cpu)
-        with Placed(code, helpers=native.helpers(), maps=native.maps(), values=native.values(), cpu=place) as placed:
+        cpu, owner = ctypes.c_uint32(self.machine.world.cpu), ctypes.c_uint32(os.getpid())
+        words = {"cpu": ctypes.addressof(cpu), "owner": ctypes.addressof(owner)}
+        with Placed(code, helpers=native.helpers(), maps=native.maps(), values=native.values(), **words) as placed:
             return placed.run(native.lend(bytes(self.context)))
 
     def __enter__(self) -> ObjectMachine:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from mmap import PAGESIZE
 from pathlib import Path
 
 import pytest
 from a64_runner import Image, find_qemu
 from bpf_programs import VALUE_BYTES, ArrayOfOne, ProgramGenerator, random_input
+from map_programs import IO, IO_NUMBER, MAP_NUMBER, MAPS, MapProgram
+from object_machine import shape_of
 
 from sonde.bpf.asm import assemble
 from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import Insn
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.aarch64 import _bit_pattern, _mov_imm
+from sonde.bpf.jit.maps import BY_RSEQ, make_plan
 from sonde.bpf.maps import MapShape, create
 from sonde.bpf.maps.layout import layout_of
 from sonde.bpf.maps.machine import make_routine
+from sonde.bpf.maps.ringbuf import RingMap
+from sonde.bpf.maps.routines import SEED
+from sonde.bpf.runtime import World, helper_table
+from sonde.spec.object import MapSpec
 
 M = (1 << 64) - 1
 FEATURES = [frozenset[str](), frozenset(["lse"])]
@@ -150,6 +158,80 @@ def test_routines_of_hash_maps(features: frozenset[str], qemu: str, tmp_path: Pa
     table.region.data[:] = left[:size]
     assert dict(table.items()) == {keys[1]: [b"new one."], keys[2]: [b"new one."]}
     table.close()
+
+
+@pytest.mark.parametrize("spec", MAPS, ids=lambda spec: f"{spec.type}-{spec.key_size}-{spec.value_size}")
+def test_helpers_of_maps(spec: MapSpec, qemu: str, tmp_path: Path) -> None:
+    """Programs that call nothing but helpers of one map: everything is machine code, and leaves what the interpreter leaves. The CPU is 1, by rseq."""
+    made, io = create(shape_of(spec)), create(shape_of(IO))
+    plan = make_plan({IO_NUMBER: io, MAP_NUMBER: made}, cpu=BY_RSEQ)
+    made.seed = made.region.words[SEED >> 3] = 0x1122334455667788
+    fresh, value = bytes(made.region.data), IO.value_size
+    words = value + len(fresh)
+    # There is no thread pointer in the runner's executable: the offset from it is an address, that of a word behind the map.
+    offsets = {("map_value", IO_NUMBER): 0, ("map", MAP_NUMBER): value, ("owner", 0): words, ("rseq", 0): words + 4}
+    image, expected = Image(words + 8, offsets), []
+    for seed in range(8):
+        insns = MapProgram(spec, seed).insns
+        code = translate(insns, "aarch64", features=FEATURES[seed % 2], plan=plan)
+        assert {reloc.kind for reloc in code.relocs} <= {"map", "map_value", "owner", "rseq"}
+        image.add(code, bytes(value) + fresh + bytes([9, 0, 0, 0, 1, 0, 0, 0]))
+        made.region.data[:] = fresh
+        io.region.data[io.layout.entries :] = bytes(len(io.region.data) - io.layout.entries)
+        world = World()
+        world.cpu = 1
+        Machine(helper_table(), maps={IO_NUMBER: io, MAP_NUMBER: made}, world=world).run(Program(insns))
+        expected.append((io.lookup(bytes(4)) or [b""])[0] + bytes(made.region.data))
+    assert [left[: len(expected[0])] for _, left in image.run(qemu, tmp_path)] == expected
+
+
+def test_helpers_of_rings(qemu: str, tmp_path: Path) -> None:
+    ring = create(MapShape("ringbuf", 0, 0, PAGESIZE))
+    assert isinstance(ring, RingMap)
+    size = ring.layout.size
+    text = """
+        r1 = map[fd:1]
+        r2 = 21
+        r3 = 0
+        call ringbuf_reserve
+        r6 = r0
+        r1 = map[fd:1]
+        r2 = map[fd:1]
+        r3 = 10
+        r4 = 0
+        call ringbuf_output
+        r7 = r0
+        *(u64 *)(r6 +0) = 7
+        r1 = r6
+        r2 = 0
+        call ringbuf_submit
+        r1 = map[fd:1]
+        r2 = 100
+        r3 = 0
+        call ringbuf_reserve
+        r1 = r0
+        r2 = 0
+        call ringbuf_discard
+        r1 = map[fd:1]
+        r2 = 4096
+        r3 = 0
+        call ringbuf_reserve
+        r7 |= r0
+        r0 = r7
+        exit
+    """
+    code = translate(assemble(text), "aarch64", plan=make_plan({1: ring}))
+    image = Image(size, {("map", 1): 0})
+    image.add(code, bytes(ring.region.data[:size]))
+    result, left = image.run(qemu, tmp_path)[0]
+    first = ring.reserve(21)
+    ring.output(bytes(ring.region.data[:10]))
+    ring.region.data[first : first + 8] = (7).to_bytes(8, "little")
+    ring.commit(first)
+    ring.commit(ring.reserve(100), discard=True)
+    assert ring.reserve(4096) == result == 0
+    assert left == bytes(ring.region.data[:size])
+    ring.close()
 
 
 def test_immediates(tmp_path: Path, qemu: str) -> None:

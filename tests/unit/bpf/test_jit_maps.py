@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from random import Random
 
 import pytest
-from map_programs import IO, IO_NUMBER, MAP_NUMBER, MapProgram
+from map_programs import IO, IO_NUMBER, MAP_NUMBER, MAPS, MapProgram
 from map_sequences import plant, separate
 from object_machine import shape_of
 
@@ -181,26 +181,6 @@ def test_damaged_memory_does_not_lead_out_of_it() -> None:
                 assert 0 <= jit.find(number.to_bytes(4, "little")) <= table.layout.size - 8
 
 
-MAPS = [
-    MapSpec("m", "hash", 4, 8, 5),
-    MapSpec("m", "hash", 13, 3, 3),
-    MapSpec("m", "percpu_hash", 8, 4, 4),
-    MapSpec("m", "lru_hash", 4, 8, 30),
-    MapSpec("m", "array", 4, 3, 3),
-    MapSpec("m", "percpu_array", 4, 8, 3),
-    MapSpec("m", "lpm_trie", 8, 8, 6, flags=1),
-    MapSpec("m", "lpm_trie", 20, 12, 6, flags=1),
-    MapSpec("m", "lpm_trie", 5, 3, 4, flags=1),
-    MapSpec("m", "queue", 0, 5, 3),
-    MapSpec("m", "stack", 0, 8, 3),
-    MapSpec("m", "stack", 0, 100, 2),
-    MapSpec("m", "lru_hash", 4, 8, 3),
-    MapSpec("m", "lru_percpu_hash", 4, 8, 3),
-    MapSpec("m", "bloom_filter", 0, 8, 50),
-    MapSpec("m", "bloom_filter", 0, 21, 5),
-]
-
-
 @pytest.mark.parametrize("spec", MAPS, ids=lambda spec: f"{spec.type}-{spec.key_size}-{spec.value_size}")
 def test_programs_agree_with_the_interpreter(spec: MapSpec) -> None:
     for seed in range(12):
@@ -249,18 +229,25 @@ def test_the_cpu_by_rseq() -> None:
     plan = make_plan({1: table}, cpu=BY_RSEQ, cpu_fallback=0)
     code = translate(LOOKUP, "x86_64", plan=plan)
     number = translate(assemble("call get_smp_processor_id\nexit"), "x86_64", plan=plan)
-    assert {reloc.kind for reloc in code.relocs} == {"map", "rseq"} and {reloc.kind for reloc in number.relocs} == {"rseq"}
+    assert {reloc.kind for reloc in code.relocs} == {"map", "rseq"} and {reloc.kind for reloc in number.relocs} == {
+        "rseq"
+    }
     offset = find_rseq()
     if offset is None:
         pytest.skip("needs a C library that registers rseq (glibc 2.35)")
     key = ctypes.create_string_buffer((1).to_bytes(4, "little"))
     before = os.sched_getaffinity(0)
     try:
-        with Placed(code, maps={1: table.region.address}, rseq=offset) as placed, Placed(number, rseq=offset) as numbered:
+        with (
+            Placed(code, maps={1: table.region.address}, rseq=offset) as placed,
+            Placed(number, rseq=offset) as numbered,
+        ):
             for cpu in sorted(before):
                 os.sched_setaffinity(0, {cpu})
                 assert numbered.run() == cpu
-                assert placed.run(ctypes.addressof(key)) - table.region.address == table.find_at(bytes([1, 0, 0, 0]), cpu)
+                assert placed.run(ctypes.addressof(key)) - table.region.address == table.find_at(
+                    bytes([1, 0, 0, 0]), cpu
+                )
     finally:
         os.sched_setaffinity(0, before)
 

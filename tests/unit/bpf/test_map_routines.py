@@ -230,8 +230,14 @@ def test_an_entry_that_went_to_another_key(side: str, monkeypatch: pytest.Monkey
             insns = make_routine(layout, NUMBERS["lookup"]).insns
             machine = Machine()
             base, where = machine.memory.add(table.region.data), machine.memory.add(bytearray(key))
-            looks = [pc for pc, insn in iter_pcs(insns) if (insn.opcode, insn.dst, insn.src, insn.imm) == (0xDB, 3, 0, 0x100)]
-            machine.left, machine.trace, machine._program = 100_000, lambda pc, _: change() if pc in looks else None, Program(insns)
+            looks = [
+                pc for pc, insn in iter_pcs(insns) if (insn.opcode, insn.dst, insn.src, insn.imm) == (0xDB, 3, 0, 0x100)
+            ]
+            machine.left, machine.trace, machine._program = (
+                100_000,
+                lambda pc, _: change() if pc in looks else None,
+                Program(insns),
+            )
             found = machine.enter(0, base, where, 0, 0, 1) - base
         assert done and bytes(table.region.data[found : found + 8]) == b"new one."
 

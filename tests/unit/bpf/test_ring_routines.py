@@ -93,6 +93,14 @@ def test_records_of_any_size(both: tuple[RingMap, RingReader, Producer]) -> None
     assert len(sent) > 300
 
 
+def test_what_is_asked_about_a_ring(both: tuple[RingMap, RingReader, Producer]) -> None:
+    ring, _, producer = both
+    producer.output(bytes(100))
+    for what in range(6):
+        assert producer.call("query", producer.base, what) == ring.query(what)
+    assert producer.call("query", producer.base, 1 << 40) == 0
+
+
 def test_a_full_ring(both: tuple[RingMap, RingReader, Producer]) -> None:
     ring, reader, producer = both
     count = 0
@@ -124,6 +132,27 @@ def test_reserve_submit_and_discard(both: tuple[RingMap, RingReader, Producer]) 
     assert drain(reader) == []
     assert producer.call("submit", places[0], 0) == 0
     assert drain(reader) == [bytes(16), b"\2" * 16]
+
+
+def test_what_dead_producers_left(both: tuple[RingMap, RingReader, Producer]) -> None:
+    """Records that were reserved, with or without their header, are passed over; finished ones before, between and behind them are read."""
+    ring, reader, producer = both
+    for size in (0, 1, 8, 21, 64):
+        lost = ring.lost
+        assert producer.output(b"first") == 0
+        place = producer.call("reserve", producer.base, size, 0)
+        ring.region.data[place - producer.base : place - producer.base + size] = b"x" * size
+        assert producer.output(b"second") == 0
+        nothing = producer.call("reserve", producer.base, size, 0) - producer.base
+        ring.region.words[(nothing - 8) >> 3] = 0  # its header was not written yet
+        assert producer.output(b"third") == 0
+        last = producer.call("reserve", producer.base, size, 0) - producer.base
+        ring.region.words[(last - 8) >> 3] = 0
+        assert drain(reader) == [b"first"]
+        assert ring.repair() == 3 and ring.lost == lost + 3
+        assert drain(reader) == [b"second", b"third"]
+        assert reader.waiting_bytes == 0
+        assert ring.repair() == 0
 
 
 def test_threads_and_a_reader() -> None:

@@ -335,7 +335,9 @@ def _disturbs(insn: Insn) -> frozenset[int]:
     if class_ in (5, 6):
         if opcode == 0x95:
             return frozenset([X0])
-        return _FREE if opcode & ~8 == 0x85 else frozenset([A, B])  # may_goto counts in one, comparisons load immediates into the other
+        return (
+            _FREE if opcode & ~8 == 0x85 else frozenset([A, B])
+        )  # may_goto counts in one, comparisons load immediates into the other
     if class_ == 0 and opcode != 0x18:
         return _FREE
     found = {REGISTERS[insn.dst]} if class_ in (0, 1, 4, 7) else set()
@@ -443,7 +445,9 @@ class _A64(Emitter):
         """Look-ups of arrays: the map is in x0, the key in x1."""
         if helper != LOOKUP or layout.hashed:
             return False
-        found = _mov_imm(B, layout.entry_stride) + _word(0x9B000000 | B << 16 | X0 << 10 | R0 << 5 | R0)  # madd: map + index * stride
+        found = _mov_imm(B, layout.entry_stride) + _word(
+            0x9B000000 | B << 16 | X0 << 10 | R0 << 5 | R0
+        )  # madd: map + index * stride
         if layout.per_cpu:
             self.load_cpu(layout.copies)
             found += _mov_imm(B, layout.value_stride) + _word(0x9B000000 | B << 16 | R0 << 10 | A << 5 | R0)
@@ -463,7 +467,12 @@ class _A64(Emitter):
         else:
             self.add(_memory(_LOAD, 2, A, A, 0))
         fallback = _mov_imm(A, self.plan.cpu_fallback)
-        self.add(_mov_imm(B, limit) + _rrr(_SUBS, ZERO, A, B, False) + _word(0x54000000 | (len(fallback) // 4 + 1) << 5 | 3) + fallback)
+        self.add(
+            _mov_imm(B, limit)
+            + _rrr(_SUBS, ZERO, A, B, False)
+            + _word(0x54000000 | (len(fallback) // 4 + 1) << 5 | 3)
+            + fallback
+        )
 
     def cpu_number(self) -> None:
         self.load_cpu(0x7FFFFFFF)

@@ -8,7 +8,7 @@ from ..isa import CALL, FRAME_POINTER, LDDW, MAX_STACK_BYTES, Insn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
 class CodeReloc(Record):
@@ -51,6 +51,15 @@ class MachineCode(Record):
 
         index = bisect_right(self.pcs, offset, key=lambda pair: pair[0]) - 1
         return self.pcs[index][1] if index >= 0 else -1
+
+
+def bind(code: MachineCode, address: int, find: Callable[[CodeReloc], int]) -> bytes:
+    """Return the bytes to put at `address`, of this process or another. `find` answers relocations, but those of local functions; the addend is the caller's to add."""
+    text = bytearray(code.text)
+    for reloc in code.relocs:
+        place = address + reloc.value if reloc.kind == "function" else find(reloc)
+        text[reloc.offset : reloc.offset + 8] = (place & (1 << 64) - 1).to_bytes(8, "little")
+    return bytes(text)
 
 
 class Function(Record, eq=False):

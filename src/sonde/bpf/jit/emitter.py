@@ -51,7 +51,9 @@ class Emitter:
         self.plan: MapPlan | None = None
         self.alone: frozenset[int] = frozenset()
         self.planned: dict[int, int] = {}  # pc of a call that needs no helper, to the number of its map
-        self.routines: dict[tuple[MapLayout, int], int] = {}  # routines behind the code, to the numbers that calls of them have as goals
+        self.routines: dict[
+            tuple[MapLayout, int], int
+        ] = {}  # routines behind the code, to the numbers that calls of them have as goals
         self.changed: set[int] = set()  # registers of the CPU that do not keep their value
 
     # what a back end knows ------------------------------------------------------------------------------------

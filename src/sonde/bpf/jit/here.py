@@ -6,6 +6,7 @@ import ctypes
 import mmap
 
 from ...errors import RunError
+from .code import bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,14 +42,11 @@ class Placed:
         self._memory: mmap.mmap | None = mmap.mmap(-1, len(code.text), prot=mmap.PROT_READ | mmap.PROT_WRITE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         try:
-            text = bytearray(code.text)
+            tables: dict[str, Mapping[int, object]]
             tables = {"helper": helpers or {}, "map": maps or {}, "map_value": values or {}}
             for kind, number in (("cpu", cpu), ("owner", owner), ("rseq", rseq)):
                 tables[kind] = {} if number is None else {0: number}
-            for reloc in code.relocs:
-                place = self._find(reloc, tables)
-                text[reloc.offset : reloc.offset + 8] = (place & (1 << 64) - 1).to_bytes(8, "little")
-            self._memory[:] = bytes(text)
+            text = self._memory[:] = bind(code, self.address, lambda reloc: self._find(reloc, tables))
             self._protect(len(text))
         except BaseException:
             self.close()
@@ -56,8 +54,6 @@ class Placed:
         self._entry = _ENTRY(self.address)
 
     def _find(self, reloc: CodeReloc, tables: Mapping[str, Mapping[int, object]]) -> int:
-        if reloc.kind == "function":
-            return self.address + reloc.value
         found = tables.get(reloc.kind, {}).get(reloc.value)
         if found is None:
             raise RunError(f"the code needs {reloc.kind} {reloc.value}, which nobody gave")

@@ -313,7 +313,11 @@ def _disturbs(insn: Insn, bmi2: bool) -> frozenset[int]:
         elif opcode & 8 and opcode & 0xF0 in (0x60, 0x70, 0xC0) and not bmi2:
             found |= {R11}
     elif class_ == 3 and opcode & 0xE0 == 0xC0:
-        found |= {REGISTERS[insn.dst if insn.imm == 0x100 else insn.src], RAX, R10, R11} if insn.imm & 1 or insn.imm == 0x100 else set()
+        found |= (
+            {REGISTERS[insn.dst if insn.imm == 0x100 else insn.src], RAX, R10, R11}
+            if insn.imm & 1 or insn.imm == 0x100
+            else set()
+        )
     return frozenset(found & _FREE)
 
 

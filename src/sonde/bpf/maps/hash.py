@@ -119,7 +119,10 @@ class HashMap(SharedMap):
                     if same:
                         return at, entry
                     seq = -1
-                before, slot = slot, load(at)  # the entry may have been replaced, and given to another key, while we looked at it
+                before, slot = (
+                    slot,
+                    load(at),
+                )  # the entry may have been replaced, and given to another key, while we looked at it
                 if slot == before and seq in (-1, self._seq(entry)):
                     break  # whoever takes an entry out of use changes its slot first: this memory is damaged
         return 0, 0

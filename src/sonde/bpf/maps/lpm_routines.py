@@ -77,7 +77,14 @@ class LpmRoutine(HashRoutine):
         lead = round_up(self.data_size)
         at = self.layout.value_offset - lead
         clear = [f"*(u64 *)(r1 +{lead - 8}) = 0"] if self.data_size % 8 else []
-        return ["r1 = r0", f"r1 += {at}", *clear, f"r2 = *(u64 *)(r7 +{self.given})", "r2 += 4", *self._copy(self.data_size)]
+        return [
+            "r1 = r0",
+            f"r1 += {at}",
+            *clear,
+            f"r2 = *(u64 *)(r7 +{self.given})",
+            "r2 += 4",
+            *self._copy(self.data_size),
+        ]
 
     def _before_place(self) -> list[str]:
         """Nobody may pass over a length that exists: it is counted before its entry can be found."""

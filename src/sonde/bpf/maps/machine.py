@@ -9,9 +9,10 @@ Routines make no system call and need no library, and any number of threads and 
 
 from __future__ import annotations
 
+from functools import partial
+
 from ...errors import FeatureError
 from ...record import Record
-from ..asm import assemble
 from ..isa import Insn
 from . import plain_routines as plain
 from .layout import MapLayout
@@ -28,6 +29,13 @@ RING_OUTPUT, RING_RESERVE, RING_SUBMIT, RING_DISCARD, RING_QUERY = 130, 131, 132
 FINISHERS = (RING_SUBMIT, RING_DISCARD)  # of a record: their first argument is no map
 _HASHES = ("hash", "percpu_hash", "lru_hash", "lru_percpu_hash")
 _ARRAYS = ("array", "percpu_array")
+_RING_NAMES = {
+    RING_OUTPUT: "output",
+    RING_RESERVE: "reserve",
+    RING_SUBMIT: "submit",
+    RING_DISCARD: "discard",
+    RING_QUERY: "query",
+}
 _FRAME_BYTES = 160
 
 
@@ -48,12 +56,16 @@ def make_routine(layout: MapLayout, helper: int) -> Routine:
     """Return the routine of a helper for maps of a layout. Raises FeatureError when there is none."""
     maker = _TEXTS.get((layout.kind, helper))
     if maker is None:
-        raise FeatureError(f"helper {helper} has no routine for {layout.kind} maps", feature=f"map routine:{layout.kind}")
+        raise FeatureError(
+            f"helper {helper} has no routine for {layout.kind} maps", feature=f"map routine:{layout.kind}"
+        )
     key = (layout, helper)
     found = _made.get(key)
     if found is None:
         if len(_made) >= _REMEMBER:
             _made.clear()
+        from ..asm import assemble
+
         insns = assemble("\n".join(maker(layout)))
         found = _made[key] = Routine(insns, layout.hashed or layout.per_cpu or layout.kind in ("queue", "stack"))
     return found
@@ -66,7 +78,18 @@ _made: dict[tuple[MapLayout, int], Routine] = {}
 def _percpu_lookup(layout: MapLayout) -> list[str]:
     """A look-up of the copy of the CPU in r3."""
     inner = plain.array_lookup(layout) if layout.kind in _ARRAYS else HashRoutine(layout).lookup()
-    return ["w3 = w3", f"if r3 >= {layout.copies} goto nowhere", "r5 = r3", "r5 <<= 32", "call whose", "exit", "nowhere: r0 = 0", "exit", "whose:", *inner]
+    return [
+        "w3 = w3",
+        f"if r3 >= {layout.copies} goto nowhere",
+        "r5 = r3",
+        "r5 <<= 32",
+        "call whose",
+        "exit",
+        "nowhere: r0 = 0",
+        "exit",
+        "whose:",
+        *inner,
+    ]
 
 
 def _texts() -> dict[tuple[str, int], Callable[[MapLayout], list[str]]]:
@@ -77,7 +100,11 @@ def _texts() -> dict[tuple[str, int], Callable[[MapLayout], list[str]]]:
         table[kind, DELETE] = lambda layout: HashRoutine(layout).delete()
         table[kind, LOOKUP_PERCPU] = _percpu_lookup
     for kind in _ARRAYS:
-        table[kind, LOOKUP], table[kind, UPDATE], table[kind, DELETE] = plain.array_lookup, plain.array_update, plain.array_delete
+        table[kind, LOOKUP], table[kind, UPDATE], table[kind, DELETE] = (
+            plain.array_lookup,
+            plain.array_update,
+            plain.array_delete,
+        )
         table[kind, LOOKUP_PERCPU] = _percpu_lookup
     for kind in ("queue", "stack"):
         table[kind, PUSH], table[kind, POP], table[kind, PEEK] = plain.queue_push, plain.queue_pop, plain.queue_peek
@@ -85,8 +112,8 @@ def _texts() -> dict[tuple[str, int], Callable[[MapLayout], list[str]]]:
     table["lpm_trie", LOOKUP] = lambda layout: LpmRoutine(layout).lookup()
     table["lpm_trie", UPDATE] = lambda layout: LpmRoutine(layout).update()
     table["lpm_trie", DELETE] = lambda layout: LpmRoutine(layout).delete()
-    for helper, name in ((RING_OUTPUT, "output"), (RING_RESERVE, "reserve"), (RING_SUBMIT, "submit"), (RING_DISCARD, "discard"), (RING_QUERY, "query")):
-        table["ringbuf", helper] = lambda layout, name=name: ring_text(layout, name)
+    for helper, name in _RING_NAMES.items():
+        table["ringbuf", helper] = partial(ring_text, name)
     return table
 
 

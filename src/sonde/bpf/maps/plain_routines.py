@@ -30,7 +30,13 @@ _HEAD, _TAIL, _CLAIM = COUNT, FRESH, HAND
 
 def _element(layout: MapLayout, beyond: str) -> list[str]:
     """The value's address to r0; to `beyond` when there is no such entry. r2 is the key; the CPU's number comes in r5."""
-    lines = ["r2 = *(u32 *)(r2 +0)", f"if r2 >= {layout.max_entries} goto {beyond}", f"r2 *= {layout.entry_stride}", "r0 = r1", "r0 += r2"]
+    lines = [
+        "r2 = *(u32 *)(r2 +0)",
+        f"if r2 >= {layout.max_entries} goto {beyond}",
+        f"r2 *= {layout.entry_stride}",
+        "r0 = r1",
+        "r0 += r2",
+    ]
     if layout.per_cpu:
         lines += ["r5 >>= 32", f"r5 *= {layout.value_stride}", "r0 += r5"]
     return [*lines, f"r0 += {layout.entries}"]
@@ -104,7 +110,11 @@ def _take(layout: MapLayout, remove: bool) -> list[str]:
     last = ["r4 = r7", "if r4 != 0x0 goto behind", f"r4 = {slots}", "behind: r4 += -1"]
     next_tail = ["r8 += 1", f"if r8 < {slots} goto moved", "r8 = 0", f"moved: *(u64 *)(r6 +{_TAIL}) = r8"]
     leave = next_tail if queue else [f"*(u64 *)(r6 +{_HEAD}) = r9"]
-    zeros = [f"*(u{8 * n} *)(r9 +{at}) = 0" for at, n in pieces(layout.value_size)] if layout.value_size <= 128 else _zeros(layout)
+    zeros = (
+        [f"*(u{8 * n} *)(r9 +{at}) = 0" for at, n in pieces(layout.value_size)]
+        if layout.value_size <= 128
+        else _zeros(layout)
+    )
     return [
         "r6 = r1", "r9 = r2", *_claim(), *_bounded(layout), "if r7 == r8 goto empty",
         *(_slot(layout, "r8") if queue else [*last, *_slot(layout, "r4")]),
@@ -116,7 +126,14 @@ def _take(layout: MapLayout, remove: bool) -> list[str]:
 
 def _zeros(layout: MapLayout) -> list[str]:
     rest = [f"*(u{8 * n} *)(r9 +{at}) = 0" for at, n in pieces(layout.value_size % 8)]
-    return [f"r4 = {layout.value_size // 8}", "zero: *(u64 *)(r9 +0) = 0", "r9 += 8", "r4 += -1", "if r4 != 0x0 goto zero", *rest]
+    return [
+        f"r4 = {layout.value_size // 8}",
+        "zero: *(u64 *)(r9 +0) = 0",
+        "r9 += 8",
+        "r4 += -1",
+        "if r4 != 0x0 goto zero",
+        *rest,
+    ]
 
 
 def queue_pop(layout: MapLayout) -> list[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ROUTINES = ("reserve", "submit", "discard", "output", "query")
 
 
-def ring_text(layout: MapLayout, name: str) -> list[str]:
+def ring_text(name: str, layout: MapLayout) -> list[str]:
     """Return the text of a routine for rings of this size."""
     return _TEXTS[name](layout)
 

@@ -122,6 +122,29 @@ class RingMap(SharedMap):
         }
         return known.get(what, 0)
 
+    def repair(self) -> int:
+        """Discard what producers left unfinished, when none of them lives any more, so that the reader gets past it; return how many records that was."""
+        region, mask, found = self.region, self.layout.mask, 0
+        position, end = region.load(CONSUMER), region.load(PRODUCER)
+        while position < end:
+            at = DATA + (position & mask)
+            header = region.load(at)
+            if header and not header & BUSY:
+                position += ((header & DISCARDED - 1) + 15) & -8
+                continue
+            length = header & DISCARDED - 1
+            if not header:  # reserved, and nothing written yet: all zeros, up to the next header
+                gap = next(
+                    (n for n in range(8, end - position, 8) if region.load(DATA + (position + n & mask))),
+                    end - position,
+                )
+                length = gap - 8
+            region.store(at, at // PAGESIZE << 32 | DISCARDED | length)
+            position += (length + 15) & -8
+            self.give_up(EAGAIN)
+            found += 1
+        return found
+
     # the consumer ---------------------------------------------------------------------------------------------
 
     def reader(self) -> RingReader:
