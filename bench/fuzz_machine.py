@@ -37,7 +37,7 @@ from sonde.bpf.jit.here import cpu_features
 from sonde.errors import SondeError, VerifierError
 
 BATCH = 500
-KERNEL_SHARE = 100
+KERNEL_SHARE = 250
 REPORT = 20_000
 Runner = Callable[[Sequence[list[Insn]], Sequence[bytes]], "list[Outcome]"]
 

@@ -6,6 +6,7 @@ registers are stored behind the input. So what a machine computes is seen in the
 
 from __future__ import annotations
 
+from functools import cache
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -51,16 +52,7 @@ class ProgramGenerator:
         self.random = Random(seed)
         self.length = length
         self.insns: list[Insn] = []
-        ops = [op for op in iter_ops() if not op.name.startswith(_LEFT_OUT)]
-        self.arithmetic = [op for op in ops if op.opcode & 7 in (isa.BPF_ALU, isa.BPF_ALU64)]
-        self.jumps = [
-            op for op in ops if op.opcode & 7 in (isa.BPF_JMP, isa.BPF_JMP32) and op.opcode not in (isa.JA, isa.GOTOL)
-        ]
-        self.loads = [op for op in ops if op.name.startswith("ldx")]
-        self.stores = [op for op in ops if op.name.startswith("st")]
-        self.atomics = [
-            op for op in iter_ops() if op.opcode & 0xE7 == isa.BPF_STX | isa.BPF_ATOMIC and (op.imm < 0x100 or acquire)
-        ]
+        self.arithmetic, self.jumps, self.loads, self.stores, self.atomics = _operations(acquire)
 
     def make(self) -> list[Insn]:
         """Return the instructions. The map's address is loaded by number MAP_FD at pc 0."""
@@ -170,6 +162,20 @@ class ProgramGenerator:
             off if op.off == FREE else op.off,
             imm,
         )
+
+
+@cache
+def _operations(acquire: bool) -> tuple[list[Op], ...]:
+    """Arithmetic, jumps, loads, stores, atomics."""
+    ops = [op for op in iter_ops() if not op.name.startswith(_LEFT_OUT)]
+    jumps = (isa.BPF_JMP, isa.BPF_JMP32)
+    return (
+        [op for op in ops if op.opcode & 7 in (isa.BPF_ALU, isa.BPF_ALU64)],
+        [op for op in ops if op.opcode & 7 in jumps and op.opcode not in (isa.JA, isa.GOTOL)],
+        [op for op in ops if op.name.startswith("ldx")],
+        [op for op in ops if op.name.startswith("st")],
+        [op for op in iter_ops() if op.opcode & 0xE7 == isa.BPF_STX | isa.BPF_ATOMIC and (op.imm < 0x100 or acquire)],
+    )
 
 
 def random_input(seed: int) -> bytearray:

@@ -12,6 +12,7 @@ import mmap
 import struct
 import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from bpf_programs import IO, MAP_FD, NUMBERS, VALUE_BYTES, ArrayOfOne, ProgramGe
 from sonde.bpf import isa
 from sonde.bpf.asm import assemble
 from sonde.bpf.interp import Machine, Program
-from sonde.bpf.isa import Insn, encode, get_op, iter_ops, iter_pcs
+from sonde.bpf.isa import Insn, Op, encode, get_op, iter_ops, iter_pcs
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.maps import MapPlan
 from sonde.bpf.maps import MapShape, SharedMap, create
@@ -77,6 +78,11 @@ def mix(_: object, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
     return ((((r1 * 31 + r2) & M) ^ r3) + r4 - r5) & M
 
 
+@cache
+def _op(name: str) -> Op:
+    return next(op for op in iter_ops() if op.name == name)
+
+
 class WholeGenerator(ProgramGenerator):
     """One random program for each seed. `kernel`: only what the kernel's verifier takes from a raw tracepoint program."""
 
@@ -86,10 +92,9 @@ class WholeGenerator(ProgramGenerator):
         self.calls: list[tuple[Insn, int]] = []  # calls and addresses of local functions, by number
         self.functions: list[list[Insn]] = []
         self.inner = False
-        ops = {op.name: op for op in iter_ops()}
-        self.jumps = [*self.jumps, ops["may_goto"]]
+        self.jumps = [*self.jumps, _op("may_goto")]
         if not kernel:
-            self.arithmetic = [*self.arithmetic, ops["cast"], ops["percpu"]]
+            self.arithmetic = [*self.arithmetic, _op("cast"), _op("percpu")]
         self.wholes = [
             self.wide_number,
             self.map_lookup,
@@ -119,7 +124,7 @@ class WholeGenerator(ProgramGenerator):
         return self.insns
 
     def some(self, kind: float) -> list[Insn]:
-        if self.random.random() < 0.12:
+        if self.random.random() < 0.15:
             return self.random.choice(self.wholes)()
         return [self.one(kind)]
 
@@ -220,7 +225,7 @@ class WholeGenerator(ProgramGenerator):
         self.insns += [Insn(isa.LDDW, 9, 2, imm=MAP_FD), *self.text("r6 = r1\nr7 = r2\nr8 = r3\nr0 = r4")]
         for offset in range(-64, 0, 8):
             self.insns.append(Insn(isa.BPF_STX | isa.BPF_MEM | isa.BPF_DW, 10, self.random.randrange(9), offset))
-        self.body(self.random.randint(2, 6), False)
+        self.body(self.random.randint(2, 4), False)
         self.insns += self.text(
             "\n".join(f"r0 {self.random.choice(('^=', '+=', '-='))} r{r}" for r in range(1, 9)) + "\nexit"
         )
@@ -257,8 +262,8 @@ _texts: dict[str, list[Insn]] = {}
 
 
 def make_programs(seeds: Iterable[int]) -> list[list[Insn]]:
-    """The programs of some seeds, of 4 to 34 pieces."""
-    return [WholeGenerator(seed, 4 + seed % 31).make() for seed in seeds]
+    """The programs of some seeds, of 2 to 24 pieces."""
+    return [WholeGenerator(seed, 2 + seed % 23).make() for seed in seeds]
 
 
 def count_forms(programs: Iterable[list[Insn]], into: Counter[str]) -> None:

@@ -81,7 +81,8 @@ class MapProgram:
         number = self.random.randrange(self.spec.max_entries + 3)
         if self.spec.type == "lpm_trie":
             length = self.random.randrange(8 * (self.spec.key_size - 4) + 2)
-            return [*self.fill(KEY, self.spec.key_size, 0x80), f"*(u32 *)(r10 {KEY}) = {length}"]
+            byte = self.random.choice((0x80, 0xFF, 0x5A))
+            return [*self.fill(KEY, self.spec.key_size, byte), f"*(u32 *)(r10 {KEY}) = {length}"]
         return [
             *self.fill(KEY, self.spec.key_size, 0),
             f"*(u{32 if self.spec.key_size >= 4 else 8} *)(r10 {KEY}) = {number}",

@@ -139,9 +139,7 @@ class _Translator:
 
     def instruction(self, pc: int, insn: Insn, depth: int) -> None:
         self.mark(pc, depth)
-        op = get_op(insn)
-        assert op is not None
-        for text in _statements(op.name, pc, insn):
+        for text in _texts_of(pc, insn):
             self.lines[len(self.out) + 1] = pc
             self.emit(depth, text)
 
@@ -163,6 +161,24 @@ def _condition(name: str, insn: Insn) -> str:
     top = TOP32 if narrow else TOP
     flipped = f"({right_text} ^ {top})" if right is None else str(right ^ top)
     return f"({left_text} ^ {top}) {_SIGNED_JUMPS[base]} {flipped}"
+
+
+def _texts_of(pc: int, insn: Insn) -> list[str]:
+    """The statements of an instruction; those that depend on nothing but its fields are remembered."""
+    class_ = insn.opcode & 7
+    key = (insn.opcode, insn.dst, insn.src, insn.off, insn.imm)
+    found = _remembered.get(key)
+    if found is None:
+        op = get_op(insn)
+        assert op is not None
+        found = _statements(op.name, pc, insn)
+        if class_ not in (BPF_LD, BPF_JMP) and len(_remembered) < _REMEMBER:
+            _remembered[key] = found
+    return found
+
+
+_REMEMBER = 20_000  # instructions, about 4 MB
+_remembered: dict[tuple[int, int, int, int, int], list[str]] = {}
 
 
 def _statements(name: str, pc: int, insn: Insn) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from errno import E2BIG, EINVAL, ENOSPC
 
 from .base import round_up
-from .routines import HashRoutine
+from .routines import HashRoutine, pieces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,15 +59,18 @@ class LpmRoutine(HashRoutine):
         return ["r1 <<= 3", "r1 += r6", f"r1 += {self.counts}"]
 
     def _mask(self) -> list[str]:
-        """Write the masked key of r8 bits; r0 stays."""
+        """Write the masked key of r8 bits; r0 stays. Words of the address are turned into numbers, so that shifts clear the bits beyond the prefix."""
         at = self.masked
-        return [
-            f"*(u32 *)(r10 {at}) = r8", f"*(u64 *)(r10 {at + self.given}) = r7", "r5 = 0",
-            "mask: r1 = r5", "r1 <<= 3", "r2 = r8", "r2 -= r1", "if r2 s> 0x0 goto some", "r2 = 0",
-            "some: if r2 s< 0x9 goto bits", "r2 = 8", "bits: r3 = 65280", "r3 >>= r2", "r3 &= 255",
-            "r1 = r7", "r1 += r5", "r1 = *(u8 *)(r1 +4)", "r1 &= r3", "r4 = r10", "r4 += r5", f"*(u8 *)(r4 {at + 4:+d}) = r1",
-            "r5 += 1", f"if r5 < {self.data_size:#x} goto mask",
-        ]  # fmt: skip
+        lines = [f"*(u32 *)(r10 {at}) = r8", f"*(u64 *)(r10 {at + self.given}) = r7"]
+        for start, size in pieces(self.data_size):
+            place, turn = f"*(u{8 * size} *)", f"r1 = bswap{8 * size} r1"
+            turns = [turn] if size > 1 else []
+            lines += [
+                f"r1 = {place}(r7 +{4 + start})", f"r2 = {8 * (start + size)}", "r2 -= r8", f"if r2 s< 0x1 goto whole{start}",
+                f"if r2 s> {8 * size - 1:#x} goto none{start}", *turns, "r1 >>= r2", "r1 <<= r2", *turns, f"goto whole{start}",
+                f"none{start}: r1 = 0", f"whole{start}:", f"{place}(r10 {at + 4 + start:+d}) = r1",
+            ]  # fmt: skip
+        return lines
 
     def _call(self, function: str) -> list[str]:
         return ["r1 = r6", "r2 = r10", f"r2 += {self.masked}", "r5 = r9", f"call {function}"]
