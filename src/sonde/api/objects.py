@@ -5,7 +5,6 @@ Sections say what programs are and where they are attached (see probes.sections)
 
 from __future__ import annotations
 
-from ..debuginfo.ctype import Struct
 from ..errors import Diagnostic, FeatureError, FormatError, ProbeError
 from ..record import Record, replace
 from ..spec.object import CoreAccess, LineInfo, MapSpec, ObjectSpec, ProgramSpec, Reloc
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from ..probes.sections import Section
     from ..spec.object import ProbeSpec
     from ..spec.target import Target
+    from .structops import StructOps
+    from .usdtspecs import UsdtSpecs
 
 _SIZE_LIMIT = 256 << 20  # bytes of an object file
 _VIRTUAL = ("LINUX_KERNEL_VERSION", "LINUX_HAS_BPF_COOKIE", "LINUX_HAS_SYSCALL_WRAPPER")
-_USDT_MAP = "__bpf_usdt_specs"  # of libbpf's usdt.bpf.h
-_STRUCT_OPS = 26  # the type of map
 _TRISTATE = {"y": 1, "m": 2, "n": 0, "": 0}
 
 
@@ -71,13 +70,10 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
         from .trace import live_target
 
         target = live_target()
-    if any(each.name == _USDT_MAP for each in found.maps):
-        raise FeatureError(
-            "this object finds the arguments of USDT probes by libbpf's usdt.bpf.h, whose maps sonde does not fill",
-            feature="usdt.bpf.h",
-            hint="compile its source with sonde: sonde trace x.bpf.c, or sonde build",
-        )
-    ops = _StructOps(found)
+    from .structops import StructOps
+    from .usdtspecs import find_usdt_specs
+
+    ops, usdt = StructOps(found), find_usdt_specs(found, target)
     maps = [_map(each) for each in found.maps if not each.section.startswith("?")]
     configured = [each for each in found.externs if each.section == ".kconfig"]
     if configured:
@@ -85,10 +81,7 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
     programs: list[ProgramSpec] = []
     probes: list[ProbeSpec] = []
     for program in found.programs:
-        if program.section.lstrip("?").partition("/")[0] in ("struct_ops", "struct_ops.s"):
-            programs += ops.programs(program, found.license)
-            continue
-        for spec, places in _programs(program, found.license, target, find_places):
+        for spec, places in _programs(program, found.license, target, find_places, ops, usdt):
             programs.append(spec)
             probes += [replace(place, program=spec.name) for place in places]
     probes += ops.probes() if find_places else ()
@@ -96,12 +89,14 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
         raise FormatError(ops.warnings[0], hint="a set is a variable in section .struct_ops or .struct_ops.link")
     if not programs:
         raise FormatError("every program of this object is optional (its section begins with '?')")
+    if usdt is not None:
+        maps = [usdt.fill(each) for each in maps]
     warnings = tuple(Diagnostic("WARNING", text) for text in (*found.warnings, *ops.warnings))
     return ObjectSpec(tuple(programs), tuple(maps), tuple(probes), warnings=warnings)
 
 
 def _programs(
-    program: Program, license: str, target: Target, look: bool
+    program: Program, license: str, target: Target, look: bool, ops: StructOps, usdt: UsdtSpecs | None
 ) -> Iterator[tuple[ProgramSpec, list[ProbeSpec]]]:
     """One program for each thing that it is verified against, with the places it is attached to."""
     from ..probes.sections import find_places, find_section, suggest
@@ -113,12 +108,18 @@ def _programs(
         text = f"section '{program.section}' of program {program.name} is no type of program that can be loaded"
         raise ProbeError(text, hint=suggest(program.section))
     spec = _program(program, section, license)
+    if section.type == "struct_ops":
+        member = ops.find_member(program.name)
+        if member:
+            yield replace(spec, attach_btf=member), []
+        return
     if not section.probe or not place or not look:
         yield replace(spec, attach_btf=place if section.type in ("tracing", "lsm") else ""), []
         return
     found: dict[str, list[ProbeSpec]] = {}
     for each in find_places(section, place, target):
-        found.setdefault(each.attach_btf, []).append(each.spec)
+        probe = usdt.place(each) if usdt is not None and each.spec.type == "usdt" else each.spec
+        found.setdefault(each.attach_btf, []).append(probe)
     for number, (attach_btf, places) in enumerate(found.items()):
         name = f"{spec.name}_{number}" if number else spec.name
         yield replace(spec, name=name, attach_btf=attach_btf), places
@@ -138,49 +139,6 @@ def _program(program: Program, section: Section, license: str) -> ProgramSpec:
         flags=section.flags,
         told=True,
     )
-
-
-class _StructOps:
-    """The sets of programs of an object: which program stands in which member of which struct."""
-
-    def __init__(self, found: ObjectFile) -> None:
-        self.warnings: list[str] = []
-        self.maps = [each for each in found.maps if each.type == _STRUCT_OPS and not each.section.startswith("?")]
-        waiting = {name for each in found.maps if each.section.startswith("?") for _, name in each.values}
-        self.waiting = waiting
-        self.members: dict[str, set[str]] = {}
-        for each in self.maps:
-            names = {m.offset: m.name for m in each.value.members} if isinstance(each.value, Struct) else {}
-            for offset, program in each.values:
-                if offset not in names or each.value is None:
-                    raise FormatError(f"{each.name} holds a program at byte {offset}, where no member begins")
-                self.members.setdefault(program, set()).add(f"{each.value.name}.{names[offset]}")
-
-    def programs(self, program: Program, license: str) -> list[ProgramSpec]:
-        """A program for the member that it stands in; none for one that no set has."""
-        from ..probes.sections import find_section
-
-        members = self.members.get(program.name, set())
-        if len(members) > 1:
-            raise FormatError(
-                f"program {program.name} stands in several members: {', '.join(sorted(members))}",
-                hint="the kernel verifies a program for one of them: write one for each",
-            )
-        section, _ = find_section(program.section)
-        if not members or section is None:
-            if program.name not in self.waiting:
-                self.warnings.append(f"program {program.name} stands in no set of programs, and is left out")
-            return []
-        return [replace(_program(program, section, license), attach_btf=members.pop())]
-
-    def probes(self) -> Iterator[ProbeSpec]:
-        """What registers the sets."""
-        from ..spec.object import ProbeSpec
-
-        for each in self.maps:
-            if not each.values:
-                raise FormatError(f"{each.name} in section {each.section} has no programs")
-            yield ProbeSpec(f"struct_ops:{each.name}", "struct_ops", each.values[0][1], symbol=each.name)
 
 
 def _reloc(fill: Fill) -> Reloc:

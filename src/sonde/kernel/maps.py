@@ -48,6 +48,8 @@ def create_map(spec: MapSpec, inner_fd: int = -1) -> KernelMap:
     try:
         if spec.initial:
             live.update(bytes(spec.key_size), spec.initial.ljust(spec.value_size, b"\0"))
+        for key, value in spec.entries:
+            live.update(key, value)
         if spec.frozen:
             live.freeze()
     except BaseException:

@@ -38,6 +38,7 @@ class MapSpec(Record):
     key_type: CType | None = None
     value_type: CType | None = None
     extra: int = 0
+    entries: tuple[tuple[bytes, bytes], ...] = ()  # keys and values that are written after creation
 
 
 class Reloc(Record):

@@ -96,7 +96,7 @@ def test_sections_become_programs() -> None:
         (object_with("struct_ops/x"), FormatError, "stands in no set of programs"),
         (object_with("?xdp"), FormatError, "optional"),
         (object_with("xdp", MapDef("m", 99, 4, 4, 1)), FeatureError, "type 99"),
-        (object_with("usdt", MapDef("__bpf_usdt_specs", 2, 4, 4, 1)), FeatureError, "usdt.bpf.h"),
+        (object_with("usdt", MapDef("__bpf_usdt_specs", 2, 4, 4, 1)), FormatError, "usdt.bpf.h"),
     ],
 )
 def test_what_cannot_be_bound(found: ObjectFile, error: type[Exception], words: str) -> None:
