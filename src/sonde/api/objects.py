@@ -70,11 +70,13 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
         from .trace import live_target
 
         target = live_target()
+    from .dataaddresses import fill_addresses
     from .structops import StructOps
     from .usdtspecs import find_usdt_specs
 
     ops, usdt = StructOps(found), find_usdt_specs(found, target)
-    maps = [_map(each) for each in found.maps if not each.section.startswith("?")]
+    filled, left = fill_addresses(found, target)
+    maps = [_map(each) for each in filled if not each.section.startswith("?")]
     configured = [each for each in found.externs if each.section == ".kconfig"]
     if configured:
         maps.append(_kconfig(configured, found.kconfig_size, target))
@@ -91,7 +93,7 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
         raise FormatError("every program of this object is optional (its section begins with '?')")
     if usdt is not None:
         maps = [usdt.fill(each) for each in maps]
-    warnings = tuple(Diagnostic("WARNING", text) for text in (*found.warnings, *ops.warnings))
+    warnings = tuple(Diagnostic("WARNING", text) for text in (*found.warnings, *ops.warnings, *left))
     return ObjectSpec(tuple(programs), tuple(maps), tuple(probes), warnings=warnings)
 
 

@@ -88,6 +88,19 @@ class Program(Record):
     functions: tuple[Function, ...] = ()  # the program itself first
 
 
+class DataAddress(Record):
+    """An address in the data of a map, at `offset`: of something in the object ("data", "map", "function": `addend` bytes behind it), or of the kernel ("ksym").
+
+    A weak symbol that nobody has is 0.
+    """
+
+    offset: int
+    kind: str
+    symbol: str
+    addend: int = 0
+    weak: bool = False
+
+
 class MapDef(Record):
     """One map. `type` is the kernel's number. `section` says where it stands: .maps, or the section of data that it holds.
 
@@ -110,6 +123,7 @@ class MapDef(Record):
     initial: bytes = b""
     frozen: bool = False
     values: tuple[tuple[int, str], ...] = ()
+    addresses: tuple[DataAddress, ...] = ()
 
 
 class Extern(Record):

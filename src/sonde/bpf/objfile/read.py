@@ -17,7 +17,19 @@ from .btfext import Extension, read_extension
 from .byteorder import is_big_endian, to_little_endian
 from .link import Code, Unit, link
 from .maps import PROG_ARRAY, Declared, is_data, read_data_map, read_externs, read_maps
-from .model import EM_BPF, KCONFIG, LICENSE, MAPS, R_BPF_64_64, R_BPF_64_ABS64, TEXT, VERSION, ObjectFile
+from .model import (
+    EM_BPF,
+    KCONFIG,
+    KSYMS,
+    LICENSE,
+    MAPS,
+    R_BPF_64_64,
+    R_BPF_64_ABS64,
+    TEXT,
+    VERSION,
+    DataAddress,
+    ObjectFile,
+)
 from .structops import is_struct_ops, read_struct_ops
 
 TYPE_CHECKING = False
@@ -83,6 +95,10 @@ class _Reader:
         """Return what the object says."""
         declared, data = self._read_maps()
         externs = read_externs(self.btf, self.symbols) if self.btf is not None else []
+        known = {each.name for each in externs if each.section == KSYMS}
+        for number, each in data.items():
+            addresses = tuple(self._address(number, r, known) for r in self.relocations.get(number, {}).values())
+            data[number] = replace(each, addresses=addresses) if addresses else each
         unit = Unit(self._read_code(), data, {each.offset: each for each in declared}, {e.name: e for e in externs})
         programs = tuple(link(unit, self.elf.path))
         if not programs:
@@ -146,10 +162,10 @@ class _Reader:
             if about.flags & SHF_EXECINSTR or about.name == MAPS or is_struct_ops(about.name):
                 found[section.info] = {r.offset: r for r in self._iter_relocations(section, about)}
             elif is_data(about.name):
-                self.warnings.append(f"addresses in section {about.name} are not filled in")
+                found[section.info] = {r.offset: r for r in self._iter_relocations(section, about, 4)}
         return found
 
-    def _iter_relocations(self, section: Section, about: Section) -> Iterator[Relocation]:
+    def _iter_relocations(self, section: Section, about: Section, align: int = 8) -> Iterator[Relocation]:
         raw = self.elf.read_section(section)
         if len(raw) % 16:
             raise self._error(f"{section.name} has {len(raw)} bytes: not whole relocations", section.offset)
@@ -158,7 +174,7 @@ class _Reader:
             index, kind = info >> 32, info & 0xFFFFFFFF
             if index >= len(self.symbols):
                 raise self._error(f"{section.name}: there is no symbol {index}", place)
-            if offset + 8 > about.size or offset % 8:
+            if offset + 8 > about.size or offset % align:
                 raise self._error(f"{section.name}: byte {offset} is no place in {about.name}", place)
             yield Relocation(offset, kind, self.symbols[index])
 
@@ -180,6 +196,25 @@ class _Reader:
                 places = {s.name: s.vaddr for s in self.symbols if s.section == number and s.name}
                 data[number] = read_data_map(self.elf, section, places, self.btf)
         return declared, data
+
+    def _address(self, number: int, relocation: Relocation, known: set[str]) -> DataAddress:
+        """What an address in section `number` of data is the address of."""
+        section, symbol, at = self.elf.sections[number], relocation.symbol, relocation.offset
+        if relocation.type not in (R_BPF_64_64, R_BPF_64_ABS64) or section.type == _SHT_NOBITS:
+            raise self._error(f"section {section.name} has a relocation of type {relocation.type} at byte {at}")
+        addend = int.from_bytes(self.elf.read_section(section)[at : at + 8], "big" if self.big else "little")
+        if not symbol.section:
+            if symbol.name not in known and symbol.binding != 2:
+                hint = "say __ksym where the kernel has it, or link the object that defines it"
+                raise self._error(f"{symbol.name} is declared, but defined nowhere", hint=hint)
+            return DataAddress(at, "ksym", symbol.name, addend, symbol.binding == 2)
+        if symbol.section >= len(self.elf.sections):
+            raise self._error(f"section {section.name} has the address of {symbol.name!r}, which stands nowhere")
+        there = self.elf.sections[symbol.section].name
+        kind = "map" if there == MAPS else "data" if is_data(there) else "function"
+        if kind == "data":
+            return DataAddress(at, kind, there, addend + symbol.vaddr)
+        return DataAddress(at, kind, symbol.name or there, addend)
 
     def _with_values(self, each: Declared, declared: list[Declared], programs: tuple[Program, ...]) -> MapDef:
         """Return a map with what its entries hold at the start, as the relocations of .maps say."""

@@ -16,6 +16,7 @@ from ...errors import FormatError
 from ...record import replace
 from .. import isa
 from . import elfwrite
+from .byteorder import to_big_endian
 from .elfwrite import ALLOC, EXECUTE, FUNC, NOBITS, OBJECT, PROGBITS, WRITE, ElfWriter
 from .maps import is_data
 from .model import (
@@ -45,8 +46,9 @@ _LINE_LIMIT = (1 << 32 - LINE_COLUMN_BITS) - 1
 
 
 def write_object(found: ObjectFile) -> bytes:
-    """Return the object file. Raises FormatError for what cannot be written."""
-    return _Writer(found).write()
+    """Return the object file, in the byte order of its data. Raises FormatError for what cannot be written."""
+    data = _Writer(found).write()
+    return to_big_endian(data) if found.byte_order == "big" else data
 
 
 class _Writer:
@@ -78,6 +80,7 @@ class _Writer:
         for program in self.found.programs:
             self.write_program(program)
         self.fill_values()
+        self.fill_addresses()
         license = self.elf.section(LICENSE, PROGBITS, ALLOC | WRITE)
         license.data += self.found.license.encode("utf-8", "replace") + b"\0"
         self.write_types()
@@ -170,6 +173,21 @@ class _Writer:
                     at = symbol.value + symbol.size - 8 * (_slots(each) - number)
                 symbol.section.relocations.append((at, held, R_BPF_64_ABS64))
 
+    def fill_addresses(self) -> None:
+        """Say by relocations what addresses stand in sections of data."""
+        for each in self.found.maps:
+            section = self.elf.sections.get(each.section)
+            for address in each.addresses if section is not None else ():
+                known = self.externs if address.kind == "ksym" else self.maps
+                symbol = known.get(address.symbol)
+                if symbol is None and address.weak:
+                    symbol = self.externs[address.symbol] = self.elf.symbol(address.symbol, None, binding=elfwrite.WEAK)
+                if symbol is None or section is None:
+                    raise FormatError(f"{each.name} holds the address of {address.symbol}, which cannot be written")
+                order = ">" if self.found.byte_order == "big" else "<"
+                pack_into(f"{order}Q", section.data, address.offset, address.addend & (1 << 64) - 1)
+                section.relocations.append((address.offset, symbol, R_BPF_64_ABS64))
+
     # Code --------------------------------------------------------------------------------------------------------
 
     def write_program(self, program: Program) -> None:
@@ -252,6 +270,8 @@ class _Writer:
         """A CO-RE relocation: the instruction gets what the reduced local type answers."""
         if question.local is None:
             raise FormatError(f"the CO-RE relocation of {question.type_name} has no type of its own")
+        if question.kind == "field_lshift_u64" and self.found.byte_order == "big":
+            raise FormatError("a shift of a bit-field in big-endian order cannot be written")
         reduced = replace(question, local=self.reducer.reduce(question.local))
         self.questions.append((section, at, reduced))
         if question.kind != "type_id_local":
