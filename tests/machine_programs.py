@@ -92,7 +92,8 @@ class WholeGenerator(ProgramGenerator):
         self.calls: list[tuple[Insn, int]] = []  # calls and addresses of local functions, by number
         self.functions: list[list[Insn]] = []
         self.inner = False
-        self.jumps = [*self.jumps, _op("may_goto")]
+        if acquire or not kernel:  # Linux 6.9, which is older
+            self.jumps = [*self.jumps, _op("may_goto")]
         if not kernel:
             self.arithmetic = [*self.arithmetic, _op("cast"), _op("percpu")]
         self.wholes = [

@@ -64,6 +64,22 @@ def load_items(page: Page) -> list[Item]:
     return items
 
 
+def _forms() -> list[str]:
+    """The table of instruction forms, made from the instruction set's own."""
+    from instruction_forms import OPS, render_table
+
+    shown = {
+        "assembler, disassembler, verifier": "unit/bpf/test_instruction_forms.py::test_text_and_machine_code_both_ways, ::test_the_verifier_takes_it_or_says_why_not",
+        "interpreter, x86-64": "unit/bpf/test_instruction_forms.py::test_it_runs_or_is_refused",
+        "all engines, each form many times": "unit/bpf/test_machine_programs.py::test_every_operation_is_there, ::test_x86_64_agrees, ::test_aarch64_agrees",
+        "the kernel": "kernel/test_interp_differential.py::test_the_kernel_agrees",
+    }
+    return [
+        "## Instruction forms", "", f"The {len(OPS)} forms of the table in `sonde.bpf.isa`, which encoder, decoder and all columns here are driven by. Each is shown by:", "",
+        *(f"* {what}: `{test}`" for what, test in shown.items()), "", *render_table(),
+    ]  # fmt: skip
+
+
 def render(page: Page, items: list[Item]) -> str:
     """Return the text of a page."""
     states = [item.state for item in items]
@@ -83,6 +99,8 @@ def render(page: Page, items: list[Item]) -> str:
         tests = ", ".join(f"`{t}`" for t in item.tests)
         text = item.text.replace("|", "\\|")
         lines.append(f"| {text} | {item.state} | {tests} | {item.note.replace('|', chr(92) + '|')} |")
+    if page.name == "machine":
+        lines += ["", *_forms()]
     for name in page.more:
         lines += ["", (FOLDER / name).read_text().rstrip()]
     return "\n".join(lines) + "\n"

@@ -276,11 +276,11 @@ class Walker:
         self.write(insn.dst, found)
 
     def _store(self, insn: Insn) -> None:
+        if insn.opcode == 0xC2:
+            raise Problem("nospec is an instruction that only the kernel's own passes write")
         base, size = self.read(insn.dst), _SIZE[insn.opcode & 0x18]
         if insn.opcode & 0xE7 == 0xC3:
             self._atomic(insn, size)
-            return
-        if insn.opcode == 0xC2:  # nospec
             return
         self.note_depth(base, insn.off)
         value = Reg("scalar", scalar.const(insn.imm)) if insn.opcode & 7 == 2 else self.read(insn.src)
