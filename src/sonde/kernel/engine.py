@@ -174,11 +174,11 @@ class KernelObject:
             raise UsageError(f"the object has no program {program!r}")
         return self.programs[program].run()
 
-    def reader(self) -> Reader:
-        """Open the reader of `spec.ringbuf`: a ring buffer, or a perf event array. It is closed with the object."""
-        ring = self.maps.get(self.spec.ringbuf)
+    def reader(self, name: str = "") -> Reader:
+        """Open the reader of a map, `spec.ringbuf` by default: a ring buffer, or a perf event array. It is closed with the object."""
+        ring = self.maps.get(name or self.spec.ringbuf)
         if ring is None:
-            raise UsageError(f"the object has no map {self.spec.ringbuf!r} to read events from")
+            raise UsageError(f"the object has no map {name or self.spec.ringbuf!r} to read events from")
         reader: Reader
         if ring.spec.type == "perf_event_array":
             from .perfbuf import PerfReader

@@ -75,6 +75,10 @@ class JsonPrinter(StreamPrinter):
     def _print_value(self, row: Row) -> None:
         self._emit("value", f'"data": {json_value(row.values[0], row.event.fields[0].layout)}')
 
+    def _print_record(self, row: Row) -> None:
+        field = row.event.fields[0]
+        self._emit("record", f'"data": {{{quote(field.name)}: {json_value(row.values[0], field.layout)}}}')
+
     def _print_time(self, row: Row) -> None:
         self._emit("time", f'"data": {quote(format_now(row.event.get_param("format", "")))}')
 
@@ -165,7 +169,7 @@ def json_value(value: Any, layout: Layout) -> str:
         return "true" if value else "false"
     if kind == "enum":
         return json_number(value.number)
-    if kind in ("buffer", "raw"):
+    if kind in ("buffer", "raw", "dump"):
         return f"[{','.join(map(str, value))}]"
     if kind == "none":
         return "null"
@@ -232,6 +236,7 @@ _COMPOSITES: dict[str, Callable[[Any, Layout], str]] = {
 _ROWS: dict[str, Callable[[JsonPrinter, Row], None]] = {
     "printf": JsonPrinter._printf,
     "print": JsonPrinter._print_value,
+    "record": JsonPrinter._print_record,
     "time": JsonPrinter._print_time,
     "join": JsonPrinter._print_join,
     "cat": JsonPrinter._print_cat,

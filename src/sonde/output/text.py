@@ -66,6 +66,10 @@ class TextPrinter(StreamPrinter):
     def _print_value(self, row: Row) -> None:
         self.write(encode(value_text(row.values[0], row.event.fields[0].layout)) + b"\n")
 
+    def _print_record(self, row: Row) -> None:
+        field = row.event.fields[0]
+        self.write(encode(f"{field.name}: {value_text(row.values[0], field.layout)}\n"))
+
     def _print_time(self, row: Row) -> None:
         self.write(encode(format_now(row.event.get_param("format", ""))))
 
@@ -120,6 +124,7 @@ def _entry_text(entry: Entry, layout: Layout) -> str:
 _SEVERITIES = {"errorf": "ERROR", "warnf": "WARNING", "debugf": "DEBUG"}
 _ROWS: dict[str, Callable[[TextPrinter, Row], None]] = {
     "print": TextPrinter._print_value,
+    "record": TextPrinter._print_record,
     "time": TextPrinter._print_time,
     "join": TextPrinter._print_join,
     "cat": TextPrinter._print_cat,

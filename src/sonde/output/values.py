@@ -42,6 +42,16 @@ def buffer_text(data: bytes) -> str:
     return "".join([chr(b) if 0x20 <= b < 0x7F else f"\\x{b:02x}" for b in data])
 
 
+def dump_text(data: bytes) -> str:
+    """Return bytes as a dump: offset, 16 bytes in hexadecimal digits, and as text; a line of its own for each 16."""
+    lines = []
+    for start in range(0, len(data), 16):
+        part = data[start : start + 16]
+        text = "".join([chr(b) if 0x20 <= b < 0x7F else "." for b in part])
+        lines.append(f"\n    {start:04x}  {part.hex(' '):<47}  {text}")
+    return f"{len(data)} bytes{''.join(lines)}"
+
+
 def inet_text(packed: bytes) -> str:
     """Return an IPv4 or IPv6 address in its usual form."""
     if len(packed) == 4:
@@ -147,6 +157,7 @@ _WRITERS: dict[str, Callable[[Any, Layout], str]] = {
     "text": _text,
     "buffer": _buffer,
     "raw": _buffer,
+    "dump": lambda value, layout: dump_text(value),
     "inet": _inet,
     "mac": _mac,
     "kstack": lambda value, layout: stack_text(value),

@@ -120,6 +120,7 @@ class FakeObject:
         self.links: list[FakeLink] = []
         self.journal: list[tuple[str, ...]] = []
         self.ring = FakeReader()
+        self.streams: dict[str, FakeReader] = {}  # of other maps, by their names
         self._programs = programs
 
     def emit(self, ident: int, body: bytes = b"") -> None:
@@ -152,8 +153,8 @@ class FakeObject:
         self._call(link.probe.program)
         yield b""
 
-    def reader(self) -> FakeReader:
-        return self.ring
+    def reader(self, name: str = "") -> FakeReader:
+        return self.streams.setdefault(name, FakeReader()) if name else self.ring
 
     def detach(self) -> None:
         """Stop all programs: here that is all there is to a link's end. The program "detach" is what hits meanwhile."""
@@ -163,7 +164,8 @@ class FakeObject:
 
     def close(self) -> None:
         self.journal.append(("close",))
-        self.ring.close()
+        for reader in (self.ring, *self.streams.values()):
+            reader.close()
         for each in self.maps.values():
             each.close()
 

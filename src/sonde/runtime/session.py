@@ -98,7 +98,7 @@ class Session:
     def run(self) -> int:
         """Load, attach, print rows until the end; return the exit code of the script. Raises SondeError."""
         self._loaded: LoadedObject = self._engine.load(self.spec)
-        self._reader: Reader | None = None
+        self._inputs: list[tuple[Reader, Handler]] = []  # all readers, with what takes their records
         self._poll = select.epoll()
         try:
             self._prepare()
@@ -133,8 +133,11 @@ class Session:
         self._make_handlers()
         self._set_start_time()
         if spec.ringbuf:
-            self._reader = loaded.reader()
-            self._poll.register(self._reader.fileno(), select.EPOLLIN)
+            self._inputs.append((loaded.reader(), self._dispatch))
+        if spec.streams:
+            self._open_streams()
+        for reader, _ in self._inputs:
+            self._poll.register(reader.fileno(), select.EPOLLIN)
         if self.options.signals:
             self._catch_signals()
         if self._child is not None:
@@ -144,6 +147,15 @@ class Session:
             if self._watch is not None:
                 self._watch.start(self.options.pid)
             self._poll.register(self._pidfd, select.EPOLLIN)
+
+    def _open_streams(self) -> None:
+        """Open the buffers whose records are the program's own."""
+        from .streams import Stream
+
+        types = {each.name: each.type for each in self.spec.maps}
+        for spec in self.spec.streams:
+            stream = Stream(spec, types[spec.map] == "perf_event_array", self._around, self.printer)
+            self._inputs.append((self._loaded.reader(spec.map), self._guarded(stream.handle)))
 
     def _prepare_symbols(self, kinds: frozenset[str]) -> None:
         """Make what names addresses: most programs show none, and then none of it is imported."""
@@ -229,10 +241,10 @@ class Session:
         self._drain()
         self._check_failures_later()
         poll = self._poll.poll
-        reader = self._reader.fileno() if self._reader is not None else -1
+        readers = {reader.fileno() for reader, _ in self._inputs}
         while not self._stopping:
             for fd, _ in poll(self._timeout_s()):
-                if fd == reader:
+                if fd in readers:
                     self._drain()
                     if not self._stopping:
                         time.sleep(NAP_S)
@@ -295,8 +307,7 @@ class Session:
     def _release(self) -> list[Exception]:
         """Take everything out again, whatever happened; return what could not be."""
         steps: list[Callable[[], None]] = [self._detach]
-        if self._reader is not None:
-            steps.append(self._reader.close)
+        steps += [reader.close for reader, _ in self._inputs]
         if self._recorder is not None:
             steps.append(self._recorder.close)
         steps.append(self._loaded.close)
@@ -387,6 +398,17 @@ class Session:
 
         self._dispatch = dispatch
 
+    def _guarded(self, handle: Handler) -> Handler:
+        """A handler that counts what cannot be decoded."""
+
+        def dispatch(buffer: memoryview, start: int, size: int) -> None:
+            try:
+                handle(buffer, start, size)
+            except (FormatError, IndexError) as failure:
+                self._count_garbled(failure)
+
+        return dispatch
+
     def _first_record(self, event: EventSpec) -> Handler:
         def handle(buffer: memoryview, start: int, size: int) -> object:
             handler = self._make_handler(event)
@@ -437,9 +459,10 @@ class Session:
 
     def _drain(self) -> None:
         """Handle all waiting records, then let the output see them."""
-        if self._reader is None:
-            return
-        if self._reader.drain(self._dispatch, self._runs):
+        count = 0
+        for reader, dispatch in self._inputs:
+            count += reader.drain(dispatch, self._runs if dispatch is self._dispatch else {})
+        if count:
             self.printer.flush()
             if not self._loss_check_at:
                 self._loss_check_at = time.monotonic() + LOSS_CHECK_S
@@ -448,7 +471,7 @@ class Session:
         """Drain, unfinished records included: one that a stopped program has begun hides all that come behind it."""
         self._drain()
         until = time.monotonic() + UNFINISHED_S
-        while self._reader is not None and self._reader.waiting_bytes and time.monotonic() < until:
+        while any(reader.waiting_bytes for reader, _ in self._inputs) and time.monotonic() < until:
             time.sleep(NAP_S)
             self._drain()
 
@@ -457,7 +480,7 @@ class Session:
         self._loss_check_at = 0.0
         values = self._loaded.maps[self.spec.lost].lookup(FIRST) or [] if self.spec.lost else []
         lost = sum(int.from_bytes(value[:8], "little") for value in values)
-        lost += getattr(self._reader, "lost", 0)  # perf buffers count on the kernel's side
+        lost += sum(getattr(reader, "lost", 0) for reader, _ in self._inputs)  # perf buffers count on the kernel's side
         if lost > self._lost_seen:
             self.printer.lost(lost - self._lost_seen)
             self._lost_seen = lost

@@ -91,8 +91,8 @@ if TYPE_CHECKING:
             """Run a begin, end or self program once, now; return its return code."""
             ...
 
-        def reader(self) -> Reader:
-            """Open the reader of `spec.ringbuf`."""
+        def reader(self, name: str = "") -> Reader:
+            """Open the reader of the map `name`, `spec.ringbuf` where none is given."""
             ...
 
         def iterate(self, link: Any) -> Iterator[bytes]:

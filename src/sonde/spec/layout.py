@@ -39,6 +39,7 @@ hist          params "bits" (k); `count` x u64         Histogram, when whole; el
 lhist         params "min" "max" "step"; count x u64   LinearHistogram
 tseries       params "interval_ns" "buckets" "agg"     TimeSeries; see below
 raw           `size` bytes                             bytes
+dump          `size` bytes of an unknown type           bytes
 
 A string whose layout has params["trailer"] ("..") may have been cut by the program: when no NUL is among its `size` bytes,
 the trailer is appended. Strings without that param (comm, a char array) may fill their bytes without being cut.

@@ -176,6 +176,7 @@ class EventSpec(Record):
     runtime_error  message, excerpt                        (none): something that the program mended itself (a division by 0)
     skboutput    path                                     len, data
     unwatch      (none)                                   one: the address of a watchpoint to be taken away
+    record       (none)                                   one: a record of a stream (see StreamSpec), under the stream's name
     """
 
     ident: int
@@ -231,6 +232,16 @@ class ViewSpec(Record):
     bucket_offset: int = 0
     declared: bool = True  # shown at exit
     sparse: bool = False  # entries of nothing but zeros are left out: arrays have one for each index
+
+
+class StreamSpec(Record):
+    """A ring or perf buffer whose records are the program's own: no event id in front, shown under the buffer's name.
+
+    `layouts` are what a record may be, told apart by their sizes. Where none of them fits, or several do, the bytes are shown.
+    """
+
+    map: str
+    layouts: tuple[Layout, ...] = ()
 
 
 class FailureSpec(Record):
@@ -293,6 +304,7 @@ class ObjectSpec(Record):
     btf: bytes = b""  # the object's own BTF, when it ships one
     failures: tuple[FailureSpec, ...] = ()
     settings: Settings = Settings()
+    streams: tuple[StreamSpec, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()  # of the compilation
     kernel_id: str = ""  # Target.kernel_id of the machine that this was compiled for
     # What programs have from that machine's kernel for good ("struct file.f_mode"): another one cannot run them.

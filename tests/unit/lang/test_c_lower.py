@@ -390,3 +390,29 @@ def test_wide_ranges_of_case_labels() -> None:
     text = "switch ((__int128)bpf_ktime_get_ns()) { case 0 ... %d: return 1; } return 2;"
     assert program(text % 63).insns
     assert "a range of more than 64 numbers of 128 bits" in refusal(text % 64)
+
+
+def test_events_are_found_where_a_function_gets_the_buffer_or_gives_the_record() -> None:
+    text = """
+struct event { int pid; char comm[16]; };
+struct other { long a; };
+__bcc_table("perf_output", int, unsigned int, events, 0, 0);
+__bcc_table("ringbuf_output", int, unsigned int, ring, 8, 0);
+__bcc_table("perf_output", int, unsigned int, plain, 0, 0);
+static void put(void *ctx, void *data, int size) { events.perf_submit(ctx, data, size); }
+static void twice(void *ctx, void *data, int size) { put(ctx, data, size); put(ctx, data, size); }
+static void *room(int size) { return ring.ringbuf_reserve(size); }
+int f(void *ctx)
+{
+    struct event e = {};
+    struct other *o = room(sizeof(*o));
+    void *nothing = &e;
+    twice(ctx, &e, sizeof(e));
+    plain.perf_submit(ctx, nothing, 4);
+    if (o)
+        ring.ringbuf_submit(o, 0);
+    return 0;
+}
+"""
+    unit = text_of(text)
+    assert {name: ctype.name for name, ctype in unit.events.items()} == {"events": "event", "ring": "other"}

@@ -7,6 +7,7 @@ from ...compiler.ir import I64
 from ...debuginfo.ctype import FuncProto, Pointer, strip
 from . import ast
 from .analysis import FunctionSymbol, Table
+from .losses import COUNTED, count_loss
 from .lower_expressions import evaluate
 from .lower_frame import Frame, failure
 from .lower_numbers import convert, fit, wide_register
@@ -150,6 +151,8 @@ def helper_result(f: Frame, name: str, values: list[Value | int], ctype: CType) 
     space = f.spaces._helper(name)
     type_ = pointer_type(space) if kind != "scalar" else I64
     result = f.b.call(name, values, type_)
+    if name in COUNTED and f.program.text.options.count_losses:
+        count_loss(f, name, result)
     if not ctype.size:
         return None
     if kind != "scalar":

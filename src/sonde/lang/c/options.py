@@ -90,6 +90,7 @@ class Options(Record):
     relocatable: bool = (
         False  # the object may go to another kernel: accesses of kernel structs are noted as CO-RE relocations
     )
+    count_losses: bool = False  # records that found no room in a ring buffer are counted (see `losses`)
     header: str = ""  # a file that is included before the text (BCC's hdr_file)
 
 

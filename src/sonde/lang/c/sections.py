@@ -10,8 +10,9 @@ from ...probes.sections import find_places, find_section, get_syscall, suggest
 from ...record import replace
 from ...spec.object import ObjectSpec, ProbeSpec
 from ..source import diagnose
+from .losses import LOST
 from .options import Entry, Options
-from .views import views_of
+from .views import streams_of, views_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def compile_object(
     """
     from .compile import compile_c
 
-    text = compile_c(source, target, replace(options, dialect="libbpf"), trace=trace)
+    options = replace(options, dialect="libbpf", count_losses=shown and not options.relocatable)
+    text = compile_c(source, target, options, trace=trace)
     maps: dict[str, MapSpec] = {spec.name: spec for spec in text.maps}
     programs: list[ProgramSpec] = []
     probes: list[ProbeSpec] = []
@@ -49,8 +51,15 @@ def compile_object(
             probes += [replace(place, program=program.name, span=symbol.span) for place in places]
     if not programs:
         raise CompileError([_no_program(source)])
-    views = views_of(text) if shown else ()
-    spec = ObjectSpec(tuple(programs), tuple(maps.values()), tuple(probes), views=views, warnings=text.warnings)
+    spec = ObjectSpec(
+        tuple(programs),
+        tuple(maps.values()),
+        tuple(probes),
+        views=views_of(text) if shown else (),
+        streams=streams_of(text) if shown else (),
+        lost=LOST if LOST in maps else "",
+        warnings=text.warnings,
+    )
     if trace is not None:
         from .explain import show_plan, show_programs
 

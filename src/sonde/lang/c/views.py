@@ -1,6 +1,6 @@
-"""What a text in libbpf's style shows at the end: its maps and its global variables, by their C types, as views.
+"""What a text in libbpf's style shows: the records of its ring and perf buffers as they come, its maps and global variables at the end.
 
-Maps without values of their own that a reader could look at (rings, maps of programs, sockets or maps, stack traces) are left out, and so is
+All by their C types. Maps without values of their own that a reader could look at (rings, maps of programs, sockets or maps, stack traces) are left out, and so is
 what is const, which never says anything new.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from ...debuginfo.ctype import Array, Int, sizeof, strip
 from ...spec.clayout import layout_of
 from ...spec.layout import Layout
-from ...spec.object import ViewSpec
+from ...spec.object import StreamSpec, ViewSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .compile import Text
 
 _KEYED = ("hash", "lru_hash", "array", "percpu_hash", "lru_percpu_hash", "percpu_array", "lpm_trie")
+STREAMED = ("ringbuf", "perf_event_array")
 _SHOWN = (".data", ".bss")  # sections of variables that programs change
 
 
@@ -30,6 +31,18 @@ def views_of(text: Text) -> tuple[ViewSpec, ...]:
         if map_name.startswith(_SHOWN) and sizeof(variable.ctype)
     ]
     return (*maps, *variables)
+
+
+def streams_of(text: Text) -> tuple[StreamSpec, ...]:
+    """Return the buffers that programs write records to, with what those may be. Pinned ones have a reader elsewhere."""
+    from .events import find_event_types
+
+    streams = []
+    for name, types in find_event_types(text.analysis).items():
+        table = text.tables[name]
+        if table.kind in STREAMED and not table.pinning:
+            streams.append(StreamSpec(name, tuple(_layout(ctype) for ctype in types)))
+    return tuple(streams)
 
 
 def _is_readable(table: Table) -> bool:
@@ -60,4 +73,6 @@ def _layout(ctype: CType) -> Layout:
         element = strip(inner.element)
         if isinstance(element, Int) and element.encoding == "char" and element.name != "char":
             return Layout("array", sizeof(inner), element=_layout(element), count=inner.count)
+        if isinstance(element, Int) and element.encoding == "char" and not inner.count:
+            return Layout("string", 0)  # as long as the record goes on
     return layout_of(ctype, _layout)
