@@ -72,10 +72,10 @@ def _tracepoint(category: str, event: str) -> TracepointFormat:
     return parse_format(OPENAT, category=category)
 
 
-def small_target(arch: str = "x86_64") -> Target:
-    """A target that knows the types of `kernel_btf` and one tracepoint."""
+def small_target(arch: str = "x86_64", without: tuple[str, ...] = ()) -> Target:
+    """A target that knows the types of `kernel_btf` and one tracepoint, and lacks the features `without`."""
     btf = kernel_btf()
-    return Target(arch, "test", 4096, 2, FakeFeatures(), lambda: btf, _tracepoint, lambda _: 0, lambda _: "")
+    return Target(arch, "test", 4096, 2, FakeFeatures(without), lambda: btf, _tracepoint, lambda _: 0, lambda _: "")
 
 
 def analysed(text: str, dialect: str = "bcc", arch: str = "x86_64") -> Analysis:

@@ -180,7 +180,7 @@ def test_a_kprobe_on_a_system_call_falls_back_to_its_tracepoint(
         ("leave", Entry("tracepoint", context="sys_exit", event="getppid")),
     ]
     said = capsys.readouterr().err
-    assert "this kernel has no kprobes; tracepoint:syscalls:sys_enter_getppid serves instead" in said
+    assert "this kernel has no kprobes; tracepoint:syscalls:sys_enter_getppid is tried instead" in said
     assert "enter: tracepoint:syscalls:sys_enter_getppid: perf_event link" in said
     assert b.num_open_kprobes() == 2
     b.detach_kretprobe(function)
@@ -233,10 +233,13 @@ def test_syscall_names(make: Callable[..., BPF]) -> None:
     assert b.fix_syscall_fnname(b"vfs_read") == b"vfs_read"
 
 
-def test_a_trampoline_that_is_refused_falls_back_to_a_kprobe(make: Callable[..., BPF]) -> None:
+def test_a_trampoline_that_is_refused_falls_back_to_a_kprobe(
+    make: Callable[..., BPF], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither exists on a kernel without both: then the refusal of the trampoline is told."""
     if BPF.support_kfunc() or functions.have_kprobes():
         pytest.skip("this kernel has trampolines or kprobes: shown in the guests")
+    monkeypatch.setattr(functions, "_kprobes", [True])
     unit = UnitOfIr({"kfunc__bpf_fentry_test1": count("kfunc__bpf_fentry_test1")}, [COUNTS])
     with pytest.raises(FeatureError, match="refuses tracing:trace_fentry programs"):
         make(unit)

@@ -298,3 +298,82 @@ def test_first_event_of_hello_world_in_a_fresh_process() -> None:
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, env={"PYTHONPATH": shim_path()}
     )
     assert (done.stdout, done.stderr) == ("True []\n", "")
+
+
+CALLS = """
+BPF_ARRAY(seen, u64, 4);
+static int note(int index, u64 value) {
+    if (bpf_get_current_pid_tgid() >> 32 == OURS)
+        seen.update(&index, &value);
+    return 0;
+}
+int by_argument(struct pt_regs *ctx, int which, int who) { return note(0, which * 100 + who); }
+int by_register(struct pt_regs *ctx) {
+    struct pt_regs *regs = (struct pt_regs *)PT_REGS_PARM1(ctx);
+    return note(1, PT_REGS_PARM1(regs) * 100 + PT_REGS_PARM2(regs));
+}
+int result(struct pt_regs *ctx) { return note(2, PT_REGS_RC(ctx)); }
+"""
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_system_call_s_function_without_kprobes(
+    traced: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The call's tracepoint serves; where there is none, the raw one of all calls with a test of the number."""
+    monkeypatch.setattr(functions, "_kprobes", [False])
+    monkeypatch.setenv("SONDE_BCC_VERBOSE", "1")
+    if not traced:
+        monkeypatch.setattr(functions, "tracepoint_exists", lambda category, event: False)
+    with BPF(text=CALLS.replace("OURS", str(os.getpid()))) as b:
+        event = b.get_syscall_fnname("getpriority")
+        b.attach_kprobe(event=event, fn_name="by_argument")
+        b.attach_kprobe(event=event, fn_name="by_register")
+        b.attach_kretprobe(event=event, fn_name="result")
+        result = 20 - os.getpriority(os.PRIO_USER, 0)
+        os.getppid()
+        seen = [value.value for value in b["seen"].values()]
+    assert seen == [200, 200, result, 0]
+    said = capsys.readouterr().err
+    assert ("tracepoint:syscalls:sys_enter_getpriority is tried" in said) is traced
+    assert ("rawtracepoint:sys_exit is tried" in said) is not traced
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_trampoline_on_a_system_call_s_function_where_there_are_none(
+    traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if BPF.support_kfunc() or functions.have_kprobes():
+        pytest.skip("this kernel has trampolines or kprobes: shown in the guests")
+    if not traced:
+        monkeypatch.setattr(functions, "tracepoint_exists", lambda category, event: False)
+    prefix = BPF.get_syscall_prefix(BPF).decode()
+    text = """
+    BPF_ARRAY(seen, u64, 4);
+    KFUNC_PROBE(PREFIXgetpgid, const struct pt_regs *regs) {
+        int zero = 0;
+        u64 pid = PT_REGS_PARM1(regs) + 1;
+        if (bpf_get_current_pid_tgid() >> 32 == OURS)
+            seen.update(&zero, &pid);
+        return 0;
+    }
+    KRETFUNC_PROBE(PREFIXgetpgid, const struct pt_regs *regs, long ret) {
+        int one = 1;
+        u64 result = ret;
+        if (bpf_get_current_pid_tgid() >> 32 == OURS)
+            seen.update(&one, &result);
+        return 0;
+    }
+    """
+    with BPF(text=text.replace("OURS", str(os.getpid())).replace("PREFIX", prefix)) as b:
+        group = os.getpgid(os.getpid())
+        assert [value.value for value in b["seen"].values()] == [os.getpid() + 1, group, 0, 0]
+
+
+def test_the_exit_of_a_function_knows_its_result_only_where_a_kprobe_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    if BPF.support_kfunc():
+        pytest.skip("this kernel has trampolines: shown in the guests")
+    prefix = BPF.get_syscall_prefix(BPF).decode()
+    text = f"KRETFUNC_PROBE({prefix}getpgid, const struct pt_regs *regs, long ret) {{ return PT_REGS_PARM1(regs); }}"
+    with pytest.raises(CompileError, match="not known when"):
+        BPF(text=text)

@@ -212,3 +212,29 @@ def test_explain(tmp_path: Path) -> None:
     assert "        *v += 2;" in out
     assert "map seen: hash, 'u32' (aka 'unsigned int') -> 'struct seen'" in out
     assert "tracepoint:syscalls:sys_enter_getppid -> f" in out
+
+
+def test_trampolines_on_a_system_call_s_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fentry and fexit work wherever there are trampolines, kprobes or tracepoints of system calls; -v says what served."""
+    text = """
+    int group, result;
+    SEC("fentry/PREFIXgetpgid") int BPF_PROG(on_enter, const struct pt_regs *regs)
+    {
+        OURS
+        group = PT_REGS_PARM1_CORE(regs);
+        return 0;
+    }
+    SEC("fexit/PREFIXgetpgid") int BPF_PROG(on_exit, const struct pt_regs *regs, long ret) { OURS result = ret; return 0; }
+    """
+    prefix = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}[os.uname().machine]
+    monkeypatch.setattr(os, "getppid", lambda: os.getpgid(os.getpid()))
+    done = run(tmp_path, text.replace("PREFIX", prefix))
+    assert done.stdout.split() == ["group:", str(os.getpid()), "result:", str(os.getpgid(0))]
+    from sonde.kernel.target import live_target
+
+    features = live_target().features
+    fallen = not features.have("program:tracing:fentry")
+    assert ("this kernel has no trampolines; kprobe:" in done.stderr) is fallen
+    assert ("tracepoint:syscalls:sys_enter_getpgid serves" in done.stderr) is (
+        fallen and not features.have("pmu:kprobe")
+    )

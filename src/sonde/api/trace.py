@@ -90,7 +90,8 @@ def _compile_c(
     language = Options("libbpf", flags, os.path.dirname(source.name) or ".", relocatable=options.relocatable)
     spec = compile_object(source, target, language, pid=options.pid, trace=explain)
     for warning in spec.warnings if warn is not None and options.warnings else ():
-        warn(warning.render())  # type: ignore[misc]
+        if warning.severity != "INFO" or options.verbose:
+            warn(warning.render())  # type: ignore[misc]
     return spec
 
 

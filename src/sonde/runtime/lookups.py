@@ -24,7 +24,7 @@ def signal_name(number: int) -> str:
 
 def syscall_name(number: int) -> str:
     """Return the name of a system call of this machine."""
-    from .syscalls import syscall_name as name_of
+    from ..debuginfo.syscalls import syscall_name as name_of
 
     return name_of(number, os.uname().machine)
 

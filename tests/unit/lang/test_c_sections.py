@@ -168,3 +168,40 @@ def test_a_global_pointer_to_something_says_what_to_do(text: str) -> None:
     with pytest.raises(CompileError) as caught:
         object_of(f'{text}\nSEC("kprobe") int f(void *ctx) {{ return 0; }}')
     assert "use arrays" in caught.value.diagnostics[0].hint
+
+
+FALLING = """
+SEC("fentry/{0}") int BPF_PROG(enter, struct pt_regs *regs) {{ return PT_REGS_PARM1(regs); }}
+SEC("fexit/{0}") int BPF_PROG(leave, struct pt_regs *regs, long ret) {{ return ret; }}
+"""
+
+
+def places_on(text: str, *without: str) -> list[tuple[str, str]]:
+    """Types of programs, and where they go, on a machine without some features; a word about each step down."""
+    target = small_target(without=without)
+    spec = compile_object(Source("x.bpf.c", HEAD + text), target, Options())
+    types = {program.name: program.type for program in spec.programs}
+    return [(types[probe.program], probe.name) for probe in spec.probes]
+
+
+def test_trampolines_fall_back_to_kprobes_and_those_to_tracepoints() -> None:
+    text = FALLING.format("__x64_sys_openat")
+    no_fentry, no_kprobes = "program:tracing:fentry", "pmu:kprobe"
+    assert places_on(FALLING.format("do_something"), no_fentry) == [
+        ("kprobe", "kprobe:do_something"),
+        ("kprobe", "kretprobe:do_something"),
+    ]
+    assert places_on(text, no_fentry, no_kprobes) == [
+        ("tracepoint", "tracepoint:syscalls:sys_enter_openat"),
+        ("raw_tracepoint", "rawtracepoint:sys_exit"),  # this machine has no such tracepoint
+    ]
+    assert places_on(text.replace("openat", "getcpu"), no_fentry, no_kprobes) == [
+        ("raw_tracepoint", "rawtracepoint:sys_enter"),
+        ("raw_tracepoint", "rawtracepoint:sys_exit"),
+    ]
+
+
+def test_what_a_fallen_function_cannot_know_is_an_error() -> None:
+    text = 'SEC("fexit/do_something") int BPF_PROG(f, long a, long ret) { return a; }'
+    with pytest.raises(CompileError, match="argument a is not known when a function returns"):
+        places_on(text, "program:tracing:fentry")

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from sonde.debuginfo.syscalls import syscall_name as syscall_of
 from sonde.runtime.clocks import Clocks
 from sonde.runtime.lookups import cgroup_path, signal_name, strerror, syscall_name
-from sonde.runtime.syscalls import syscall_name as syscall_of
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 
 from ...errors import UsageError
-from .kprobes import Kprobes
 from .network import Network
 from .output import Output
 from .perf_events import PerfEvents
@@ -41,7 +40,7 @@ _AUTO_INCLUDES = {
 }
 
 
-class BPF(Kprobes, Tracepoints, Trampolines, UserProbes, PerfEvents, Network, Output, Symbols):
+class BPF(Trampolines, Tracepoints, UserProbes, PerfEvents, Network, Output, Symbols):
     """A BPF object: compile a text, load its functions, attach them, read its tables and events.
 
     One of `text` and `src_file` (also looked for beside the script) is needed. `cflags` are a C compiler's: -D -U -I -include. `debug` shows

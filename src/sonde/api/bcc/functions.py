@@ -18,6 +18,7 @@ SYSCALL_PREFIXES = (
     b"sys_", b"__x64_sys_", b"__x32_compat_sys_", b"__ia32_compat_sys_", b"__arm64_sys_", b"__s390x_sys_",
     b"__s390_sys_", b"__riscv_sys_",
 )  # fmt: skip
+_FOREIGN = (b"__x32_compat_sys_", b"__ia32_compat_sys_")  # their tracepoints are not those of the native calls
 _NATIVE = {"x86_64": b"__x64_sys_", "aarch64": b"__arm64_sys_"}
 # Functions of these forms are never traceable: marked by the kernel, part of perf itself, static calls, cold parts.
 _NEVER = (b"_kbl_addr_", b"__perf", b"perf_", b"__SCT__")
@@ -112,8 +113,13 @@ def syscall_name(function: bytes) -> str:
 
 def syscall_tracepoint(function: bytes) -> str:
     """Return the system call of a function if that has tracepoints, or ""."""
-    name = syscall_name(function)
+    name = native_syscall(function)
     return name if name and tracepoint_exists("syscalls", f"sys_enter_{name}") else ""
+
+
+def native_syscall(function: bytes) -> str:
+    """Return the system call of a function unless it is one for programs of another architecture (32 bits), or ""."""
+    return "" if function.startswith(_FOREIGN) else syscall_name(function)
 
 
 def is_unreachable(function: bytes) -> bool:

@@ -1,13 +1,14 @@
 """Kprobes of a BPF object, and the system calls that are reached by them.
 
-A kprobe that the kernel refuses on a system call's function falls back to the call's tracepoint: the function is compiled once more,
-for that context. With `verbose`, each attachment says how it was done.
+A kprobe that the kernel refuses on a system call's function falls back to the call's tracepoint, or to the raw tracepoint of all system calls:
+the function is compiled once more, for that context. With `verbose`, each attachment says how it was done.
 """
 
 from __future__ import annotations
 
 import os
 
+from ...debuginfo.syscalls import syscall_number
 from ...errors import AttachError, CompileError, FeatureError, ProbeError, SondeError, UsageError, VerifierError
 from ...lang.c.options import Entry
 from ...spec.object import ProbeSpec
@@ -17,6 +18,7 @@ from .utils import to_bytes, to_str
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from ...kernel.links import KernelLink
@@ -98,27 +100,31 @@ class Kprobes(Programs):
         probe = function_probe(kind, event, offset)
         try:
             if not functions.have_kprobes():
-                raise _no_kprobes(probe)
+                raise no_kprobes(probe)
             link = self.attach_probe(fn_name, KPROBE, probe)
         except (AttachError, ProbeError, FeatureError) as refused:
-            link = self._attach_syscall(kind, event, offset, fn_name, refused)
+            link = self.attach_syscall(kind, event, offset, fn_name, refused)
         self._add_kprobe(event_name(kind, event), fn_name, link)
 
-    def _attach_syscall(self, kind: str, event: bytes, offset: int, fn_name: bytes, refused: SondeError) -> KernelLink:
-        """Attach to the tracepoint of the system call that `event` implements. Raises what was said of the kprobe if it is none."""
-        call = functions.syscall_tracepoint(event)
-        if not call and not offset and functions.is_unreachable(event):
+    def attach_syscall(self, kind: str, event: bytes, offset: int, fn_name: bytes, refused: SondeError) -> KernelLink:
+        """Attach to the tracepoint of the system call that `event` implements, or to that of all. Raises what was said of the kprobe if it is none."""
+        if not offset and functions.is_unreachable(event):
             from ...kernel.links import KernelLink
 
             self.say(f"{kind}:{event.decode()}: {refused}; nothing is lost: no system call of this machine leads to it")
             return KernelLink([function_probe(kind, event, 0)], "not needed: no system call leads there")
+        call = functions.native_syscall(event)
         if not call or offset:
             raise refused
-        context = "sys_enter" if kind == "kprobe" else "sys_exit"
-        name = f"{context}_{call}"
-        self.say(f"{kind}:{event.decode()}: {refused}; tracepoint:syscalls:{name} serves instead")
-        probe = ProbeSpec(f"tracepoint:syscalls:{name}", "tracepoint", "", category="syscalls", event=name)
-        return self.attach_probe(fn_name, Entry("tracepoint", context=context, event=call), probe)
+        for instead, probe in syscall_places(kind, call):
+            self.say(f"{kind}:{event.decode()}: {refused}; {probe.name} is tried instead")
+            try:
+                return self.attach_probe(fn_name, instead, probe)
+            except (VerifierError, CompileError):
+                raise
+            except SondeError as error:
+                self.say(f"{probe.name}: {error}")
+        raise refused
 
     def _add_kprobe(self, ev_name: bytes, fn_name: bytes, link: KernelLink) -> None:
         self.kprobe_fds.setdefault(ev_name, {})[fn_name] = link
@@ -202,7 +208,21 @@ class Kprobes(Programs):
         return text
 
 
-def _no_kprobes(probe: ProbeSpec) -> FeatureError:
+def syscall_places(kind: str, call: str) -> Iterator[tuple[Entry, ProbeSpec]]:
+    """Yield where else a kprobe or kretprobe on a system call's function can go: the call's tracepoint, then the raw one of all calls."""
+    context = "sys_enter" if kind == "kprobe" else "sys_exit"
+    name = f"{context}_{call}"
+    if functions.tracepoint_exists("syscalls", name):
+        probe = ProbeSpec(f"tracepoint:syscalls:{name}", "tracepoint", "", category="syscalls", event=name)
+        yield Entry("tracepoint", context=context, event=call), probe
+    number = syscall_number(call, os.uname().machine)
+    if number >= 0:
+        raw = Entry("raw_tracepoint", context=context.replace("sys", "raw"), event=call, number=number)
+        yield raw, ProbeSpec(f"rawtracepoint:{context}", "rawtracepoint", "", event=context)
+
+
+def no_kprobes(probe: ProbeSpec) -> FeatureError:
+    """Return what to say of a kprobe on a kernel without any."""
     return FeatureError(
         f"attach {probe.name}: this kernel has no kprobes",
         feature="pmu:kprobe",

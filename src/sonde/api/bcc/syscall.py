@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ...runtime.syscalls import UNKNOWN
-from ...runtime.syscalls import syscall_name as _name
+from ...debuginfo.syscalls import UNKNOWN
+from ...debuginfo.syscalls import syscall_name as _name
 
 _MOST = 600  # no architecture has a number above that
 

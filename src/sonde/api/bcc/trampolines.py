@@ -1,15 +1,17 @@
 """Trampolines of a BPF object: KFUNC_PROBE, KRETFUNC_PROBE, KMOD_RET and LSM_PROBE functions; and what the kernel can do.
 
-A trampoline that the kernel refuses falls back to a kprobe.
+A trampoline that the kernel refuses, or whose function BTF does not know, falls back to a kprobe, and that to a system call's tracepoints.
 """
 
 from __future__ import annotations
 
-from ...errors import AttachError, FeatureError, ProbeError, SondeError, UsageError
+from ...errors import AttachError, CompileError, FeatureError, ProbeError, SondeError, UsageError, VerifierError
 from ...lang.c.options import Entry
+from ...record import replace
 from ...spec.object import ProbeSpec
-from .kprobes import KPROBE, function_probe
-from .programs import TRACING, Programs, have, split_module
+from . import functions
+from .kprobes import KPROBE, Kprobes, function_probe, no_kprobes
+from .programs import TRACING, have, split_module
 from .utils import to_bytes, to_str
 
 TYPE_CHECKING = False
@@ -27,7 +29,7 @@ _PROBE_TYPES = {
 }
 
 
-class Trampolines(Programs):
+class Trampolines(Kprobes):
     """Attaching to functions of the kernel with the types of their arguments."""
 
     def _init_trampolines(self) -> None:
@@ -95,8 +97,18 @@ class Trampolines(Programs):
     def _attach_kprobe_instead(self, name: bytes, kind: str, function: str, refused: SondeError) -> KernelLink:
         """Attach a function that was written for a trampoline as kprobe. Raises what was said of the trampoline if it cannot be."""
         self.say(f"{to_str(name)}: {refused}; a {kind} is tried instead")
+        event = function.encode()
         try:
-            return self.attach_probe(name, KPROBE, function_probe(kind, function.encode(), 0))
+            try:
+                if not functions.have_kprobes():
+                    raise no_kprobes(function_probe(kind, event, 0))
+                return self.attach_probe(
+                    name, replace(KPROBE, returns=kind == "kretprobe"), function_probe(kind, event, 0)
+                )
+            except (AttachError, ProbeError, FeatureError) as error:
+                return self.attach_syscall(kind, event, 0, name, error)
+        except (VerifierError, CompileError):
+            raise
         except SondeError as error:
             self.say(f"{to_str(name)}: {error}")
             raise refused from None

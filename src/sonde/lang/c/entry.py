@@ -112,6 +112,8 @@ def parameter_space(program: Program, symbol: FunctionSymbol, index: int) -> str
     The verifier trusts those of trampolines that point to structs; those of system calls lead to user memory.
     """
     entry = program.entry
+    if entry.context in ("sys_enter", "raw_enter") and not index and is_registers(symbol.params[1].ctype):
+        return "inner" if entry.context == "sys_enter" else "kernel"
     if entry.context or is_syscall(program, symbol.name):
         return "user"
     if entry.type in _TRUSTED and _is_struct_pointer(program, index):
@@ -135,24 +137,47 @@ def _from_registers(f: Frame, ctx: Value, params: list[Variable | None]) -> None
     """Load parameters from the registers that the traced function got them in."""
     regs = _registers(f)
     entry = f.program.entry
+    if entry.returns:
+        _from_return(f, ctx, params)
+        return
     inner: Value | None = None
     if entry.context in ("", "raw_enter") and (entry.context or is_syscall(f.program, f.symbol.name)):
         inner = inner_registers(f, ctx)
     for i, param in enumerate(params):
         if param is None:
             continue
+        if not i and entry.context in ("sys_enter", "raw_enter") and is_registers(param.ctype):
+            f.store(variable_place(f, param), inner_pointer(f, param.ctype))
+            continue
         if entry.context == "sys_enter":
             place = _argument_place(f, i, UINT64, param.span)
             value: Value = f.b.load(I64, place.pointer, place.offset)
-        elif entry.context:
-            raise failure(
-                param.span, "arguments are not known when a system call returns", "keep them in a map at its entry"
-            )
+        elif entry.context.endswith("exit"):
+            if (
+                i == len(params) - 1 and arguments_word(f.symbol) == "tracing"
+            ):  # written for the exit of the call's function
+                place = _result_place(f, UINT64)
+                value = f.b.load(I64, place.pointer, place.offset)
+            else:
+                message = "arguments are not known when a system call returns"
+                raise failure(param.span, message, "keep them in a map at its entry")
         elif inner is not None:
             value = _read_inner(f, inner, regs.get_offset(_syscall_register(f, regs, i)), param.name)
         else:
             value = f.b.load(I64, ctx, regs.get_offset(regs.args[i]))
         f.store(variable_place(f, param), convert(f, Scalar(value, UINT64), param.ctype))
+
+
+def _from_return(f: Frame, ctx: Value, params: list[Variable | None]) -> None:
+    """A function that was written for the exit of a function runs at its return, where only the result, its last parameter, is known."""
+    regs = _registers(f)
+    for param in params[:-1]:
+        if param is not None:
+            message = f"argument {param.name} is not known when a function returns, and a trampoline cannot be had here"
+            raise failure(param.span, message, "keep it in a map at the function's entry")
+    if params and params[-1] is not None:
+        value = f.b.load(I64, ctx, regs.get_offset(regs.result))
+        f.store(variable_place(f, params[-1]), convert(f, Scalar(value, UINT64), params[-1].ctype))
 
 
 def _registers(f: Frame) -> PtRegs:

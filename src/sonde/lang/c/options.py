@@ -68,6 +68,9 @@ class Entry(Record):
     "sys_exit"     that of tracepoint:syscalls:sys_exit_`event`: only PT_REGS_RC, which is `ret`
     "raw_enter"    that of raw_tracepoint:sys_enter, with a test of the number at the start: the registers are those of the caller
     "raw_exit"     that of raw_tracepoint:sys_exit, likewise
+
+    `returns`: a function that was written for the exit of a function (its parameters are the arguments, then the result) gets the
+    registers at the return in place of the array: only the result is known.
     """
 
     type: str  # "kprobe", "tracepoint", "raw_tracepoint", "tracing", "perf_event", "xdp" …
@@ -77,6 +80,7 @@ class Entry(Record):
     event: str = ""  # the system call without its prefix ("openat")
     number: int = -1  # of the system call, for raw_enter and raw_exit
     sleepable: bool = False
+    returns: bool = False
     user: bool = False  # on a user function: what parameters point to is user memory
     usdt: tuple[UsdtArg, ...] = ()  # where bpf_usdt_readarg finds the arguments at this location
 

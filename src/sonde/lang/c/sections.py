@@ -6,18 +6,18 @@ What sections mean stands in `probes.sections`.
 from __future__ import annotations
 
 from ...errors import CompileError, ProbeError
-from ...probes.sections import find_places, find_section, get_syscall, suggest
+from ...probes.sections import find_section, suggest
 from ...record import replace
 from ...spec.object import ObjectSpec, ProbeSpec
 from ..source import diagnose
 from .losses import LOST
 from .options import Entry, Options
+from .places import places_of, plan_instead
 from .views import streams_of, views_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...errors import Diagnostic
-    from ...probes.sections import Section
     from ...spec.object import MapSpec, ProgramSpec
     from ...spec.target import Target
     from ..source import Source
@@ -39,9 +39,11 @@ def compile_object(
     maps: dict[str, MapSpec] = {spec.name: spec for spec in text.maps}
     programs: list[ProgramSpec] = []
     probes: list[ProbeSpec] = []
+    notes: list[Diagnostic] = []
     for name in text.programs:
         symbol = text.analysis.functions[name].symbol
-        for number, (entry, places) in enumerate(plan(symbol, target, pid=pid)):
+        planned = plan(symbol, target, pid=pid, notes=None if options.relocatable else notes)
+        for number, (entry, places) in enumerate(planned):
             program = _compile(text, name, entry, maps, trace)
             section, _ = find_section(symbol.section)
             program = replace(program, flags=section.flags if section is not None else 0)
@@ -58,7 +60,7 @@ def compile_object(
         views=views_of(text) if shown else (),
         streams=streams_of(text) if shown else (),
         lost=LOST if LOST in maps else "",
-        warnings=text.warnings,
+        warnings=(*text.warnings, *notes),
     )
     if trace is not None:
         from .explain import show_plan, show_programs
@@ -88,9 +90,12 @@ def _compile(text: Text, name: str, entry: Entry, maps: dict[str, MapSpec], trac
     return program
 
 
-def plan(symbol: FunctionSymbol, target: Target, *, pid: int = 0) -> list[tuple[Entry, list[ProbeSpec]]]:
+def plan(
+    symbol: FunctionSymbol, target: Target, *, pid: int = 0, notes: list[Diagnostic] | None = None
+) -> list[tuple[Entry, list[ProbeSpec]]]:
     """Return what a function is compiled for, each with the places it is attached to; several where USDT arguments lie differently.
 
+    Where `target` cannot attach what the section asks for, something else serves if it can, and `notes` says so; with None nothing else is tried.
     Raises CompileError for a section that is not known, ProbeError for a place that does not exist.
     """
     name = symbol.section
@@ -102,7 +107,11 @@ def plan(symbol: FunctionSymbol, target: Target, *, pid: int = 0) -> list[tuple[
     if not section.probe or not place:
         return [(Entry(section.type, section.attach_type, sleepable=section.sleepable, user=section.user), [])]
     try:
-        return _places(section, place, target, pid)
+        if notes is not None:
+            found = plan_instead(symbol, section, place, target, notes)
+            if found:
+                return found
+        return places_of(section, place, target, pid)
     except ProbeError as error:
         where = f'{symbol.span.file}:{symbol.span.line}: SEC("{name}")'
         raise ProbeError(f"{where}: {error.message}", close=error.close, hint=error.hint) from None
@@ -111,39 +120,3 @@ def plan(symbol: FunctionSymbol, target: Target, *, pid: int = 0) -> list[tuple[
 def _unknown(symbol: FunctionSymbol) -> Diagnostic:
     message = f"section '{symbol.section}' of '{symbol.name}' is no type of program"
     return diagnose(symbol.span, message, hint=suggest(symbol.section))
-
-
-def _places(section: Section, place: str, target: Target, pid: int) -> list[tuple[Entry, list[ProbeSpec]]]:
-    """Sort the places that a section names by what the program has to be compiled for."""
-    call = get_syscall(section, place, target)
-    if call and not target.features.have("pmu:kprobe"):
-        instead = _syscall_tracepoint(section, call, target)
-        if instead is not None:
-            return [instead]
-    found: dict[Entry, list[ProbeSpec]] = {}
-    for each in find_places(section, place, target, pid):
-        entry = Entry(
-            section.type,
-            section.attach_type,
-            each.attach_btf,
-            sleepable=section.sleepable,
-            user=section.user,
-            usdt=each.usdt_args,
-        )
-        found.setdefault(entry, []).append(each.spec)
-    return list(found.items())
-
-
-def _syscall_tracepoint(section: Section, call: str, target: Target) -> tuple[Entry, list[ProbeSpec]] | None:
-    """Where a program for the function of a system call goes on a kernel without kprobes; None where it has no such tracepoint.
-
-    Its parameters, and what it reads of registers, are then had from the tracepoint's record.
-    """
-    context = "sys_exit" if "ret" in section.probe else "sys_enter"
-    event = f"{context}_{call}"
-    try:
-        target.tracepoint("syscalls", event)
-    except ProbeError:
-        return None
-    probe = ProbeSpec(f"tracepoint:syscalls:{event}", "tracepoint", "", category="syscalls", event=event)
-    return Entry("tracepoint", context=context, event=call), [probe]

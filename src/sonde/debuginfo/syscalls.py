@@ -1,4 +1,4 @@
-"""Names of system calls by number, for syscall_name().
+"""System calls: names by number, and the number to which a function of the kernel belongs.
 
 Numbers below 424 differ between architectures; from there on they are the same for all. `-` is a number without a call.
 """
@@ -18,6 +18,27 @@ def syscall_name(number: int, machine: str) -> str:
     return UNKNOWN if name == "-" else name
 
 
+def syscall_number(function: str, machine: str) -> int:
+    """Return the number of the system call that the kernel's function sys_`function` implements on `machine`, -1 for none.
+
+    A few functions are called otherwise than the call; then what has the call's own name (sys_stat) is a function of other machines.
+    """
+    name = _FUNCTIONS.get(function, "" if function in _FUNCTIONS.values() else function)
+    for first, names in ((0, _TABLES.get(machine, "")), (_SHARED_FROM, _SHARED)):
+        table = names.split()
+        if name in table:
+            return first + table.index(name)
+    return -1
+
+
+_FUNCTIONS = {
+    "newstat": "stat",
+    "newfstat": "fstat",
+    "newlstat": "lstat",
+    "newuname": "uname",
+    "sendfile64": "sendfile",
+    "umount": "umount2",
+}  # as in include/linux/syscalls.h
 _SHARED_FROM = 424
 _SHARED = """
 pidfd_send_signal io_uring_setup io_uring_enter io_uring_register open_tree move_mount fsopen fsconfig fsmount
