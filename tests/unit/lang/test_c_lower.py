@@ -329,7 +329,11 @@ int f(void *ctx)
 
 
 def test_what_bpf_cannot_do_is_said_at_its_place() -> None:
-    assert "number of bytes" in refusal("char a[8], b[8]; __builtin_memcpy(a, b, ctx->di); return 0;")
+    assert "size is not known" in refusal("char a[8], *p = (char *)ctx->di; return __builtin_strlen(p);")
+    assert "size is not known" in refusal("char *a = (char *)ctx->di, *b = a + 1; return __builtin_strcmp(a, b);")
+    table = '__bcc_table("array", int, long, t, 1, 0);'
+    body = "int k = 0; char *p = (char *)t.lookup(&k); if (p) __builtin_memset(p, 1, *p); return 0;"
+    assert "size is not known" in refusal(body, Entry("xdp"), before=table, params="void *ctx")
     assert "inline assembly" in refusal('asm volatile("call 5"); return 0;')
 
 

@@ -163,11 +163,29 @@ def test_views_of_maps_and_variables() -> None:
     assert [(shown[name].map, shown[name].key) for name in ("first", "second")] == [(".bss", None), (".data", None)]
 
 
-@pytest.mark.parametrize("text", ['char *name = "hello";', 'const char *names[] = {"a", "b"};', "int x; int *p = &x;"])
-def test_a_global_pointer_to_something_says_what_to_do(text: str) -> None:
+def test_a_global_pointer_to_something_says_what_to_do() -> None:
     with pytest.raises(CompileError) as caught:
-        object_of(f'{text}\nSEC("kprobe") int f(void *ctx) {{ return 0; }}')
-    assert "use arrays" in caught.value.diagnostics[0].hint
+        object_of('int x; int *p = &x;\nSEC("kprobe") int f(void *ctx) { return 0; }')
+    assert "or leads to a text" in caught.value.diagnostics[0].hint
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('names[0] = "c"; return 0;', "a variable that holds pointers to texts"),
+        ("struct entry e = entries[1]; return e.number;", "a copy of a struct with pointers to texts"),
+        ("struct entry e = {}, *p = ctx ? &e : &entries[1]; return p->number;", "a table of texts or to other memory"),
+    ],
+)
+def test_pointers_to_texts_are_read_in_their_place_only(body: str, message: str) -> None:
+    text = """
+    struct entry { int number; const char *name; };
+    const char *names[] = { "a", "b" };
+    struct entry entries[] = { { 1, "a" }, { 2, "b" } };
+    """
+    with pytest.raises(CompileError) as caught:
+        object_of(f'{text}\nSEC("kprobe") int f(void *ctx) {{ {body} }}')
+    assert message in caught.value.diagnostics[0].message
 
 
 FALLING = """

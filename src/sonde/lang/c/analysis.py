@@ -172,5 +172,8 @@ class Analysis(Record, eq=False):
     cases: dict[ast.Node, tuple[CaseLabel, ...]]  # Switch
     methods: dict[ast.Node, tuple[Table, str]]  # Call of a table's method: table, method
     chosen: dict[ast.Node, ast.Expr]  # Generic, and Call of __builtin_choose_expr: the operand that it stands for
+    cleanups: dict[
+        Variable, ast.Call
+    ]  # what `__attribute__((cleanup(f)))` has called when the variable goes out of scope
     warnings: tuple[Diagnostic, ...] = ()
     license: str = "GPL"

@@ -137,6 +137,7 @@ class Checker:
         self.cases: dict[ast.Node, tuple[CaseLabel, ...]] = {}
         self.methods: dict[ast.Node, tuple[Table, str]] = {}
         self.chosen: dict[ast.Node, ast.Expr] = {}
+        self.cleanups: dict[Variable, ast.Call] = {}
         self.functions: dict[str, FunctionInfo] = {}
         self.globals: dict[str, Variable] = {}
         self.tables: dict[str, Table] = {}

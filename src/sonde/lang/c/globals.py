@@ -11,6 +11,7 @@ from ...spec.object import MapSpec
 from . import ast
 from .arithmetic import underlying, wrap
 from .lower_frame import failure
+from .texts import ROOM_BYTES, TEXTS, space_of, text_of
 from .values import Place, is_aggregate
 
 TYPE_CHECKING = False
@@ -31,6 +32,8 @@ class GlobalData:
         self.offsets: dict[Variable, tuple[str, int]] = {}  # variable -> map, bytes into its entry
         self._bytes: dict[str, bytearray] = {}
         self._maps: dict[str, MapSpec] = {}
+        self._texts: dict[bytes, int] = {}  # where each text lies that a global pointer leads to
+        self.texts: dict[Variable, str] = {}  # the variables with such pointers, and their spaces
         for variable in analysis.globals.values():
             if variable.storage in ("static", "global"):
                 self._add(variable)
@@ -38,18 +41,40 @@ class GlobalData:
             for variable in info.locals:
                 if variable.storage == "static":
                     self._add(variable)
+        if TEXTS in self._bytes:
+            self._bytes[TEXTS] += bytes(ROOM_BYTES)
 
     def _add(self, variable: Variable) -> None:
         content = self._content(variable)
         section = variable.section
         if not section.startswith((".data", ".bss", ".rodata")):
-            section = ".rodata" if is_const(variable.ctype) else ".data" if any(content) else ".bss"
+            constant = is_const(variable.ctype) or variable in self.texts
+            section = ".rodata" if constant else ".data" if any(content) else ".bss"
         whole = self._bytes.setdefault(section, bytearray())
         whole += bytes(-len(whole) % max(alignof(variable.ctype), 1))
         self.offsets[variable] = section, len(whole)
         whole += content
 
+    def word(self, name: str, offset: int) -> int:
+        """Return 8 bytes of a section as a number."""
+        return int.from_bytes(self._bytes[name][offset : offset + 8], "little")
+
+    def size_of(self, name: str) -> int:
+        """Return the size of a section in bytes."""
+        return len(self._bytes[name])
+
+    def _text(self, text: bytes) -> int:
+        """Where a text lies, plus 1."""
+        if text not in self._texts:
+            whole = self._bytes.setdefault(TEXTS, bytearray())
+            self._texts[text] = len(whole) + 1
+            whole += text + b"\0"
+        return self._texts[text]
+
     def _content(self, variable: Variable) -> bytearray:
+        space = space_of(variable)
+        if space != "map":
+            self.texts[variable] = space
         data = bytearray(max(sizeof(variable.ctype), 1))
         for part in variable.init or ():
             self._put(data, part)
@@ -68,11 +93,12 @@ class GlobalData:
 
                 self._put(data, replace(inner, offset=part.offset + inner.offset))
             return
-        number = self.analysis.constants.get(value)
+        leads_to = text_of(part)
+        number = self.analysis.constants.get(value) if leads_to is None else self._text(leads_to)
         if number is None:
             message, hint = "the first value of a global variable has to be a constant", ""
             if isinstance(strip(part.ctype), Pointer):  # a map's memory is made before anything has an address
-                hint = "a global pointer begins as NULL; for texts, use arrays: char names[][8] = {…}"
+                hint = "a global pointer begins as NULL, or leads to a text"
             raise failure(value.span, message, hint)
         kind = underlying(part.ctype)
         if kind is not None:
@@ -148,7 +174,7 @@ class Globals:
             return extern_place(f, variable)
         name, offset = found
         f.program.module.add_map(self.data.map(name))
-        return Place(f.b.map_value(name), offset, variable.ctype, "map")
+        return Place(f.b.map_value(name), offset, variable.ctype, self.data.texts.get(variable, "map"))
 
     def string(self, f: Frame, text: bytes) -> Place:
         """Where a string literal lies; equal ones share their place."""

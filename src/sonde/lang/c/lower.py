@@ -12,7 +12,7 @@ from .globals import Globals
 from .lower_calls import needs_place
 from .lower_frame import Frame, failure
 from .lower_numbers import convert, fit
-from .lower_statements import run_statement
+from .lower_statements import run_body
 from .spaces import SpaceMaker
 from .values import Scalar, ir_type, is_pointer, pointer_type
 
@@ -59,7 +59,7 @@ def lower_program(text: Text, symbol: FunctionSymbol, entry: Entry) -> Module:
     f.finish = lambda operand: _leave(f, operand)
     program.active.append(symbol)
     start(f, ctx)
-    run_statement(f, symbol.definition.body)
+    run_body(f, symbol.definition.body)
     builder.span = symbol.definition.span
     builder.ret(0)
     return program.module
@@ -85,7 +85,7 @@ class Program:
         self.target: Target = text.target
         self.entry = entry
         self.module = Module()
-        self.spaces = SpaceMaker(text.analysis, entry, text.flows)
+        self.spaces = SpaceMaker(text.analysis, entry, text.flows, text.globals.texts)
         self.globals = Globals(text.globals)
         self.active: list[FunctionSymbol] = []  # what is being lowered, outermost first
         self.external = "user" if entry.user else "any"
@@ -182,7 +182,7 @@ class Program:
 
         f.finish = finish
         self.active.append(symbol)
-        run_statement(f, symbol.definition.body)
+        run_body(f, symbol.definition.body)
         self.active.pop()
         builder.ret(0)
 

@@ -60,18 +60,24 @@ def _size(f: Frame, node: ast.Call, index: int) -> int:
         raise failure(
             node.args[index].span,
             "the number of bytes has to be a constant",
-            "use bpf_probe_read_kernel() for sizes that are not",
+            "use memset() for sizes that are not",
         )
     return size
 
 
 def _memcpy(f: Frame, node: ast.Call, name: str) -> Operand:
-    size = _size(f, node, 2)
+    size = f.program.analysis.constants.get(node.args[2])
     target = scalar(f, node.args[0])
     dst = pointed(f, target, Int("unsigned char", 1, False))
-    src = _bytes_at(f, node.args[1])
     if not is_writable(dst.space):
         raise failure(node.span, "cannot copy to this place: it is not the program's own memory")
+    f.b.span = node.span
+    if size is None:
+        from .lower_strings import memcpy
+
+        memcpy(f, node, dst, name)
+        return target
+    src = _bytes_at(f, node.args[1])
     f.b.span = node.span
     if name == "memmove" and src.space in DIRECT and size > 8:
         middle = Place(f.b.alloca(size, 8, "moved"), 0, Int("unsigned char", 1, False), "stack")
@@ -101,13 +107,18 @@ def _promised(f: Frame, node: ast.Node) -> int:
 
 
 def _memset(f: Frame, node: ast.Call, name: str) -> Operand:
-    size = _size(f, node, 2)
+    size = f.program.analysis.constants.get(node.args[2])
     target = scalar(f, node.args[0])
     dst = pointed(f, target, Int("unsigned char", 1, False))
     if not is_writable(dst.space):
         raise failure(node.span, "cannot write here: the pointer leads to memory that is not the program's own")
     byte = f.program.analysis.constants.get(node.args[1])
     f.b.span = node.span
+    if size is None:
+        from .lower_strings import memset
+
+        memset(f, node, dst)
+        return target
     if byte is None:
         value = number(f, evaluate(f, node.args[1]), Int("unsigned char", 1, False))
         for at in range(size):
@@ -121,6 +132,10 @@ def _memset(f: Frame, node: ast.Call, name: str) -> Operand:
 
 def _memcmp(f: Frame, node: ast.Call, name: str) -> Operand:
     """The difference of the first bytes that differ."""
+    if f.program.analysis.constants.get(node.args[2]) is None:
+        from .lower_strings import memcmp
+
+        return memcmp(f, node, name)
     size = _size(f, node, 2)
     sides = [_readable(f, _bytes_at(f, arg), size) for arg in node.args[:2]]
     b = f.b
@@ -133,6 +148,12 @@ def _memcmp(f: Frame, node: ast.Call, name: str) -> Operand:
     b.jump(done, Const(0, I32))
     b.at(done)
     return Scalar(done.params[0], INT32)
+
+
+def _strings(f: Frame, node: ast.Call, name: str) -> Operand:
+    from . import lower_strings
+
+    return lower_strings.strlen(f, node, name) if name == "strlen" else lower_strings.strcmp(f, node, name)
 
 
 def _readable(f: Frame, place: Place, size: int) -> Place:
@@ -294,6 +315,7 @@ BUILTINS: dict[str, Callable[..., Operand | None]] = {
     "memset_inline": _memset,
     "bzero": lambda f, node, name: _bzero(f, node),
     "memcmp": _memcmp,
+    **dict.fromkeys(("strlen", "strcmp", "strncmp"), _strings),
     "bcmp": _memcmp,
     **dict.fromkeys(("bswap16", "bswap32", "bswap64", "bswap128"), _bswap),
     **dict.fromkeys(("popcount", "popcountl", "popcountll"), _popcount),

@@ -75,7 +75,7 @@ def _in_place(
     f: Frame, node: ast.Call, symbol: FunctionSymbol, arguments: list[Operand], spaces: tuple[str, ...]
 ) -> Operand | None:
     """Lower the body of a function where it is called."""
-    from .lower_statements import run_statement
+    from .lower_statements import run_body
 
     program, b = f.program, f.b
     inner_spaces = program.spaces.instance(symbol, spaces)
@@ -97,7 +97,7 @@ def _in_place(
     inner.finish = finish
     program.active.append(symbol)
     assert symbol.definition is not None
-    run_statement(inner, symbol.definition.body)
+    run_body(inner, symbol.definition.body)
     program.active.pop()
     b.jump(done)
     b.at(done)

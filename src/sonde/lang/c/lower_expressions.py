@@ -8,6 +8,7 @@ from ...errors import CompileError
 from ...record import replace
 from ..source import diagnose
 from . import ast
+from .analysis import FunctionSymbol
 from .lower_frame import failure
 from .lower_memory import is_writable
 from .lower_numbers import (
@@ -15,21 +16,24 @@ from .lower_numbers import (
     arithmetic,
     compare_pointers,
     convert,
+    elements_in,
     flag,
     move_pointer,
     pointer_difference,
     promoted,
     shift,
+    wide_register,
 )
 from .lower_places import place_of, read, read_name
 from .values import OWN, Place, Scalar, Wide, ir_type, is_aggregate, is_pointer, is_wide
+from .walkers import address_of, common_root, compare_distances, distances_of, move_walker, set_walker, walker_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ...debuginfo.ctype import CType
-    from .analysis import Access
+    from .analysis import Access, Variable
     from .lower_frame import Frame
     from .values import Operand
 
@@ -92,7 +96,9 @@ def run(f: Frame, node: ast.Node) -> None:
         from .lower_statements import run_statement
 
         run_statement(f, node.body)
-    elif node not in f.program.analysis.constants:
+    elif node not in f.program.analysis.constants and not isinstance(
+        f.program.analysis.symbols.get(node), FunctionSymbol
+    ):  # `(void)f;` only names it
         evaluate(f, node)
 
 
@@ -196,6 +202,10 @@ def _postfix(f: Frame, node: ast.Postfix) -> Operand:
 
 def _step(f: Frame, node: ast.Expr, op: str, target: ast.Node, *, wanted: bool, before: bool = False) -> Operand:
     """`++` and `--`: the value is the new one with `before`, else the old one."""
+    walker = walker_of(f, target)
+    if walker is not None:
+        distances = move_walker(f, walker, Const(1 if op == "++" else -1))
+        return address_of(f, walker, distances[before])
     place = own_place(f, target)
     ctype = place.ctype
     old = _read_again(f, target, place)
@@ -234,6 +244,10 @@ def _binary(f: Frame, node: ast.Binary) -> Operand:
 
         return logic_value(f, node)
     left_type, right_type = f.type(node.left), f.type(node.right)
+    if op in COMPARISONS or op == "-":
+        root = common_root(f, node)
+        if root is not None:
+            return _of_distances(f, node, root)
     left = evaluate(f, node.left)
     right = evaluate(f, node.right)
     f.b.span = node.span
@@ -242,6 +256,15 @@ def _binary(f: Frame, node: ast.Binary) -> Operand:
     if op in ("<<", ">>"):
         return shift(f, op, left, right, promoted(left_type), node.span)
     return arithmetic(f, op, left, right, f.program.analysis.common.get(node) or f.type(node), node.span)
+
+
+def _of_distances(f: Frame, node: ast.Binary, root: Variable) -> Operand:
+    """A comparison or difference of two addresses, of which it is known how far they are from the same root."""
+    left, right = distances_of(f, node, root)
+    f.b.span = node.span
+    if node.op == "-":
+        return elements_in(f, f.b.binary("sub", left, right), f.type(node.left))
+    return Scalar(f.b.binary(compare_distances(node.op), left, right), INT32)
 
 
 def _with_pointers(f: Frame, op: str, left: Operand, right: Operand, node: ast.Binary) -> Operand:
@@ -273,6 +296,11 @@ def _foreign_store(f: Frame, node: ast.Node, space: str) -> CompileError:
     """The error of a store to memory that is not the program's own. It shows where the pointer came from."""
     kind = {"user": "user memory", "any": "memory that is not the program's own"}.get(space, "kernel memory")
     hint = "only bpf_probe_write_user() writes to user memory" if space != "kernel" else ""
+    if space.startswith("texts"):
+        kind, hint = (
+            "a variable that holds pointers to texts, which is constant",
+            "keep what changes in another variable",
+        )
     error = failure(node.span, f"cannot store here: the pointer leads to {kind}", hint)
     root: ast.Node = node
     while isinstance(root, (ast.Member, ast.Index, ast.Unary, ast.Postfix, ast.Cast)):
@@ -305,6 +333,9 @@ def _assign(f: Frame, node: ast.Assign) -> Operand:
         f.b.span = node.span
         f.copy(place, source, sizeof(target))
         return place
+    walker = walker_of(f, node.target)
+    if walker is not None:
+        return address_of(f, walker, set_walker(f, walker, node.value))
     operand = convert(f, evaluate(f, node.value), target)
     packet = packet_access(f, node.target)
     if packet is not None:
@@ -322,6 +353,12 @@ def _compound(f: Frame, node: ast.Assign) -> Operand:
     """`x op= y`; y comes first, as it may be a call that would not leave the old x in its register."""
     op = node.op[:-1]
     right = evaluate(f, node.value)
+    walker = walker_of(f, node.target)
+    if walker is not None:
+        count = wide_register(f, right)
+        if op == "-":
+            count = Const(-count.imm) if isinstance(count, Const) else f.b.unary("neg", count)
+        return address_of(f, walker, move_walker(f, walker, count)[1])
     place = own_place(f, node.target)
     f.b.span = node.span
     old = _read_again(f, node.target, place)
@@ -373,19 +410,23 @@ def _call(f: Frame, node: ast.Call) -> Operand:
 
 
 def _statements(f: Frame, node: ast.StatementExpr) -> Operand:
-    from .lower_statements import run_statement
+    from .lower_statements import note_cleanups, run_statement
 
     items = node.body.items
+    depth = len(f.cleanups)
     for item in items[:-1]:
         run_statement(f, item)
+        note_cleanups(f, node, item)
     last = items[-1] if items else None
     while isinstance(last, (ast.Label, ast.Case)):
         last = last.statement
+    result: Operand = Scalar(Const(0, ir_type(INT32)), INT32)
     if isinstance(last, ast.ExprStatement) and last.expr is not None:
-        return evaluate(f, last.expr)
-    if last is not None:
+        result = evaluate(f, last.expr)
+    elif last is not None:
         run_statement(f, last)
-    return Scalar(Const(0, ir_type(INT32)), INT32)
+    f.end_scope(depth)
+    return result
 
 
 def _generic(f: Frame, node: ast.Generic) -> Operand:

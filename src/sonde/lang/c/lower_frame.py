@@ -33,7 +33,18 @@ class Frame(MemoryAccess):
     """
 
     __slots__ = (
-        "cases", "ctx", "finish", "known", "labels", "leave", "spaces", "symbol", "variables",
+        "cases",
+        "cleanups",
+        "ctx",
+        "finish",
+        "known",
+        "labels",
+        "leave",
+        "moved",
+        "spaces",
+        "symbol",
+        "variables",
+        "walked",
     )  # fmt: skip
 
     def __init__(self, program: Program, builder: Builder, symbol: FunctionSymbol, spaces: Spaces) -> None:
@@ -41,18 +52,48 @@ class Frame(MemoryAccess):
         self.symbol = symbol
         self.spaces = spaces
         self.variables: dict[Variable, Place] = {}
+        self.moved: dict[Variable, Value] = {}  # distances of parameters that walk
+        self.walked: dict[Variable, Variable] | None = None
         self.known: dict[ast.Node, Operand] = {}  # expressions that were evaluated already
         self.labels: dict[str, Block] = {}
         self.cases: dict[ast.Case, Block] = {}
-        self.leave: list[
-            tuple[Block | None, Block]
-        ] = []  # of the loops and switches around: where `continue` and `break` go
+        # Of the loops and switches around: where `continue` and `break` go, and how many clean-ups there were outside.
+        self.leave: list[tuple[Block | None, Block, int]] = []
+        self.cleanups: list[tuple[ast.Node, ast.Call]] = []  # of the scopes around, with their nodes
         self.finish: Callable[[Operand | None], None] = _no_return
         self.ctx: Value | None = None  # the program's context, where a parameter of this function has it
+
+    @property
+    def walkers(self) -> dict[Variable, Variable]:
+        """The walking pointers of the function, each with its root (see `walkers`)."""
+        if self.walked is None:
+            from .walkers import find_walkers
+
+            self.walked = {}
+            self.walked = find_walkers(self)
+        return self.walked
 
     def type(self, node: ast.Node) -> CType:
         """Return the type of an expression, before arrays decay and integers are promoted."""
         return self.program.analysis.types[node]
+
+    def enter(self, again: Block | None, done: Block) -> None:
+        """Note where `continue` and `break` go from here on, until `leave.pop()`."""
+        self.leave.append((again, done, len(self.cleanups)))
+
+    def clean_up(self, depth: int) -> None:
+        """Call what has to be called when control leaves all scopes but those of the first `depth` clean-ups."""
+        from .lower_expressions import run
+
+        for _, call in reversed(self.cleanups[depth:]):
+            run(self, call)
+
+    def end_scope(self, depth: int) -> None:
+        """Leave a scope at its end."""
+        if len(self.cleanups) > depth:
+            if not self.b.closed:
+                self.clean_up(depth)
+            del self.cleanups[depth:]
 
     def label(self, name: str) -> Block:
         """Return the block that a label begins."""

@@ -1,4 +1,4 @@
-"""Integers of 128 bits: two registers, low and high. Division is left out, since the kernel's machine has no way to do it."""
+"""Integers of 128 bits: two registers, low and high. Division is in `lower_divide128`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ def arithmetic128(f: Frame, op: str, a: Wide, b: Wide, ctype: CType, span: Span)
         return Scalar(equal(f, a, b, op), INT32)
     if op in ("<", "<=", ">", ">="):
         return Scalar(ordered(f, op, a, b, is_signed(ctype)), INT32)
-    raise failure(
-        span, f"`{op}` of 128-bit integers", "the kernel's machine cannot divide them; work on the two halves"
-    )
+    if op in ("/", "%"):
+        from .lower_divide128 import divide128
+
+        return divide128(f, op, a, b, ctype)
+    raise failure(span, f"`{op}` of 128-bit integers")
 
 
 def _bitwise(name: str):  # type: ignore[no-untyped-def]

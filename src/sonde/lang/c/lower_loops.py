@@ -12,7 +12,7 @@ from . import ast
 from .analysis import Variable
 from .lower_branches import branch_on
 from .lower_expressions import run
-from .lower_statements import run_statement
+from .lower_statements import note_cleanups, run_statement
 from .values import ir_type
 from .walk import iter_nodes
 
@@ -33,23 +33,32 @@ _COMPARE = {
 def lower_loop(f: Frame, node: ast.Node) -> None:
     """Lower `for`, `while` or `do`."""
     if isinstance(node, ast.For):
-        if node.init is not None:
-            (run_statement if isinstance(node.init, ast.Declaration) else run)(f, node.init)
-        rounds = _count_rounds(f, node) if node.unroll not in (0, 1) else None
-        if rounds is not None:
-            _unrolled(f, node, *rounds)
-            return
-        from .lower_pointer_loops import find_walk, lower_walk
-
-        walk = find_walk(f, node)
-        if walk is not None:
-            lower_walk(f, node, walk)
-        else:
-            _tested_first(f, node.condition, node.body, node.step)
+        depth = len(f.cleanups)
+        _for(f, node)
+        f.end_scope(depth)
     elif isinstance(node, ast.While):
         _tested_first(f, node.condition, node.body, None)
     elif isinstance(node, ast.DoWhile):
         _tested_last(f, node)
+
+
+def _for(f: Frame, node: ast.For) -> None:
+    if isinstance(node.init, ast.Declaration):
+        run_statement(f, node.init)
+        note_cleanups(f, node, node.init)
+    elif node.init is not None:
+        run(f, node.init)
+    rounds = _count_rounds(f, node) if node.unroll not in (0, 1) else None
+    if rounds is not None:
+        _unrolled(f, node, *rounds)
+        return
+    from .lower_pointer_loops import find_walk, lower_walk
+
+    walk = find_walk(f, node)
+    if walk is not None:
+        lower_walk(f, node, walk)
+    else:
+        _tested_first(f, node.condition, node.body, node.step)
 
 
 def _tested_first(f: Frame, condition: ast.Node | None, body: ast.Node, step: ast.Node | None) -> None:
@@ -63,7 +72,7 @@ def _tested_first(f: Frame, condition: ast.Node | None, body: ast.Node, step: as
         b.span = condition.span
         branch_on(f, condition, inside, done)
     b.at(inside)
-    f.leave.append((again, done))
+    f.enter(again, done)
     run_statement(f, body)
     f.leave.pop()
     b.jump(again)
@@ -79,7 +88,7 @@ def _tested_last(f: Frame, node: ast.DoWhile) -> None:
     b = f.b
     if f.program.analysis.constants.get(node.condition) == 0:  # do { … } while (0)
         done = b.new_block("done")
-        f.leave.append((done, done))
+        f.enter(done, done)
         run_statement(f, node.body)
         f.leave.pop()
         b.jump(done)
@@ -88,7 +97,7 @@ def _tested_last(f: Frame, node: ast.DoWhile) -> None:
     inside, test, done = b.new_block("body"), b.new_block("test"), b.new_block("done")
     b.jump(inside)
     b.at(inside)
-    f.leave.append((test, done))
+    f.enter(test, done)
     run_statement(f, node.body)
     f.leave.pop()
     b.jump(test)
@@ -187,7 +196,7 @@ def _unrolled(f: Frame, node: ast.For, variable: Variable, values: list[int], la
     for value in values:
         f.store_value(place, Const(value, type_))
         again = b.new_block("round")
-        f.leave.append((again, done))
+        f.enter(again, done)
         run_statement(f, node.body)
         f.leave.pop()
         b.jump(again)

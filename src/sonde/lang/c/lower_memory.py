@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...compiler.access import COPY_LIMIT, align_at, extract_bits, insert_bits, load_context, store_bytes
 from ...compiler.ir import I1, I8, I64, INT_OF_BYTES, WIDTH, Const, is_pointer
-from ...debuginfo.ctype import Int, Struct, sizeof
+from ...debuginfo.ctype import Int, Pointer, Struct, sizeof
 from .values import DIRECT, Place, Scalar, Wide, ir_type, is_signed, is_wide, loaded_space, pointer_type
 
 TYPE_CHECKING = False
@@ -76,6 +76,11 @@ class MemoryAccess:
         if is_wide(ctype):
             low = self.b.load(I64, place.pointer, place.offset, volatile=place.volatile)
             return Wide(low, self.b.load(I64, place.pointer, place.offset + 8, volatile=place.volatile), ctype)
+        if place.space.startswith("texts") and isinstance(ctype, Pointer):
+            from .texts import load_text
+
+            text, followed = load_text(self, place)
+            return Scalar(text, ctype, "map", followed)
         type_ = ir_type(ctype, space)
         if place.space == "ctx":
             return Scalar(load_context(self.b, type_, place.pointer, place.offset), ctype, space)
@@ -167,6 +172,10 @@ class MemoryAccess:
         if src.space not in DIRECT:
             self.read_into(self.address(dst), src, size)
             return
+        if src.space.startswith("texts"):
+            from .texts import check_copy
+
+            check_copy(self, src)
         whole = src.space == "btf" and isinstance(src.ctype, Struct)  # the verifier allows only single members
         aligned = src.space != "ctx" or (src.offset % 8 == 0 and size % 8 == 0)
         if aligned and not whole and (size <= COPY_LIMIT or not self.program.is_tracing):

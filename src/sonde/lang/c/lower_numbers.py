@@ -190,8 +190,12 @@ def advance(f: Frame, pointer: Value, distance: Value) -> Value:
 
 def pointer_difference(f: Frame, left: Scalar, right: Scalar) -> Operand:
     """`left - right`, in elements."""
-    bytes_ = f.b.binary("sub", f.as_number(left.value), f.as_number(right.value))
-    step = step_of(left.ctype)
+    return elements_in(f, f.b.binary("sub", f.as_number(left.value), f.as_number(right.value)), left.ctype)
+
+
+def elements_in(f: Frame, bytes_: Value, ctype: CType) -> Operand:
+    """How many elements, of what the pointer type `ctype` leads to, a distance in bytes is."""
+    step = step_of(ctype)
     if step == 1:
         return Scalar(bytes_, INT64)
     if step & step - 1 == 0:

@@ -55,7 +55,13 @@ def pointed(f: Frame, pointer: Scalar, ctype: CType) -> Place:
     """The place that a pointer leads to."""
     space = leads(Pointer(ctype), "" if pointer.space == "null" else pointer.space, f.program.external)
     space = "kernel" if space == "slot" else space
-    value = pointer.value
+    if space == "clash":
+        assert f.b.span is not None
+        message = "this pointer leads to a table of texts or to other memory, which are not read alike"
+        raise failure(f.b.span, message, "use a pointer of its own for each")
+    value = pointer.followed or pointer.value
+    if value is not pointer.value:
+        pointer = Scalar(value, pointer.ctype, pointer.space)
     if space in DIRECT:
         from .lower_numbers import fit
 
@@ -103,15 +109,22 @@ def read_name(f: Frame, node: ast.Name) -> Operand:
             f"the address of function {symbol.name} as a value",
             "functions can be called, and handed to helpers that call back",
         )
-    if isinstance(symbol, Variable):
-        place = variable_place(f, symbol)
-        if symbol in f.spaces.variables and not isinstance(place.ctype, (Array, Struct)):
-            space = f.spaces.variables[symbol]
-            if isinstance(place.ctype, Pointer):
-                space = leads(place.ctype, "" if space == "null" else space, f.program.external)
-            return f.load(place, space)
-        return read(f, place)
-    return read(f, _name(f, node))
+    return read_variable(f, symbol) if isinstance(symbol, Variable) else read(f, _name(f, node))
+
+
+def read_variable(f: Frame, symbol: Variable) -> Operand:
+    """The value of a variable."""
+    place = variable_place(f, symbol)
+    if symbol in f.spaces.variables and not isinstance(place.ctype, (Array, Struct)):
+        space = f.spaces.variables[symbol]
+        if isinstance(place.ctype, Pointer):
+            if symbol in f.walkers:
+                from .walkers import read_walker
+
+                return read_walker(f, symbol)
+            space = leads(place.ctype, "" if space == "null" else space, f.program.external)
+        return f.load(place, space)
+    return read(f, place)
 
 
 # Members, elements, pointers --------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Loops that end where a pointer reaches an address: they count bytes, since the verifier does not compare addresses of memory.
 
 `for (p = a; p < a + 8; p++)` becomes a loop over the distance between p and `a`, a number whose bound the verifier sees; p is `a` plus that
-number. This works where both ends are constant distances from the same array, and the body does not move the pointer.
+number. This works where both ends are constant distances from the same array, and the body does not move the pointer. It is for pointers that
+loops give to one array after the other; others walk everywhere in the function (see `walkers`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def find_walk(f: Frame, node: ast.For) -> Walk | None:
     if not compare or not isinstance(condition, ast.Binary) or node.step is None:
         return None
     pointer, value = _beginning(f, node.init)
-    if pointer is None or value is None or variable_of(f, condition.left) is not pointer:
+    if pointer is None or pointer in f.walkers or value is None or variable_of(f, condition.left) is not pointer:
         return None
     kind = strip(pointer.ctype)
     start, limit = _distance(f, value), _distance(f, condition.right)
@@ -70,7 +71,7 @@ def lower_walk(f: Frame, node: ast.For, walk: Walk) -> None:
     f.store_value(place, b.ptradd(b.ptradd(array.pointer, array.offset), now))
     b.branch(b.binary(walk.compare, now, Const(walk.limit, I64)), inside, done)
     b.at(inside)
-    f.leave.append((again, done))
+    f.enter(again, done)
     run_statement(f, node.body)
     f.leave.pop()
     b.jump(again)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ...compiler.ir import Const
-from ...debuginfo.ctype import strip
+from ...debuginfo.ctype import sizeof, strip
 from . import ast
 from .analysis import Variable
 from .lower_branches import branch_on
 from .lower_expressions import constant_of, evaluate, run
 from .lower_frame import failure
 from .lower_numbers import arithmetic, convert, promoted, truth
-from .values import Scalar
+from .values import Place, Scalar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ _NEAR = 2  # values in a range that are cheaper to compare one by one
 _MOST_WIDE = 64  # values of 128 bits in a range, which are compared one by one
 
 
+def run_body(f: Frame, node: ast.Compound) -> None:
+    """Lower the body of a function, whose parameters have their values."""
+    if f.walkers:
+        from .walkers import start_walkers
+
+        start_walkers(f)
+    run_statement(f, node)
+
+
 def run_statement(f: Frame, node: ast.Node) -> None:
     """Lower one statement."""
     f.b.span = node.span
@@ -32,8 +41,20 @@ def run_statement(f: Frame, node: ast.Node) -> None:
 
 
 def _compound(f: Frame, node: ast.Compound) -> None:
+    depth = len(f.cleanups)
     for item in node.items:
         run_statement(f, item)
+        note_cleanups(f, node, item)
+    f.end_scope(depth)
+
+
+def note_cleanups(f: Frame, scope: ast.Node, item: ast.Node | None) -> None:
+    """Remember what a declaration wants to be called at the end of the scope."""
+    cleanups = f.program.analysis.cleanups
+    for each in item.declarators if cleanups and isinstance(item, ast.Declaration) else ():
+        variable = f.program.analysis.symbols.get(each.declarator)
+        if isinstance(variable, Variable) and variable in cleanups:
+            f.cleanups.append((scope, cleanups[variable]))
 
 
 def _expression(f: Frame, node: ast.ExprStatement) -> None:
@@ -51,6 +72,11 @@ def _declaration(f: Frame, node: ast.Declaration) -> None:
             continue
         if variable.init is not None:
             f.b.span = each.span
+            if variable in f.walkers:
+                from .walkers import set_walker
+
+                set_walker(f, variable, variable.init[0].value)
+                continue
             fill(f, variable_place(f, variable), variable.init)
 
 
@@ -93,29 +119,45 @@ def _label(f: Frame, node: ast.Label) -> None:
 
 
 def _goto(f: Frame, node: ast.Goto) -> None:
+    depth = next((i for i, (scope, _) in enumerate(f.cleanups) if not _has_label(scope, node.name)), len(f.cleanups))
+    f.clean_up(depth)
     f.b.jump(f.label(node.name))
 
 
+def _has_label(scope: ast.Node, name: str) -> bool:
+    from .walk import iter_nodes
+
+    return any(isinstance(node, ast.Label) and node.name == name for node in iter_nodes(scope))
+
+
 def _break(f: Frame, node: ast.Break) -> None:
-    f.b.jump(f.leave[-1][1])
+    _, done, depth = f.leave[-1]
+    f.clean_up(depth)
+    f.b.jump(done)
 
 
 def _continue(f: Frame, node: ast.Continue) -> None:
-    for again, _ in reversed(f.leave):
+    for again, _, depth in reversed(f.leave):
         if again is not None:
+            f.clean_up(depth)
             f.b.jump(again)
             return
     raise failure(node.span, "continue outside of a loop")
 
 
 def _return(f: Frame, node: ast.Return) -> None:
-    if node.value is None:
-        f.finish(None)
-    elif not strip(f.type(node.value)).size and not hasattr(strip(f.type(node.value)), "target"):
-        run(f, node.value)  # return f(); of a void function
-        f.finish(None)
-    else:
-        f.finish(evaluate(f, node.value))
+    operand: Operand | None = None
+    if node.value is not None:
+        if not strip(f.type(node.value)).size and not hasattr(strip(f.type(node.value)), "target"):
+            run(f, node.value)  # return f(); of a void function
+        else:
+            operand = evaluate(f, node.value)
+            if f.cleanups and isinstance(operand, Place):  # a struct: what is called may change it
+                copy = f.local(operand.ctype, "returned")
+                f.copy(copy, operand, sizeof(operand.ctype))
+                operand = copy
+    f.clean_up(0)
+    f.finish(operand)
 
 
 # switch -----------------------------------------------------------------------------------------------------------
@@ -135,7 +177,7 @@ def _switch(f: Frame, node: ast.Switch) -> None:
             _dispatch(f, operand, label, f.cases[label.node])
     b.jump(default)
     b.at(b.new_block("switch"))  # what stands before the first label is reached by goto only
-    f.leave.append((None, done))
+    f.enter(None, done)
     run_statement(f, node.body)
     f.leave.pop()
     b.jump(done)

@@ -76,6 +76,10 @@ def get_function(ck: Checker, node: ast.Name) -> FunctionSymbol | None:
         proto = ck.environment.get_helper(name)
         if proto is not None:
             made = FunctionSymbol(name, proto, node.span, helper=name[4:])
+        elif ck.dialect != "bcc":  # vmlinux.h, as bpftool writes it, declares the kernel's functions for programs
+            proto = ck.environment.get_kernel_function(name)
+            if proto is not None:
+                made = FunctionSymbol(name, proto, node.span, kfunc=name)
     elif (
         name.startswith("__builtin_") and name.removeprefix("__builtin_") in USDT_FUNCTIONS
     ):  # what libbpf's macros stand for
@@ -100,6 +104,10 @@ def undeclared(ck: Checker, node: ast.Name, what: str) -> Exception:
     if what == "identifier":
         names = [n for n in seen if not isinstance(ck.scope.find(n), FunctionSymbol)]
         return ck.fail(node, message, hint=did_you_mean(close_names(name, names)))
+    if name.startswith("bpf_iter_") and ck.environment.btf is not None and ck.dialect != "bcc":
+        release = ck.environment.target.release
+        hint = f"the kernel {release} has no such iterator: bpf_for and bpf_repeat came with Linux 6.4; a plain loop, or bpf_loop(), does it"
+        return ck.fail(node, message, hint=hint)
     if ck.environment.get_kernel_function(name) is not None:
         hint = f"{name} is a function of the kernel, which programs cannot call" + (
             "" if ck.dialect == "bcc" else "; a kfunc is declared with __ksym"

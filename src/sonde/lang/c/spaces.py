@@ -102,7 +102,7 @@ class Spaces:
         if symbol.storage in ("auto", "param", "register"):
             space = self.variables.get(symbol, "")
             return self._as(symbol.ctype, space) if space != "null" else space
-        return loaded_space(symbol.ctype, "map")
+        return loaded_space(symbol.ctype, self.maker.texts.get(symbol, "map"))
 
     def _loaded(self, node: ast.Member | ast.Index | ast.Unary) -> str:
         """Of a member, an element, or what a pointer leads to."""
@@ -196,7 +196,9 @@ class Spaces:
         symbol = self.analysis.symbols.get(node)
         if isinstance(symbol, Table):
             return ""
-        return "stack" if isinstance(symbol, Variable) and symbol.storage in ("auto", "param", "register") else "map"
+        if isinstance(symbol, Variable) and symbol.storage in ("auto", "param", "register"):
+            return "stack"
+        return self.maker.texts.get(symbol, "map")  # type: ignore[arg-type]
 
     def _member_place(self, node: ast.Member) -> str:
         return self._pointer(node.operand) if node.arrow else self.place(node.operand)
@@ -249,8 +251,11 @@ _PLACES: dict[type, Callable[..., str]] = {
 class SpaceMaker:
     """Makes the spaces of instances, each once. One for each program: they depend on what its context is."""
 
-    def __init__(self, analysis: Analysis, entry: Entry, flows: dict[FunctionSymbol, Flow]) -> None:
+    def __init__(
+        self, analysis: Analysis, entry: Entry, flows: dict[FunctionSymbol, Flow], texts: dict[Variable, str]
+    ) -> None:
         self.analysis = analysis
+        self.texts = texts  # the spaces of variables that hold pointers to texts
         self.entry = entry
         self._flows = flows
         self._made: dict[tuple[FunctionSymbol, tuple[str, ...]], Spaces | None] = {}

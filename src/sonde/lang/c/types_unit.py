@@ -56,7 +56,7 @@ def analyse(
         raise CompileError(ck.errors)
     return Analysis(
         unit, ck.functions, ck.globals, ck.tables, ck.types, ck.common, ck.symbols, ck.constants, ck.accesses, ck.literals,
-        ck.cases, ck.methods, ck.chosen, tuple(ck.warnings), ck.license,
+        ck.cases, ck.methods, ck.chosen, ck.cleanups, tuple(ck.warnings), ck.license,
     )  # fmt: skip
 
 

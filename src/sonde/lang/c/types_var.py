@@ -100,6 +100,22 @@ def _declare_local(ck: Checker, node: ast.Declaration, item: ast.InitDeclarator)
     ck.types[declarator] = variable.ctype
     assert ck.function is not None
     ck.function.locals.append(variable)
+    _clean_up(ck, variable, attributes)
+
+
+def _clean_up(ck: Checker, variable: Variable, attributes: tuple[ast.Attribute, ...]) -> None:
+    """Check the call that `cleanup(function)` asks for: with the variable's address, when it goes out of scope."""
+    for attribute in attributes:
+        if attribute.name.strip("_") != "cleanup":
+            continue
+        if len(attribute.args) != 1 or not isinstance(attribute.args[0], ast.Name):
+            raise ck.fail(attribute, "the attribute cleanup takes the name of a function")
+        function = attribute.args[0]
+        variable_name = ast.Name(variable.span, variable.name)
+        call = ast.Call(function.span, function, (ast.Unary(function.span, "&", variable_name),))
+        ck.expr(call)
+        if variable.storage == "auto":
+            ck.cleanups[variable] = call
 
 
 def _initialise(ck: Checker, item: ast.InitDeclarator, variable: Variable, static: bool) -> None:
@@ -254,8 +270,8 @@ def declare_function(
 
 
 def _is_foreign(symbol: FunctionSymbol) -> bool:
-    """A helper or builtin that was found by its name: what the text says of it now goes before that."""
-    return bool(symbol.helper or symbol.builtin) and symbol.definition is None
+    """A helper, builtin or function of the kernel that was found by its name: what the text says of it now goes before that."""
+    return bool(symbol.helper or symbol.builtin or symbol.kfunc) and symbol.definition is None
 
 
 def _complete_symbol(

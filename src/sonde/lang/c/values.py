@@ -8,6 +8,8 @@ map       map values and global data                                   loads and
 mem       ring buffer records, memory that a helper gave               loads and stores
 own       one of the three above                                       loads and stores
 ctx       the program's context                                        loads (some fields: stores)
+texts     a global variable with pointers to texts in it (see `texts`)  loads
+texts?    the same, where some are NULL                                loads
 packet    packet data, within the bounds that the program checked      loads and stores
 sock      a socket as helpers give it (UAPI layout)                    loads
 btf       a kernel object that the verifier trusts                     loads
@@ -15,6 +17,7 @@ kernel    kernel memory                                                probe_rea
 user      user memory                                                  probe_read_user
 any       an address that may be any of the last two, or own memory    probe_read
 inner     the registers of a system call's caller, where the context is that of a tracepoint (see `entry`)   not as they are
+clash     "texts" or something else: what lies there cannot be told    nothing
 null      nowhere (a null pointer: it takes the space of what it meets)
 register  what the first register of a system call's function holds: the address of the inner registers, or the first argument ("raw register": in a raw tracepoint)
 slot      not known yet: an argument in the context of a tracing program, which is `btf` once it becomes a pointer to a struct
@@ -36,12 +39,14 @@ if TYPE_CHECKING:
     Operand = Union["Scalar", "Wide", "Place"]
 
 OWN = frozenset(["stack", "map", "mem", "own"])
-DIRECT = OWN | {"ctx", "packet", "sock", "btf", "inner"}
+DIRECT = OWN | {"texts", "texts?", "ctx", "packet", "sock", "btf", "inner"}
 EXTERNAL = frozenset(["kernel", "user", "any"])
 _IR_OF_SPACE = {
     "stack": STACK,
     "own": STACK,
     "map": MAP,
+    "texts": MAP,
+    "texts?": MAP,
     "mem": MEM,
     "sock": MEM,
     "ctx": CTX,
@@ -51,11 +56,15 @@ _IR_OF_SPACE = {
 
 
 class Scalar:
-    """A value in a register: an integer of up to 64 bits, or a pointer that leads to `space`."""
+    """A value in a register: an integer of up to 64 bits, or a pointer that leads to `space`.
 
-    __slots__ = ("ctype", "space", "value")
+    `followed` is what to use in place of `value` where the pointer is followed at once, so that it cannot be NULL.
+    """
 
-    def __init__(self, value: Value, ctype: CType, space: str = "") -> None:
+    __slots__ = ("ctype", "followed", "space", "value")
+
+    def __init__(self, value: Value, ctype: CType, space: str = "", followed: Value | None = None) -> None:
+        self.followed = followed
         self.value = value
         self.ctype = strip(ctype)
         self.space = space
@@ -178,6 +187,8 @@ def join(a: str, b: str) -> str:
         return a
     if a in ("", "null"):
         return b
+    if a.startswith("texts") or b.startswith("texts") or "clash" in (a, b):
+        return "texts?" if a.startswith("texts") and b.startswith("texts") else "clash"
     if a in OWN and b in OWN:
         return "own"
     if {a, b} == {"btf", "kernel"}:
@@ -209,8 +220,10 @@ def loaded_space(ctype: CType, space: str, external: str = "any") -> str:
         return ""
     if ctype.tag == "user":
         return "user"
-    if space in ("kernel", "user", "sock"):
+    if space in ("kernel", "user", "sock", "clash"):
         return space
+    if space.startswith("texts"):
+        return "map"
     if space == "btf":
         target = strip(ctype.target)
         trusted = isinstance(target, Struct) and bool(target.name) and ctype.tag in ("", "rcu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...debuginfo.ctype import Array, Pointer, strip
 from ...record import Record
 from . import ast
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
     from .analysis import Analysis, FunctionInfo, Variable
 
+COMPARISONS = frozenset(["<", "<=", ">", ">=", "==", "!="])
 _LEAVES = (ast.Name, ast.Number, ast.Character, ast.String, ast.TypeName, ast.Specifiers, ast.Goto, ast.Break)
 
 
@@ -40,6 +42,7 @@ class Flow(Record, eq=False):
     exposed: frozenset[Variable]  # those with `&`
     used: frozenset[Variable]  # those that are named at all
     changed: frozenset[Variable]  # those that are assigned to after their declaration, in any way
+    compared: tuple[ast.Binary, ...]  # comparisons and differences of two pointers
 
 
 def flow_of(analysis: Analysis, info: FunctionInfo) -> Flow:
@@ -53,6 +56,7 @@ def flow_of(analysis: Analysis, info: FunctionInfo) -> Flow:
     exposed: set[Variable] = set()
     used: set[Variable] = set()
     changed: set[Variable] = set()
+    compared: list[ast.Binary] = []
     for node in iter_nodes(definition.body):
         if isinstance(node, ast.Name):
             symbol = analysis.symbols.get(node)
@@ -72,15 +76,31 @@ def flow_of(analysis: Analysis, info: FunctionInfo) -> Flow:
             variable = _named(analysis, node.operand)
             if variable is not None:
                 changed.add(variable)
+        elif isinstance(node, ast.Binary):
+            if (node.op in COMPARISONS or node.op == "-") and _are_pointers(analysis, node):
+                compared.append(node)
         elif isinstance(node, ast.Asm):
             changed.update(v for o in node.outputs if (v := _named(analysis, o.expr)) is not None)
         elif isinstance(node, ast.Declarator):
             variable = analysis.symbols.get(node)  # type: ignore[assignment]
             if isinstance(variable, Variable) and variable.init and len(variable.init) == 1:
                 assigned.append((variable, variable.init[0].value))
+            if variable in analysis.cleanups:
+                exposed.add(variable)
+                used.add(variable)
         elif isinstance(node, ast.Return) and node.value is not None:
             returned.append(node.value)
-    return Flow(tuple(assigned), tuple(returned), frozenset(exposed), frozenset(used), frozenset(changed))
+    return Flow(
+        tuple(assigned), tuple(returned), frozenset(exposed), frozenset(used), frozenset(changed), tuple(compared)
+    )
+
+
+def _are_pointers(analysis: Analysis, node: ast.Binary) -> bool:
+    """Whether both sides lead somewhere; NULL does not."""
+    return all(
+        each not in analysis.constants and isinstance(strip(analysis.types[each]), (Pointer, Array))
+        for each in (node.left, node.right)
+    )
 
 
 def _named(analysis: Analysis, node: ast.Node) -> Variable | None:
