@@ -1,0 +1,102 @@
+"""System calls made by a stopped thread of another process: from a list of calls to a piece of x86-64 code that needs nobody.
+
+    mov rdi, 4096 … mov eax, 9; syscall      for each call
+    mov eax, 14 … syscall                    the signal mask as it was
+    mov rax, … ; jmp [pc]                    the registers as they were
+
+The code is written where nothing of the program lies (`slack`), the thread is sent there, and every call is a stop at which its result is read. It changes no memory, no
+flag and no vector register, and its end puts every register back that it changed. So whenever the tracer dies, the thread runs the code to its
+end and is back where it was: there is no moment at which the process depends on the tracer. With the tracer alive the end is never run: the thread is
+stopped behind the last call and its registers are set.
+"""
+
+from __future__ import annotations
+
+from ..bpf.jit.x86_encoding import R8, R9, R10, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, imm, mov, mov_imm, rex
+from ..record import Record
+from .interrupted import restarted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+    from .ptrace import Registers
+
+    Argument = Union[int, bytes, "Result"]
+
+SYSCALL = b"\x0f\x05"
+_ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
+_KEPT = (R12, R13, R14, R15, RBX, RBP)  # where results wait for later calls
+_NAMES = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
+
+# Numbers of x86-64.
+NUMBERS = {
+    "close": 3, "mmap": 9, "mprotect": 10, "munmap": 11, "rt_sigprocmask": 14, "getpid": 39, "ftruncate": 77, "gettid": 186, "memfd_create": 319,
+    "membarrier": 324, "prctl": 157,
+}  # fmt: skip
+
+
+class Result(Record):
+    """The result of the call at `index` of the same list, as argument of a later one."""
+
+    index: int
+
+
+class Call(Record):
+    """A system call by name or number. An argument is a number, the result of an earlier call, or bytes: the address of a copy of them."""
+
+    number: int | str
+    arguments: tuple[Argument, ...] = ()
+
+
+def number_of(call: Call) -> int:
+    """Return the number of a call."""
+    return NUMBERS[call.number] if isinstance(call.number, str) else call.number
+
+
+def _load(register: int, value: int) -> bytes:
+    """Load a number and leave the flags alone."""
+    return rex(False, 0, register) + bytes([0xB8 | register & 7]) + imm(0) if value & (1 << 64) - 1 == 0 else mov_imm(register, value)
+
+
+def assemble(calls: list[Call], registers: Registers, signal_mask: int, address: int) -> bytes:
+    """Return the code for `calls` at `address`, for a thread that has `registers` and goes on with them afterwards."""
+    constants = b""
+    first = b""
+    for _ in range(2):  # constants come behind the code: their addresses are known once its length is
+        code, constants = _code(calls, registers, signal_mask, address + len(first))
+        first = code
+    return code + constants
+
+
+def _code(calls: list[Call], registers: Registers, signal_mask: int, data: int) -> tuple[bytes, bytes]:
+    """The code, and the constants that it expects at `data`. The code has the same length for any `data` of the same half of the address space."""
+    wanted = [a.index for call in calls for a in call.arguments if isinstance(a, Result)]
+    kept = {index: _KEPT[n] for n, index in enumerate(dict.fromkeys(wanted))}
+    after = restarted(registers)
+    constants = after.pc.to_bytes(8, "little") + signal_mask.to_bytes(8, "little")
+    code = b""
+    for index, call in enumerate(calls):
+        for register, argument in zip(_ARGUMENTS, call.arguments):
+            if isinstance(argument, Result):
+                code += mov(register, kept[argument.index])
+            elif isinstance(argument, bytes):
+                code += _address(register, data + len(constants))
+                constants += argument
+            else:
+                code += _load(register, argument)
+        code += _load(RAX, number_of(call)) + SYSCALL
+        if index in kept:
+            code += mov(kept[index], RAX)
+    # rt_sigprocmask(SIG_SETMASK, &mask, NULL, 8)
+    code += _load(RDI, 2) + _address(RSI, data + 8) + _load(RDX, 0) + _load(R10, 8)
+    code += _load(RAX, NUMBERS["rt_sigprocmask"]) + SYSCALL
+    for name in ("rax", "rcx", "r11", "rdi", "rsi", "rdx", "r10", "r8", "r9", *(_NAMES[r] for r in kept.values())):
+        code += _load(_NAMES.index(name), after[name])
+    code += b"\xff\x25" + imm(0)  # jmp [rip + 0]: the constants follow
+    return code, constants
+
+
+def _address(register: int, address: int) -> bytes:
+    """Load an address by ten bytes, whatever it is."""
+    return rex(True, 0, register) + bytes([0xB8 | register & 7]) + imm(address, 8)

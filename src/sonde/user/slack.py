@@ -1,0 +1,68 @@
+"""Bytes of a process that belong to nobody and can be executed: what the last page of a segment with code has behind the segment's end.
+
+A segment ends somewhere in a page, and the rest of that page is mapped all the same. Its bytes are in no section, so no code and no data of the program lies there.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from ..errors import FormatError, TargetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ..debuginfo.procmaps import Mapping
+
+    Reader = Callable[[int, int], bytes]
+
+_PT_LOAD, _PF_X = 1, 1
+_PHDR = struct.Struct("<IIQQQQQQ")
+_PAGE = 4096
+_ALIGN = 16
+
+
+def find_slack(mappings: Sequence[Mapping], read: Reader, size: int, exe: str = "") -> int:
+    """Return the address of `size` bytes without an owner. `read(address, size)` gives memory; the program `exe` comes first, then the vdso: nothing unmaps these.
+
+    Raises TargetError when there is no such place.
+    """
+    for mapping in sorted((m for m in mappings if m.perms[2:] == "xp"), key=lambda m: (m.path != exe, m.path != "[vdso]", m.start)):
+        end = _end_of_code(mapping, mappings, read)
+        if end is not None:
+            start = (end + _ALIGN - 1) & -_ALIGN
+            if start + size <= mapping.end:
+                return start
+    raise TargetError(f"no segment of code in this process has {size} unused bytes behind it, which sonde needs for its first system calls")
+
+
+def _end_of_code(mapping: Mapping, mappings: Sequence[Mapping], read: Reader) -> int | None:
+    """Where the segment that `mapping` shows ends, None when that cannot be told."""
+    for header in reversed(mappings):
+        same = (header.path, header.inode, header.dev, header.offset) == (mapping.path, mapping.inode, mapping.dev, 0)
+        if same and header.path and header.start <= mapping.start:
+            try:
+                segments = list(_iter_code_segments(read, header.start))
+            except (FormatError, OSError, struct.error):
+                continue
+            for offset, size in segments:
+                if offset & -_PAGE == mapping.offset & -_PAGE:
+                    end = mapping.start + offset - mapping.offset + size
+                    return end if mapping.start < end <= mapping.end and mapping.end - end < _PAGE else None
+    return None
+
+
+def _iter_code_segments(read: Reader, base: int) -> Iterator[tuple[int, int]]:
+    """Yield file offset and size of the segments with code of the ELF image at `base`."""
+    head = read(base, 64)
+    if head[:5] != b"\x7fELF\x02":
+        raise FormatError("this is not a 64-bit ELF image")
+    table, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
+    if size != _PHDR.size or table + size * count > _PAGE:
+        raise FormatError("the program headers of the image are not on its first page")
+    data = read(base + table, size * count)
+    for at in range(0, len(data), size):
+        kind, flags, offset, _, _, file_size, memory_size, _ = _PHDR.unpack_from(data, at)
+        if kind == _PT_LOAD and flags & _PF_X and file_size == memory_size:
+            yield offset, file_size

@@ -1,0 +1,440 @@
+"""All threads of a process stopped, for as long as a `with` block lasts: their registers, the process's memory, system calls made in it.
+
+    with StoppedProcess(pid) as stopped:
+        stopped.write(address, code)
+
+Threads are seized and interrupted, never sent a signal: nobody but ptrace sees the stop. A signal that a thread was about to take is delivered
+before it stops (it then stands at the handler's first instruction); others wait in the kernel. System calls go on afterwards (`interrupted`); a process that was stopped by
+SIGSTOP stays stopped. Should sonde die meanwhile, the kernel lets all threads run on as they are.
+
+What remains: a process that shares the memory without being a thread (a child of vfork, clone with CLONE_VM alone) is not stopped. While such a child of vfork
+lives, its parent's thread cannot be stopped either, and that is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic, sleep
+
+from ..errors import FeatureError, KernelError, PrivilegeError, TargetError
+from . import ptrace
+from .calls import Call, assemble
+from .interrupted import is_in_system_call, mend
+from .refusal import explain, read_status
+from .slack import find_slack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ..debuginfo.procmaps import Mapping as MemoryMapping
+    from .ptrace import Registers
+
+    Step = Callable[[Sequence[int]], None]
+else:
+    import _signal  # `signal` imports enum, which costs 2 ms of start-up
+
+_ALL_SIGNALS = (1 << 64) - 1
+_SPINS = 30  # looks at a thread before sleeping between them: it stops in some microseconds if it is not in the depths of the kernel
+_OURS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
+_EIO, _EPERM = 5, 1
+
+
+class StoppedProcess:
+    """A process whose threads (`threads`, by tid) stand still. A context manager; leaving it lets them run.
+
+    `all_threads` False stops one thread only, enough for system calls in the process. `limit_s` bounds the wait for threads that do not stop. All
+    use must be in one thread of ours. Raises TargetError or PrivilegeError, and has left everything running then.
+    """
+
+    def __init__(self, pid: int, *, all_threads: bool = True, limit_s: float = 2.0, held: Iterable[int] = ()) -> None:
+        """`held` are threads that this thread of ours has seized and stopped already."""
+        self.pid = pid
+        self.machine = ptrace.find_machine()
+        self.threads: list[int] = []
+        self._all = all_threads
+        self._limit_s = limit_s
+        self._held = tuple(held)
+        self._seized: dict[int, bool] = {}  # tid: is it stopped
+        self._gone: set[int] = set()
+        self._registers: dict[int, Registers] = {}
+        self._memory = -1
+        self._slack = (0, 0)
+        self._old_mask: set[int] | None = None
+        self._checked = False
+
+    # stopping and going on -------------------------------------------------------------------------------------
+
+    def __enter__(self) -> StoppedProcess:
+        self._old_mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _OURS)
+        try:
+            deadline = monotonic() + self._limit_s
+            self._wait_for_the_uninterruptible(deadline)
+            self._stop(deadline)
+            self.threads = [tid for tid, stopped in self._seized.items() if stopped]
+            if not self.threads:
+                raise TargetError(f"process {self.pid} has ended")
+            for tid in self.threads:
+                self._look_at(tid)
+            self._memory = os.open(f"/proc/{self.threads[0]}/mem", os.O_RDWR | os.O_CLOEXEC)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let all threads run. Twice is harmless."""
+        seized, self._seized = self._seized, {}
+        for tid, stopped in seized.items():
+            self._let_go(tid, stopped)
+        self.threads = []
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+        if self._old_mask is not None:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self._old_mask)
+            self._old_mask = None
+
+    def _let_go(self, tid: int, stopped: bool) -> None:
+        """Detach one thread. Only a stopped one can be; one that has died must be taken note of, or its process never ends."""
+        deadline = monotonic() + 0.2
+        try:
+            if not stopped:
+                ptrace.request(ptrace.INTERRUPT, tid)
+                status = self._wait(tid, deadline)
+                if status is None or not _is_stop(status):
+                    return
+                signal = status >> 8 & 0x7F if not status >> 16 else 0
+                ptrace.resume(tid, ptrace.DETACH, 0 if signal == ptrace.SIGTRAP else signal)
+                return
+            ptrace.resume(tid, ptrace.DETACH)
+        except ProcessLookupError:
+            if read_status(tid).get("PPid") != str(os.getpid()):
+                self._wait(tid, deadline)
+
+    def _wait(self, tid: int, deadline: float) -> int | None:
+        """The next status of a thread, None at the deadline or when it is gone."""
+        spins = 0
+        while True:
+            try:
+                status = ptrace.wait(tid)
+            except ProcessLookupError:
+                return None
+            if status is not None:
+                return status
+            spins += 1
+            if spins < _SPINS:
+                os.sched_yield()
+            elif monotonic() > deadline:
+                return None
+            else:
+                sleep(min(0.00002 * spins, 0.002))
+
+    def _wait_for_the_uninterruptible(self, deadline: float) -> None:
+        """Wait until no thread sleeps uninterruptibly: such a one, once interrupted, could not be let go before it wakes up."""
+        while True:
+            stuck = [tid for tid in self._list_threads() if _state(self.pid, tid) == "D"]
+            if not stuck:
+                return
+            if monotonic() > deadline:
+                raise self._cannot_stop(stuck)
+            sleep(0.001)
+
+    def _cannot_stop(self, tids: Sequence[int]) -> TargetError:
+        place = _read(f"/proc/{self.pid}/task/{tids[0]}/wchan").strip("0")
+        where = f" (in {place})" if place else ""
+        count = f"thread {tids[0]}" if len(tids) == 1 else f"{len(tids)} threads ({', '.join(map(str, tids[:5]))} …)"
+        return TargetError(
+            f"{count} of process {self.pid} did not stop within {self._limit_s:g} s: it waits in the kernel and cannot be interrupted{where}",
+            hint="it may wait for a child that it has made by vfork, or for a disk or a network file system: try again later",
+        )
+
+    def _list_threads(self) -> list[int]:
+        try:
+            return [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
+        except (FileNotFoundError, ProcessLookupError):
+            raise TargetError(f"there is no process {self.pid}") from None
+
+    def _stop(self, deadline: float) -> None:
+        """Seize what is there, without stopping it; then interrupt all, and again those that were made meanwhile."""
+        self._seized.update((tid, True) for tid in self._held)
+        if self._all:
+            while self._seize_new():
+                pass
+        else:
+            self._seize_one()
+        while True:
+            running = [tid for tid, stopped in self._seized.items() if not stopped]
+            for tid in running:
+                try:
+                    ptrace.request(ptrace.INTERRUPT, tid)
+                except ProcessLookupError:
+                    pass  # it has ended: seen below
+            for tid in running:
+                self._await_stop(tid, deadline)
+            if not self._all or not self._seize_new():
+                return
+
+    def _seize_new(self) -> bool:
+        return any([self._seize(tid) for tid in self._list_threads() if tid not in self._seized and tid not in self._gone])
+
+    def _seize_one(self) -> None:
+        for tid in sorted(self._list_threads(), key=lambda tid: tid != self.pid):
+            if self._seized or self._seize(tid):
+                return
+
+    def _seize(self, tid: int) -> bool:
+        try:
+            ptrace.seize(tid, ptrace.O_TRACESYSGOOD)
+        except ProcessLookupError:
+            self._gone.add(tid)
+            return False
+        except KernelError as error:
+            if error.errno != _EPERM:
+                raise
+            if _state(self.pid, tid) in ("Z", "X", "") and (tid != self.pid or len(self._list_threads()) > 1):
+                self._gone.add(tid)  # an ended thread, perhaps the first one of a process that goes on
+                return False
+            raise explain(self.pid) from None
+        self._seized[tid] = False
+        return True
+
+    def _await_stop(self, tid: int, deadline: float) -> None:
+        """Wait until an interrupted thread stands; a signal that it was about to take, it takes first."""
+        while True:
+            status = self._wait(tid, deadline)
+            if status is None and monotonic() > deadline:
+                raise self._cannot_stop([tid])
+            if status is None or not _is_stop(status):
+                del self._seized[tid]
+                self._gone.add(tid)
+                return
+            if status >> 16 == ptrace.EVENT_STOP:
+                self._seized[tid] = True
+                return
+            try:
+                ptrace.request(ptrace.INTERRUPT, tid)
+                ptrace.resume(tid, ptrace.CONT, 0 if status >> 16 else status >> 8 & 0x7F)
+            except ProcessLookupError:
+                continue  # killed: its end is the next status
+
+    def _look_at(self, tid: int) -> None:
+        """Read the registers of a thread that has just stopped, and keep its system call from ending with an error."""
+        registers = self._registers[tid] = ptrace.get_registers(tid, self.machine)
+        if self.machine.number and mend(registers):
+            ptrace.set_registers(tid, registers)
+
+    # registers and memory --------------------------------------------------------------------------------------
+
+    def registers(self, tid: int) -> Registers:
+        """Return a copy of a thread's registers."""
+        return self._registers[tid].copy()
+
+    def set_registers(self, tid: int, registers: Registers) -> None:
+        """Write a thread's registers. Raises TargetError when it was killed."""
+        try:
+            ptrace.set_registers(tid, registers)
+        except ProcessLookupError:
+            raise self._killed() from None
+        self._registers[tid] = registers.copy()
+
+    def get_pc(self, tid: int) -> int:
+        """Return the address of a thread's next instruction; behind a system call that has not returned, the one after it."""
+        return self._registers[tid].pc
+
+    def set_pc(self, tid: int, pc: int) -> None:
+        """Let a thread go on elsewhere."""
+        registers = self.registers(tid)
+        registers.pc = pc
+        self.set_registers(tid, registers)
+
+    def is_in_system_call(self, tid: int) -> bool:
+        """True when a thread stopped in a system call: its counter is behind the instruction, which the kernel may run again (x86-64)."""
+        return is_in_system_call(self._registers[tid])
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read memory. Raises TargetError where nothing is mapped, or less than `size` bytes."""
+        try:
+            data = os.pread(self._memory, size, address)
+        except (OSError, OverflowError):
+            data = b""
+        if len(data) != size:
+            raise TargetError(f"process {self.pid} has no {size} readable bytes at {address:#x}")
+        return data
+
+    def read_some(self, address: int, size: int) -> bytes:
+        """Read up to `size` bytes: what is mapped from `address` on, perhaps nothing."""
+        try:
+            return os.pread(self._memory, size, address)
+        except (OSError, OverflowError):
+            return b""
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write memory in one go, also where the process itself may not. Raises TargetError."""
+        try:
+            done = os.pwrite(self._memory, data, address)
+        except OSError as error:
+            if error.errno != _EIO:
+                raise TargetError(f"cannot write to {address:#x} of process {self.pid}: {error.strerror}") from None
+            self._poke(address, data)  # Linux can be told that /proc/PID/mem must respect protection: proc_mem.force_override
+            return
+        if done != len(data):
+            raise TargetError(f"process {self.pid} has no {len(data)} bytes at {address:#x}")
+
+    def _poke(self, address: int, data: bytes) -> None:
+        """Write by words, with ptrace."""
+        start, end = address & -8, address + len(data) + 7 & -8
+        words = bytearray(self.read(start, end - start))
+        words[address - start : address - start + len(data)] = data
+        try:
+            for at in range(0, len(words), 8):
+                ptrace.request(ptrace.POKEDATA, self.threads[0], start + at, int.from_bytes(words[at : at + 8], "little"))
+        except (ProcessLookupError, KernelError):
+            raise TargetError(f"cannot write to {address:#x} of process {self.pid}") from None
+
+    def maps(self) -> list[MemoryMapping]:
+        """Return the mappings as they are now."""
+        from ..debuginfo.procmaps import read_maps
+
+        return read_maps(self.threads[0])
+
+    def _killed(self) -> TargetError:
+        return TargetError(f"process {self.pid} was killed while sonde held it")
+
+    # system calls ----------------------------------------------------------------------------------------------
+
+    def system_call(self, number: int | str, *arguments: int | bytes) -> int:
+        """Make one system call in the process; return its result, or a negative errno. Raises TargetError when it cannot be made."""
+        return self.run([Call(number, arguments)])[0]
+
+    def run(self, calls: list[Call], after: Mapping[int, Step] | None = None) -> list[int]:
+        """Make system calls in the first stopped thread; return their results, negative ones are errnos.
+
+        They follow each other whatever the results are. `after` has functions to be called when call number n has returned, with the
+        results so far. If sonde dies, the rest is done all the same, and the thread goes on (`calls`). Raises TargetError.
+        """
+        self._check_system_calls()
+        tid = self.threads[0]
+        registers = self._outside_rseq(tid)
+        try:
+            mask = ptrace.get_signal_mask(tid)
+            size = len(assemble(calls, registers, mask, 0))
+            place = self._find_slack(size)
+            there = self.read(place, size)
+            self.write(place, assemble(calls, registers, mask, place))
+            start = registers.copy()
+            start.pc, start["orig_rax"] = place, -1
+            ptrace.set_registers(tid, start)
+            ptrace.set_signal_mask(tid, _ALL_SIGNALS)
+            try:
+                results = self._follow(tid, calls, after or {})
+            finally:
+                self._call_back(tid, registers, mask)
+                self.write(place, there)
+        except ProcessLookupError:
+            raise self._killed() from None
+        return results
+
+    def _follow(self, tid: int, calls: list[Call], after: Mapping[int, Step]) -> list[int]:
+        results: list[int] = []
+        for index in range(len(calls)):
+            self._go(tid, ptrace.SYSCALL)
+            self._go(tid, ptrace.SYSCALL)
+            value = ptrace.get_registers(tid, self.machine)[self.machine.result]
+            results.append(value - (1 << 64) if value >> 63 else value)
+            if index in after:
+                after[index](results)
+        return results
+
+    def _call_back(self, tid: int, registers: Registers, mask: int) -> None:
+        """From the stop behind a system call to one from where the kernel makes interrupted calls again; then all is as it was."""
+        ptrace.request(ptrace.INTERRUPT, tid)
+        self._go(tid, ptrace.CONT)
+        ptrace.set_signal_mask(tid, mask)
+        ptrace.set_registers(tid, registers)
+
+    def _go(self, tid: int, how: int) -> None:
+        """Run a thread to its next stop: at a system call (SYSCALL) or because it was interrupted (CONT)."""
+        signal = 0
+        deadline = monotonic() + self._limit_s
+        while True:
+            ptrace.resume(tid, how, signal)
+            self._seized[tid] = False
+            status = self._wait(tid, deadline)
+            if status is None or not _is_stop(status):
+                if status is None and monotonic() > deadline:
+                    raise self._cannot_stop([tid])
+                self._seized.pop(tid)
+                raise self._killed()
+            self._seized[tid] = True
+            number, event = status >> 8 & 0xFF, status >> 16
+            if event == ptrace.EVENT_STOP if how == ptrace.CONT else number == ptrace.SYSCALL_STOP:
+                return
+            signal = 0 if event or number == ptrace.SYSCALL_STOP else number  # SIGSTOP, which cannot be blocked
+
+    def _find_slack(self, size: int) -> int:
+        if self._slack[1] < size:
+            try:
+                exe = os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")
+            except OSError:
+                exe = ""
+            self._slack = find_slack(self.maps(), self.read, size, exe), size
+        return self._slack[0]
+
+    def _check_system_calls(self) -> None:
+        """Raise where a system call of ours could end the process, or is not known how to be made."""
+        if self._checked:
+            return
+        if not self.machine.number:
+            raise FeatureError(f"system calls in another process are made on x86-64 only, not on {os.uname().machine}", feature="arch")
+        theirs, ours = read_status(self.threads[0]), read_status(os.getpid())
+        mode, filters = theirs.get("Seccomp", "0"), int(theirs.get("Seccomp_filters", "1"))
+        if mode == "0" or mode == "2" and filters <= int(ours.get("Seccomp_filters", "0")):
+            self._checked = True  # no filter, or no more than sonde has itself, which then comes from what both run in
+            return
+        try:
+            ptrace.request(ptrace.SETOPTIONS, self.threads[0], 0, ptrace.O_TRACESYSGOOD | ptrace.O_SUSPEND_SECCOMP)
+        except (KernelError, ProcessLookupError):
+            raise PrivilegeError(
+                f"process {self.pid} has confined itself by seccomp: a system call that sonde makes in it could end it",
+                capability="CAP_SYS_ADMIN",
+                hint="run sonde with CAP_SYS_ADMIN, which can suspend the filter for its own calls, or use the kernel engine",
+            ) from None
+        self._checked = True
+
+    def _outside_rseq(self, tid: int) -> Registers:
+        """The registers of a thread; one in a restartable sequence (rseq(2)) is at its abort handler, where the kernel would have sent it.
+
+        The kernel forgets the sequence when the thread runs elsewhere.
+        """
+        registers = self.registers(tid)
+        area = 0 if is_in_system_call(registers) else ptrace.get_rseq_address(tid)
+        descriptor = int.from_bytes(self.read_some(area + 8, 8), "little") if area else 0
+        if descriptor:
+            data = self.read_some(descriptor, 32)
+            start, length, abort = (int.from_bytes(data[at : at + 8], "little") for at in (8, 16, 24))
+            if start <= registers.pc < start + length:
+                registers.pc = abort
+                self._registers[tid] = registers.copy()
+        return registers
+
+
+def _is_stop(status: int) -> bool:
+    return status & 0xFF == 0x7F
+
+
+def _state(pid: int, tid: int) -> str:
+    """The state of a thread, one letter; "" when it is gone."""
+    return _read(f"/proc/{pid}/task/{tid}/stat").rpartition(") ")[2][:1]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
