@@ -14,6 +14,7 @@
     │   └── MapError          a map in memory refused what the kernel's would refuse; the errno is the kernel's
     ├── RunError              a program that runs without a kernel did what it must not; says at which instruction
     ├── TargetError           the traced process or command cannot be started, found or traced
+    │   └── BusyError         a thread stands where nothing can be changed right now; the same may succeed a moment later
     └── OutputError           the output cannot be written (disk full, closed descriptor)
 
 A message says what was asked, what was found, where, and what to do next. Library code raises; only `cli` prints.
@@ -208,6 +209,10 @@ class RunError(SondeError):
 
 class TargetError(SondeError):
     """The traced process or command cannot be started, found or traced."""
+
+
+class BusyError(TargetError):
+    """A thread of the process stands where nothing can be changed right now: let it run, and try again."""
 
 
 class OutputError(SondeError):

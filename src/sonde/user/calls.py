@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SYSCALL = b"\x0f\x05"
 _ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
 _KEPT = (R12, R13, R14, R15, RBX, RBP)  # where results wait for later calls
-_NAMES = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
+_NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"]
 
 # Numbers of x86-64.
 NUMBERS = {
@@ -56,7 +56,11 @@ def number_of(call: Call) -> int:
 
 def _load(register: int, value: int) -> bytes:
     """Load a number and leave the flags alone."""
-    return rex(False, 0, register) + bytes([0xB8 | register & 7]) + imm(0) if value & (1 << 64) - 1 == 0 else mov_imm(register, value)
+    return (
+        rex(False, 0, register) + bytes([0xB8 | register & 7]) + imm(0)
+        if value & (1 << 64) - 1 == 0
+        else mov_imm(register, value)
+    )
 
 
 def assemble(calls: list[Call], registers: Registers, signal_mask: int, address: int) -> bytes:

@@ -54,15 +54,18 @@ class Machine(Record):
     arguments: tuple[str, ...]
 
 
-_X86_64 = (
-    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
-)
+_X86_64 = "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs"
 MACHINES = {
     "x86_64": Machine(
         tuple(_X86_64.split()), "rip", "rsp", "orig_rax", "rax", ("rdi", "rsi", "rdx", "r10", "r8", "r9")
     ),
     "aarch64": Machine(
-        (*(f"x{n}" for n in range(31)), "sp", "pc", "pstate"), "pc", "sp", "", "x0", ("x0", "x1", "x2", "x3", "x4", "x5")
+        (*(f"x{n}" for n in range(31)), "sp", "pc", "pstate"),
+        "pc",
+        "sp",
+        "",
+        "x0",
+        ("x0", "x1", "x2", "x3", "x4", "x5"),
     ),
 }
 
@@ -72,7 +75,9 @@ def find_machine() -> Machine:
     name = os.uname().machine
     found = MACHINES.get(name)
     if found is None:
-        raise FeatureError(f"the user engine does not know the registers of {name}; it knows {', '.join(MACHINES)}", feature="arch")
+        raise FeatureError(
+            f"the user engine does not know the registers of {name}; it knows {', '.join(MACHINES)}", feature="arch"
+        )
     return found
 
 
@@ -234,13 +239,27 @@ def get_event_message(tid: int) -> int:
     return int(message.value)
 
 
-def wait(tid: int, *, block: bool = False) -> int | None:
-    """Return the next wait status of a traced thread, None when nothing happened; `block` waits for it. Raises ProcessLookupError."""
+def wait(tid: int) -> int | None:
+    """Return the wait status of a traced thread that has stopped, 0 if it has ended (which `reap` takes note of), None when nothing happened.
+
+    Raises ProcessLookupError when there is nothing to wait for. Linux 4.7.
+    """
     try:
-        got, status = os.waitpid(tid, WALL if block else WALL | os.WNOHANG)
+        found = os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | WALL)
+        if found is not None:
+            return found.si_status << 8 | 0x7F
+        ended = os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL)
     except ChildProcessError:
         raise ProcessLookupError(ESRCH, f"thread {tid} is gone") from None
-    return status if got else None
+    return None if ended is None else 0
+
+
+def reap(tid: int) -> None:
+    """Take note of the end of a traced thread: until then it stays a zombie, and so does its process."""
+    try:
+        os.waitpid(tid, WALL | os.WNOHANG)
+    except ChildProcessError:
+        pass
 
 
 def fetch_descriptor(pidfd: int, number: int) -> int:

@@ -49,7 +49,7 @@ def explain(pid: int) -> SondeError:
 def _of_its_state(pid: int, name: str, status: dict[str, str]) -> SondeError | None:
     if status.get("State", "").startswith(("Z", "X")):
         return TargetError(f"{name} has ended; its parent, process {status.get('PPid', '?')}, has not taken note yet")
-    if status.get("Kthread") == "1" or status.get("VmSize", "") == "" and not _links_to_a_file(pid):
+    if status.get("Kthread") == "1" or (status.get("VmSize", "") == "" and not _links_to_a_file(pid)):
         return TargetError(f"{name} is a thread of the kernel: no program runs in it", hint="use the kernel engine")
     if int(status.get("Tgid", pid)) == os.getpid():
         return TargetError("sonde cannot trace itself", hint="start another sonde for this process")
@@ -90,7 +90,9 @@ def _of_owner(pid: int, name: str, status: dict[str, str]) -> SondeError | None:
         )
     if set(gids) != {str(ours[1])}:
         return PrivilegeError(
-            f"{name} runs with group {'/'.join(dict.fromkeys(gids))}, and sonde with group {ours[1]}", capability="CAP_SYS_PTRACE", hint=_ROOT_HINT
+            f"{name} runs with group {'/'.join(dict.fromkeys(gids))}, and sonde with group {ours[1]}",
+            capability="CAP_SYS_PTRACE",
+            hint=_ROOT_HINT,
         )
     return None
 
@@ -105,7 +107,9 @@ def _of_capabilities(pid: int, name: str, status: dict[str, str]) -> SondeError 
     if not theirs & ~ours or _have_ptrace_capability():
         return None
     return PrivilegeError(
-        f"{name} has capabilities that sonde lacks (mask {theirs & ~ours:#x})", capability="CAP_SYS_PTRACE", hint=_ROOT_HINT
+        f"{name} has capabilities that sonde lacks (mask {theirs & ~ours:#x})",
+        capability="CAP_SYS_PTRACE",
+        hint=_ROOT_HINT,
     )
 
 
@@ -134,11 +138,14 @@ def _of_yama(pid: int, name: str, status: dict[str, str]) -> SondeError | None:
         return None
     if scope == "3":
         return PrivilegeError(
-            f"{name} may not be traced: {_YAMA} is 3, which forbids all tracing until the next boot", hint="use the kernel engine"
+            f"{name} may not be traced: {_YAMA} is 3, which forbids all tracing until the next boot",
+            hint="use the kernel engine",
         )
     if scope == "2":
         return PrivilegeError(
-            f"{name} may not be traced: {_YAMA} is 2, which leaves it to administrators", capability="CAP_SYS_PTRACE", hint=_ROOT_HINT
+            f"{name} may not be traced: {_YAMA} is 2, which leaves it to administrators",
+            capability="CAP_SYS_PTRACE",
+            hint=_ROOT_HINT,
         )
     if scope == "1":
         return PrivilegeError(

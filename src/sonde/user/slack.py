@@ -28,13 +28,17 @@ def find_slack(mappings: Sequence[Mapping], read: Reader, size: int, exe: str = 
 
     Raises TargetError when there is no such place.
     """
-    for mapping in sorted((m for m in mappings if m.perms[2:] == "xp"), key=lambda m: (m.path != exe, m.path != "[vdso]", m.start)):
+    for mapping in sorted(
+        (m for m in mappings if m.perms[2:] == "xp"), key=lambda m: (m.path != exe, m.path != "[vdso]", m.start)
+    ):
         end = _end_of_code(mapping, mappings, read)
         if end is not None:
             start = (end + _ALIGN - 1) & -_ALIGN
             if start + size <= mapping.end:
                 return start
-    raise TargetError(f"no segment of code in this process has {size} unused bytes behind it, which sonde needs for its first system calls")
+    raise TargetError(
+        f"no segment of code in this process has {size} unused bytes behind it, which sonde needs for its first system calls"
+    )
 
 
 def _end_of_code(mapping: Mapping, mappings: Sequence[Mapping], read: Reader) -> int | None:

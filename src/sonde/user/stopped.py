@@ -61,6 +61,7 @@ class StoppedProcess:
         self._registers: dict[int, Registers] = {}
         self._memory = -1
         self._slack = (0, 0)
+        self._mappings: list[MemoryMapping] = []
         self._old_mask: set[int] | None = None
         self._checked = False
 
@@ -113,17 +114,18 @@ class StoppedProcess:
                 return
             ptrace.resume(tid, ptrace.DETACH)
         except ProcessLookupError:
-            if read_status(tid).get("PPid") != str(os.getpid()):
-                self._wait(tid, deadline)
+            self._wait(tid, deadline)
 
     def _wait(self, tid: int, deadline: float) -> int | None:
-        """The next status of a thread, None at the deadline or when it is gone."""
+        """The next status of a thread, 0 when it has ended, None at the deadline or when it is gone."""
         spins = 0
         while True:
             try:
                 status = ptrace.wait(tid)
             except ProcessLookupError:
                 return None
+            if status == 0 and (tid != self.pid or read_status(tid).get("PPid") != str(os.getpid())):
+                ptrace.reap(tid)  # but a child of ours is for whoever started it
             if status is not None:
                 return status
             spins += 1
@@ -180,7 +182,8 @@ class StoppedProcess:
                 return
 
     def _seize_new(self) -> bool:
-        return any([self._seize(tid) for tid in self._list_threads() if tid not in self._seized and tid not in self._gone])
+        new = [tid for tid in self._list_threads() if tid not in self._seized and tid not in self._gone]
+        return sum(self._seize(tid) for tid in new) > 0
 
     def _seize_one(self) -> None:
         for tid in sorted(self._list_threads(), key=lambda tid: tid != self.pid):
@@ -280,7 +283,9 @@ class StoppedProcess:
         except OSError as error:
             if error.errno != _EIO:
                 raise TargetError(f"cannot write to {address:#x} of process {self.pid}: {error.strerror}") from None
-            self._poke(address, data)  # Linux can be told that /proc/PID/mem must respect protection: proc_mem.force_override
+            self._poke(
+                address, data
+            )  # Linux can be told that /proc/PID/mem must respect protection: proc_mem.force_override
             return
         if done != len(data):
             raise TargetError(f"process {self.pid} has no {len(data)} bytes at {address:#x}")
@@ -292,7 +297,9 @@ class StoppedProcess:
         words[address - start : address - start + len(data)] = data
         try:
             for at in range(0, len(words), 8):
-                ptrace.request(ptrace.POKEDATA, self.threads[0], start + at, int.from_bytes(words[at : at + 8], "little"))
+                ptrace.request(
+                    ptrace.POKEDATA, self.threads[0], start + at, int.from_bytes(words[at : at + 8], "little")
+                )
         except (ProcessLookupError, KernelError):
             raise TargetError(f"cannot write to {address:#x} of process {self.pid}") from None
 
@@ -300,7 +307,12 @@ class StoppedProcess:
         """Return the mappings as they are now."""
         from ..debuginfo.procmaps import read_maps
 
-        return read_maps(self.threads[0])
+        self._mappings = read_maps(self.threads[0])
+        return self._mappings
+
+    def mappings(self) -> list[MemoryMapping]:
+        """Return the mappings as they were when they were last read: with all threads stopped only sonde changes them."""
+        return self._mappings or self.maps()
 
     def _killed(self) -> TargetError:
         return TargetError(f"process {self.pid} was killed while sonde held it")
@@ -390,10 +402,12 @@ class StoppedProcess:
         if self._checked:
             return
         if not self.machine.number:
-            raise FeatureError(f"system calls in another process are made on x86-64 only, not on {os.uname().machine}", feature="arch")
+            raise FeatureError(
+                f"system calls in another process are made on x86-64 only, not on {os.uname().machine}", feature="arch"
+            )
         theirs, ours = read_status(self.threads[0]), read_status(os.getpid())
         mode, filters = theirs.get("Seccomp", "0"), int(theirs.get("Seccomp_filters", "1"))
-        if mode == "0" or mode == "2" and filters <= int(ours.get("Seccomp_filters", "0")):
+        if mode == "0" or (mode == "2" and filters <= int(ours.get("Seccomp_filters", "0"))):
             self._checked = True  # no filter, or no more than sonde has itself, which then comes from what both run in
             return
         try:

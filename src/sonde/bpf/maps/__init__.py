@@ -36,9 +36,19 @@ KINDS = {
 }
 
 
-def create(shape: MapShape, *, shared: bool = False) -> SharedMap:
-    """Make a map. Raises MapError with the kernel's errno for a shape that it would refuse, FeatureError for types that are not there."""
-    return _class_of(shape.kind)(shape, shared=shared)
+def create(shape: MapShape, *, shared: bool = False, fd: int = -1) -> SharedMap:
+    """Make a map, in memory of its own or in the memfd `fd`, empty or all zeros, which is taken over.
+
+    Raises MapError with the kernel's errno for a shape that it would refuse, FeatureError for types that are not there.
+    """
+    return _class_of(shape.kind)(shape, shared=shared, fd=fd)
+
+
+def measure(shape: MapShape) -> tuple[int, int]:
+    """Return how many bytes a map takes, and how many of them, at the end, whoever uses it maps a second time right behind. Raises as `create` does."""
+    kind = _class_of(shape.kind)
+    blank = kind.__new__(kind)
+    return blank.lay_out(shape).size, blank.repeated
 
 
 def attach(fd: int, name: str = "map") -> SharedMap:

@@ -93,10 +93,25 @@ class SharedMap:
     """A map in memory. Subclasses say how it is laid out (`plan`), and what the operations do."""
 
     def __init__(self, shape: MapShape, *, shared: bool = False, fd: int = -1) -> None:
-        """Make a new map, or open the one in the memfd `fd`, which is taken over.
+        """Make a new map; `fd` is a memfd to make it in when that is empty or zeros, else to open the map that is there. It is taken over.
 
         Raises MapError for a shape that the kernel would refuse, FormatError for memory that does not have this shape.
         """
+        plan = self.lay_out(shape)
+        self.copies, self.stride = plan.copies, plan.entry_stride
+        self.padded_size = round_up(shape.value_size)
+        if fd >= 0 and not os.pread(fd, HEADER.size, 0).strip(b"\0"):
+            os.ftruncate(fd, max(plan.size, os.fstat(fd).st_size))
+            os.pwrite(fd, self._header(int.from_bytes(os.urandom(8), "little")), 0)
+        if fd >= 0:
+            self._check_header(fd)
+        self.region = self.make_region(shared, fd)
+        if fd < 0:
+            self.region.data[: HEADER.size] = self._header(int.from_bytes(os.urandom(8), "little"))
+        self.seed = self.region.words[96 >> 3]
+
+    def lay_out(self, shape: MapShape) -> Plan:
+        """Take over a shape and plan its memory, which is not touched. Raises MapError for a shape that the kernel would refuse."""
         self.shape = shape
         self.name = shape.name
         self.key_size, self.value_size, self.max_entries = shape.key_size, shape.value_size, shape.max_entries
@@ -104,14 +119,12 @@ class SharedMap:
         plan = self.layout = self.plan()
         if plan.size > _NO_MORE:
             raise self.refusal("create", E2BIG, hint=f"it would take {plan.size >> 20} MiB")
-        self.copies, self.stride = plan.copies, plan.entry_stride
-        self.padded_size = round_up(shape.value_size)
-        if fd >= 0:
-            self._check_header(fd)
-        self.region = self.make_region(shared, fd)
-        if fd < 0:
-            self.region.data[: HEADER.size] = self._header(int.from_bytes(os.urandom(8), "little"))
-        self.seed = self.region.words[96 >> 3]
+        return plan
+
+    @property
+    def repeated(self) -> int:
+        """How many bytes at the end of the memory are to be mapped a second time, right behind it."""
+        return 0
 
     def make_region(self, shared: bool, fd: int) -> Region:
         """Allocate the memory, or map `fd`."""

@@ -61,6 +61,10 @@ class RingMap(SharedMap):
             hint = f"it has no key and value sizes, and as many bytes as some power of two of pages of {PAGESIZE}"
             raise self.refusal("create", EINVAL, hint=hint)
 
+    @property
+    def repeated(self) -> int:
+        return self.max_entries
+
     def make_region(self, shared: bool, fd: int) -> Region:
         return RingRegion(self.layout.size, self.max_entries, shared=shared, fd=fd)
 

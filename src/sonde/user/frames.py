@@ -1,0 +1,66 @@
+"""What the stacks of stopped threads hold: counters of code that a signal interrupted, and return addresses.
+
+A signal handler's frame (struct rt_sigframe, arch/x86/include/asm/sigframe.h) has the interrupted registers, which the thread takes back when the handler
+returns. It is found by looking through the used part of the stack for the address in question, and recognised by what stands around it: the
+handler's return address, which leads to `mov $15, %eax; syscall`, and the flags and code segment of 64-bit user code.
+"""
+
+from __future__ import annotations
+
+from ..debuginfo.procmaps import find_mapping
+from ..record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .stopped import StoppedProcess
+
+# Offsets from the saved rip in the frame.
+_RETURN, _FLAGS, _SEGMENTS = -176, 8, 16
+_SIGRETURNS = (b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", b"\xb8\x0f\x00\x00\x00\x0f\x05")
+_USER_CS = 0x33
+_STACK_BYTES = 1 << 20  # of one thread that are looked at: a frame of the handler that runs is close to the top
+
+
+class Slot(Record):
+    """A word on the stack of thread `tid`, at `place`, that is the address `value`. `in_frame`: a signal handler's return goes there."""
+
+    tid: int
+    place: int
+    value: int
+    in_frame: bool
+
+
+def iter_slots(
+    stopped: StoppedProcess, tid: int, find: Callable[[memoryview], list[int]], limit: int = _STACK_BYTES
+) -> Iterator[Slot]:
+    """Yield the words on a thread's stack that `find` picks: it is given the words and returns their indices."""
+    registers = stopped.registers(tid)
+    start = registers.sp & -8
+    data = _used_stack(stopped, start, registers["fs_base"], limit)
+    words = memoryview(data[: len(data) & -8]).cast("Q")
+    for index in find(words):
+        place = start + 8 * index
+        yield Slot(tid, place, words[index], _is_saved_counter(stopped, place))
+
+
+def _used_stack(stopped: StoppedProcess, start: int, thread_pointer: int, limit: int) -> bytes:
+    """The stack from its pointer to its end. A thread's pointer to its own data is there, with glibc and musl: else the mappings are asked."""
+    end = thread_pointer
+    if not start < end <= start + limit:
+        mapping = find_mapping(stopped.mappings(), start)
+        end = mapping.end if mapping is not None else start
+    return stopped.read_some(start, min(end - start, limit))
+
+
+def _is_saved_counter(stopped: StoppedProcess, place: int) -> bool:
+    words = memoryview(stopped.read_some(place + _RETURN, 200)).cast("B")
+    if len(words) < 200:
+        return False
+    back, flags, segments = (
+        int.from_bytes(words[at - _RETURN : at - _RETURN + 8], "little") for at in (_RETURN, _FLAGS, _SEGMENTS)
+    )
+    if segments & 0xFFFF != _USER_CS or not flags & 2 or flags >> 22:
+        return False
+    return stopped.read_some(back, 9).startswith(_SIGRETURNS)

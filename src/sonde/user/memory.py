@@ -1,0 +1,191 @@
+"""Memory that sonde and a process share: a memfd that the process makes, mapped in both, of which neither keeps a descriptor in the process.
+
+The process makes it, because a memfd belongs to its maker: so sonde needs no right but that of tracing the process, and the process none on files of
+sonde's. sonde takes a descriptor by pidfd_getfd(2) before the process closes its own.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EACCES, EEXIST, EINVAL, ENOMEM, ENOSYS, EPERM
+
+from ..debuginfo.procmaps import read_maps
+from ..errors import KernelError, TargetError
+from ..record import Record
+from . import ptrace
+from .calls import Call, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..debuginfo.procmaps import Mapping
+    from .stopped import StoppedProcess
+
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+_MAP_SHARED, _MAP_FIXED_NOREPLACE = 1, 0x100000
+_MFD_CLOEXEC, _MFD_NOEXEC_SEAL = 1, 8
+PAGE = 4096
+_LOWEST, _HIGHEST = 0x10000, 0x7FFF_FFFF_F000
+_APART = 16 * PAGE  # from what is mapped
+_STACK_ROOM = 128 << 20  # below the main stack, which grows: no less than what the kernel leaves free there
+_HEAP_ROOM = 1 << 30  # above what is mapped, which may be where the heap grows
+_TRIES = 5
+
+
+class Shared(Record):
+    """`size` bytes of shared memory, at `address` in the process; `fd` is ours, and whoever holds this closes it.
+
+    The last `repeated` bytes are mapped a second time, right behind the others.
+    """
+
+    address: int
+    size: int
+    fd: int
+    repeated: int = 0
+
+    @property
+    def extent(self) -> int:
+        """How many bytes of the process's addresses it takes."""
+        return self.size + self.repeated
+
+
+def page_up(size: int) -> int:
+    """Return the next multiple of a page."""
+    return (size + PAGE - 1) & -PAGE
+
+
+def find_gap(mappings: Sequence[Mapping], size: int, near: tuple[int, int] | None, reach: int = 1 << 31) -> int:
+    """Return an address where `size` bytes are free, within `reach` bytes of all of `near`, from its first to its last address.
+
+    The closest gap below is taken, else the closest above: a heap grows upwards, from the end of the program. Without `near` it is the highest gap. Raises TargetError.
+    """
+    low, high = near or (_HIGHEST, _HIGHEST)
+    lowest, highest = (
+        (max(_LOWEST, high - reach + PAGE), min(_HIGHEST, low + reach - PAGE)) if near else (_LOWEST, _HIGHEST)
+    )
+    below, above = 0, 0
+    end = 0
+    for start, after, apart in [*_obstacles(mappings), (_HIGHEST, _HIGHEST, 0)]:
+        first, last = max(end + _APART, lowest), min(start - apart, highest) - size & -PAGE
+        if first <= last <= low:
+            below = last
+        elif not above and max(first, end + _HEAP_ROOM) <= last:
+            above = max(first, end + _HEAP_ROOM)
+        end = max(end, after)
+    found = below or above
+    if not found:
+        where = f" within {reach >> 20} MiB of {low:#x}" if near else ""
+        raise TargetError(f"the process has no {size >> 10} KiB of free addresses{where}")
+    return found
+
+
+def _obstacles(mappings: Sequence[Mapping]) -> list[tuple[int, int, int]]:
+    """First and last address of what is mapped, and how many bytes below it are to be left free."""
+    spans = [(m.start, m.end, _STACK_ROOM if m.path == "[stack]" else _APART) for m in mappings]
+    return [span for span in spans if span[0] < _HIGHEST]
+
+
+def share(
+    stopped: StoppedProcess,
+    name: str,
+    size: int,
+    protection: int,
+    *,
+    near: tuple[int, int] | None = None,
+    repeated: int = 0,
+) -> Shared:
+    """Make `size` bytes of memory (whole pages) that the process sees with `protection` (PROT_…), named `name` in its maps.
+
+    Raises TargetError, KernelError, PrivilegeError; nothing is left behind then but what the process could not undo either.
+    """
+    size, repeated = page_up(size), page_up(repeated)
+    pidfd = os.pidfd_open(stopped.pid)
+    try:
+        for _ in range(_TRIES):  # while other threads run, what was free may be taken
+            address = find_gap(stopped.maps(), size + repeated, near)
+            made = _make(stopped, pidfd, name, Shared(address, size, -1, repeated), protection)
+            if made is not None:
+                return made
+    finally:
+        os.close(pidfd)
+    raise TargetError(
+        f"process {stopped.pid} maps memory faster than sonde finds free addresses in it", hint="try again"
+    )
+
+
+def _make(stopped: StoppedProcess, pidfd: int, name: str, plan: Shared, protection: int) -> Shared | None:
+    """Let the process make the memory that is planned; None when its addresses have been taken meanwhile."""
+    taken: list[int] = []
+
+    def fetch(results: Sequence[int]) -> None:
+        if min(results) >= 0:
+            taken.append(ptrace.fetch_descriptor(pidfd, results[0]))
+
+    fixed = _MAP_SHARED | _MAP_FIXED_NOREPLACE
+    calls = [
+        Call("memfd_create", (name.encode() + b"\0", _memfd_flags())),
+        Call("ftruncate", (Result(0), plan.size)),
+        Call("mmap", (plan.address, plan.size, protection, fixed, Result(0), 0)),
+    ]
+    if plan.repeated:
+        again = plan.address + plan.size
+        calls.append(Call("mmap", (again, plan.repeated, protection, fixed, Result(0), plan.size - plan.repeated)))
+    last = len(calls) - 1
+    results = stopped.run([*calls, Call("close", (Result(0),))], {last: fetch})
+    wanted = (None, None, plan.address, plan.address + plan.size)
+    good = all(result >= 0 and want in (None, result) for result, want in zip(results[: last + 1], wanted))
+    if good and taken:
+        return Shared(plan.address, plan.size, taken[0], plan.repeated)
+    for fd in taken:
+        os.close(fd)
+    spans = zip(results[2 : last + 1], (plan.size, plan.repeated))
+    unmap(stopped, [(result, length) for result, length in spans if result > 0])
+    failed = next((i for i, result in enumerate(results[: last + 1]) if result < 0), None)
+    if failed is not None and (failed < 2 or results[failed] != -EEXIST):
+        raise _refused(stopped, str(calls[failed].number), -results[failed])
+    return None
+
+
+def _refused(stopped: StoppedProcess, call: str, errno: int) -> KernelError:
+    hints = {
+        EACCES: "a security module (SELinux) or the mount options of /dev/shm forbid memory with code to this process",
+        EPERM: "a seccomp filter or a security module forbids this call to the process",
+        ENOMEM: "the process may have no more memory (ulimit -v), or no more mappings (sysctl vm.max_map_count)",
+        ENOSYS: "this kernel is too old: memfd_create needs Linux 3.17",
+    }
+    return KernelError(
+        f"process {stopped.pid} could not make shared memory: its call of {call} failed",
+        errno,
+        hint=hints.get(errno, ""),
+    )
+
+
+_flags: list[int] = []
+
+
+def _memfd_flags() -> int:
+    """The flags of memfd_create: newer kernels are to be told that nobody will execute it as a program, and may insist on it (vm.memfd_noexec)."""
+    if not _flags:
+        try:
+            os.close(os.memfd_create("sonde", _MFD_CLOEXEC | _MFD_NOEXEC_SEAL))
+            _flags.append(_MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+        except OSError as error:
+            if error.errno not in (EINVAL, ENOSYS):
+                raise
+            _flags.append(_MFD_CLOEXEC)
+    return _flags[0]
+
+
+def unmap(stopped: StoppedProcess, spans: Sequence[tuple[int, int]]) -> None:
+    """Unmap memory in the process: addresses and sizes in bytes. Raises KernelError."""
+    for start in range(0, len(spans), 8):
+        results = stopped.run([Call("munmap", span) for span in spans[start : start + 8]])
+        for result in results:
+            if result < 0:
+                raise KernelError(f"process {stopped.pid} could not unmap memory", -result)
+
+
+def find_shared(pid: int, name: str) -> list[Mapping]:
+    """Return the mappings of memory named `name` in a process. Raises as procmaps.read_maps."""
+    return [m for m in read_maps(pid) if m.path == f"/memfd:{name}"]

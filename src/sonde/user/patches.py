@@ -1,0 +1,235 @@
+"""Code of a stopped process replaced, and put back: all sites or none.
+
+    with StoppedProcess(pid) as stopped:
+        put_in(stopped, agents, patches)
+    …
+    with StoppedProcess(pid) as stopped:
+        take_out(stopped, agents, patches)
+    remove_agents_left(pid, agents)
+
+A site is replaced only where memory is what the caller expects: other bytes are another tracer's. A thread that stands between the first and the last of the replaced
+instructions goes on in their moved copy, also one that a signal handler will return there. The order makes the process complete at every moment: the copies are there before a thread is sent to
+them, the table knows a site before it changes, threads are moved before the bytes change, and memory goes when nothing leads to it any more.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+
+from ..errors import BusyError, TargetError
+from ..record import Record
+from .agent import Site
+from .calls import SYSCALL
+from .frames import Slot, iter_slots
+from .interrupted import needs_restart
+from .stopped import StoppedProcess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from .agent import Agent
+
+_DEEP_STACK = 8 << 20  # bytes of a stack that are searched for return addresses
+
+
+class Patch(Record):
+    """A site: `original` at `address` becomes `replacement`, of the same length. `moves` says for the offset of each instruction where its copy is."""
+
+    address: int
+    original: bytes
+    replacement: bytes
+    moves: Mapping[int, int]
+
+
+# in ---------------------------------------------------------------------------------------------------------------
+
+
+def put_in(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence[Patch]) -> None:
+    """Replace all sites. Every site is entered in the table of the closest agent, which must have room.
+
+    Raises TargetError for a site that is not as expected, BusyError when a thread stands where it cannot be moved from: nothing has been changed then.
+    """
+    patches = sorted(patches, key=lambda patch: patch.address)
+    _check(stopped, patches)
+    moves = _plan_moves(stopped, patches)
+    for patch in patches:
+        nearest = min(agents, key=lambda agent: abs(agent.address - patch.address))
+        nearest.enter_site(Site(patch.address, patch.original, patch.replacement))
+    for tid, pc in moves.threads.items():
+        stopped.set_pc(tid, pc)
+    for place, pc in moves.frames.items():
+        stopped.write(place, pc.to_bytes(8, "little"))
+    done: list[Patch] = []
+    try:
+        for patch in patches:
+            stopped.write(patch.address, patch.replacement)
+            done.append(patch)
+    except TargetError:
+        for patch in done:
+            stopped.write(patch.address, patch.original)
+        for agent in agents:
+            agent.clear_sites([patch.address for patch in patches])
+        raise
+
+
+def _check(stopped: StoppedProcess, patches: Sequence[Patch]) -> None:
+    end = 0
+    for patch in patches:
+        if patch.address < end:
+            raise TargetError(f"two probes of process {stopped.pid} would both replace the bytes at {patch.address:#x}")
+        end = patch.address + len(patch.original)
+        if len(patch.original) != len(patch.replacement):
+            raise ValueError(f"{len(patch.original)} bytes cannot be replaced by {len(patch.replacement)}")
+        found = stopped.read(patch.address, len(patch.original))
+        if found != patch.original:
+            raise TargetError(
+                f"the code at {patch.address:#x} of process {stopped.pid} is {found.hex(' ')}, not {patch.original.hex(' ')}: "
+                "another tracer has a probe there, or the program changes its own code",
+                hint="end the other tracer, or trace this process by the kernel engine",
+            )
+
+
+class _Moves:
+    """Where threads are to go on (`threads`), and handlers' returns (`frames`, by the place of the saved counter)."""
+
+    def __init__(self) -> None:
+        self.threads: dict[int, int] = {}
+        self.frames: dict[int, int] = {}
+
+
+def _plan_moves(stopped: StoppedProcess, patches: Sequence[Patch]) -> _Moves:
+    """Find the threads that stand in a site, and what on their stacks will lead into one. Raises BusyError."""
+    inside: dict[int, tuple[Patch, int]] = {}
+    for patch in patches:
+        inside.update((patch.address + offset, (patch, offset)) for offset in range(1, len(patch.original)))
+    starts = {patch.address: patch for patch in patches}
+    moves = _Moves()
+    for tid in stopped.threads:
+        target = _moved(stopped, tid, inside, starts)
+        if target:
+            moves.threads[tid] = target
+    boundaries = {address for address, (patch, offset) in inside.items() if offset in patch.moves}
+    for tid in stopped.threads if boundaries else ():
+        for slot in iter_slots(stopped, tid, lambda words: _indices(words, boundaries)):
+            patch, offset = inside[slot.value]
+            if slot.in_frame:
+                moves.frames[slot.place] = patch.moves[offset]
+            elif _may_follow_call(patch.original, offset):
+                raise _busy(stopped, tid, patch, "has a call to return to")
+    return moves
+
+
+def _moved(
+    stopped: StoppedProcess, tid: int, inside: Mapping[int, tuple[Patch, int]], starts: Mapping[int, Patch]
+) -> int:
+    """Where a thread is to go on, 0 where it is. One whose system call the kernel will make again stands on the call, not behind it."""
+    registers = stopped.registers(tid)
+    back = len(SYSCALL) if needs_restart(registers) else 0
+    at = registers.pc - back
+    patch, offset = inside.get(at, (None, 0))
+    if patch is None:
+        patch = starts.get(at) if back else None
+    if patch is None:
+        return 0
+    target = patch.moves.get(offset)
+    if target is None or (back and stopped.read(target, back) != SYSCALL):
+        raise _busy(stopped, tid, patch, "stands")
+    return target + back
+
+
+def _busy(stopped: StoppedProcess, tid: int, patch: Patch, what: str) -> BusyError:
+    return BusyError(
+        f"thread {tid} of process {stopped.pid} {what} within the code at {patch.address:#x} that a probe would replace",
+        hint="try again",
+    )
+
+
+def _indices(words: memoryview, wanted: Collection[int]) -> list[int]:
+    """The indices of words that are in `wanted`. A set's intersection is the fastest way through many words."""
+    found = set(wanted).intersection(words)
+    return [index for index, word in enumerate(words) if word in found] if found else []
+
+
+def _may_follow_call(code: bytes, offset: int) -> bool:
+    """True when the bytes before an offset could be a call instruction: e8 and four bytes, or ff /2 of two to seven bytes."""
+    if offset >= 5 and code[offset - 5] == 0xE8:
+        return True
+    return any(offset >= n and code[offset - n] == 0xFF and code[offset - n + 1] >> 3 & 7 == 2 for n in range(2, 8))
+
+
+# out --------------------------------------------------------------------------------------------------------------
+
+
+def take_out(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence[Patch]) -> list[Patch]:
+    """Put the original bytes of all sites back. Returns the sites that somebody else has changed meanwhile, which are left alone:
+    what they lead to must stay. Raises TargetError when the process has been killed."""
+    foreign = []
+    for patch in patches:
+        found = stopped.read_some(patch.address, len(patch.replacement))
+        if found == patch.replacement:
+            stopped.write(patch.address, patch.original)
+        elif found and found != patch.original:
+            foreign.append(patch)
+    kept = {patch.address for patch in foreign}
+    gone = [patch.address for patch in patches if patch.address not in kept]
+    for agent in agents:
+        agent.clear_sites(gone)
+    return foreign
+
+
+def find_inside(stopped: StoppedProcess, spans: Sequence[tuple[int, int]], returns: Collection[int] = ()) -> list[str]:
+    """Say which threads are in the memory `spans` (address, size), or will come back there: at one of the addresses `returns`, or from a signal handler."""
+    reasons = []
+    for tid in stopped.threads:
+        pc = stopped.get_pc(tid)
+        if any(start <= pc < start + size for start, size in spans):
+            reasons.append(f"thread {tid} is in it, at {pc:#x}")
+            continue
+        slot = next((s for s in _slots_into(stopped, tid, spans) if s.in_frame or s.value in returns), None)
+        if slot is not None:
+            what = "a signal handler of" if slot.in_frame else "a function called by"
+            reasons.append(f"{what} thread {tid} will return to {slot.value:#x}")
+    return reasons
+
+
+def _slots_into(stopped: StoppedProcess, tid: int, spans: Sequence[tuple[int, int]]) -> list[Slot]:
+    return list(iter_slots(stopped, tid, lambda words: _indices_between(words, spans), _DEEP_STACK))
+
+
+def _indices_between(words: memoryview, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The indices of words that lie in a span. They are found by their upper five bytes: a search through bytes is faster than one through numbers."""
+    data = words.tobytes()
+    result = []
+    for start, size in spans:
+        for high in range(start >> 24, (start + size - 1 >> 24) + 1):
+            pattern = high.to_bytes(5, "little")
+            at = data.find(pattern)
+            while at >= 0:
+                index, odd = divmod(at - 3, 8)
+                if not odd and start <= words[index] < start + size:
+                    result.append(index)
+                at = data.find(pattern, at + 1)
+    return sorted(set(result))
+
+
+def remove_when_left(
+    pid: int, agents: Sequence[Agent], returns: Collection[int] = (), limit_s: float = 1.0
+) -> list[str]:
+    """Unmap the memory of agents as soon as no thread is in it, with stops of the process until then; all sites must be out.
+
+    Returns the reasons why it stays where it is after `limit_s`, an empty list when it is gone. Raises TargetError, PrivilegeError.
+    """
+    spans = [(agent.address, agent.size) for agent in agents]
+    deadline, pause = monotonic() + limit_s, 0.001
+    while True:
+        with StoppedProcess(pid) as stopped:
+            reasons = find_inside(stopped, spans, returns)
+            if not reasons:
+                for agent in agents:
+                    agent.remove(stopped)
+                return []
+        if monotonic() > deadline:
+            return reasons
+        sleep(pause)
+        pause = min(2 * pause, 0.1)

@@ -1,0 +1,272 @@
+"""Processes stopped and let go: nothing that they do may change by it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from user_targets import KINDS, Target
+
+from sonde.errors import PrivilegeError, TargetError
+from sonde.user import ptrace
+from sonde.user.calls import Call, Result
+from sonde.user.stopped import StoppedProcess
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls in another process are for x86-64")
+
+
+def state(tid: int) -> str:
+    """The state of a thread, "X" once it is gone."""
+    try:
+        return Path(f"/proc/{tid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+def thread_states(target: Target) -> set[str]:
+    return {state(tid) for tid in target.threads()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_program_of_any_kind_makes_system_calls(kind: str) -> None:
+    with Target("spin", "2", kind=kind) as target:
+        before = Path(f"/proc/{target.pid}/maps").read_text()
+        for _ in range(20):
+            with StoppedProcess(target.pid) as stopped:
+                assert len(stopped.threads) == 3 and thread_states(target) == {"t"}
+                assert stopped.system_call("getpid") == target.pid
+                assert stopped.system_call("gettid") in stopped.threads
+                assert stopped.system_call("close", 12345) == -9
+        assert Path(f"/proc/{target.pid}/maps").read_text() == before
+        assert "t" not in thread_states(target)
+
+
+def test_a_later_call_takes_the_result_of_an_earlier_one() -> None:
+    with Target("spin", "1") as target, StoppedProcess(target.pid) as stopped:
+        seen: list[int] = []
+        calls = [
+            Call("memfd_create", (b"a-name\0", 0)),
+            Call("ftruncate", (Result(0), 12345)),
+            Call("close", (Result(0),)),
+            Call("close", (Result(0),)),
+        ]
+
+        def look(results: object) -> None:
+            fd = stopped.threads[0]
+            names = {os.readlink(f"/proc/{fd}/fd/{n}") for n in os.listdir(f"/proc/{fd}/fd")}
+            seen.append(sum(name.startswith("/memfd:a-name") for name in names))
+
+        results = stopped.run(calls, {1: look, 2: look})
+        assert results[0] > 2 and results[1:] == [0, 0, -9]
+        assert seen == [1, 0]
+
+
+def test_all_registers_and_flags_are_as_before() -> None:
+    with Target("spin", "4") as target:
+        for _ in range(50):
+            with StoppedProcess(target.pid, all_threads=False) as stopped:
+                tid = stopped.threads[0]
+                before = ptrace.get_registers(tid, stopped.machine)
+                stopped.run([Call("getpid")] * 3)
+                assert ptrace.get_registers(tid, stopped.machine) == before
+
+
+def test_registers_by_name() -> None:
+    machine = ptrace.MACHINES["x86_64"]
+    registers = ptrace.Registers(machine)
+    registers["rax"] = -1
+    registers.pc = 4096
+    registers.sp += 8
+    assert (registers["rax"], registers["rip"], registers["rsp"]) == ((1 << 64) - 1, 4096, 8)
+    other = registers.copy()
+    assert other == registers
+    other["rbx"] = 5
+    assert other != registers and registers["rbx"] == 0
+    with pytest.raises(KeyError):
+        registers["eax"] = 1
+    assert len(machine.names) == 27 and len(ptrace.MACHINES["aarch64"].names) == 34
+
+
+def test_a_hundred_threads() -> None:
+    with Target("rest", "100") as target:
+        for _ in range(5):
+            with StoppedProcess(target.pid) as stopped:
+                assert len(stopped.threads) == 101
+                assert thread_states(target) == {"t"}
+
+
+def test_threads_that_come_and_go_are_all_caught() -> None:
+    with Target("breed", "3") as target:
+        for _ in range(200):
+            with StoppedProcess(target.pid) as stopped:
+                assert {t for t in target.threads() if state(t) not in "ZX"} == set(stopped.threads)
+                assert thread_states(target) <= {"t", "Z", "X"}
+
+
+def test_no_signal_is_lost() -> None:
+    with Target("signals", "2") as target:
+        sent = 0
+        for number in range(300):
+            with StoppedProcess(target.pid, all_threads=number % 2 == 0) as stopped:
+                libc = ctypes.CDLL(None)
+                if number % 3 == 0:
+                    libc.sigqueue(target.pid, int(signal.SIGRTMIN), ctypes.c_void_p(number))
+                    sent += number
+                stopped.system_call("getpid")
+                libc.sigqueue(target.pid, int(signal.SIGRTMIN), ctypes.c_void_p(1))
+                sent += 1
+            if number % 5 == 0:
+                os.kill(target.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+        alarms, users, queued, _ = map(int, target.ask("q").split())
+        assert queued == sent
+        assert alarms > 100 and users > 0
+
+
+@pytest.mark.parametrize("with_calls", [False, True])
+def test_waits_in_the_kernel_go_on_and_end_as_they_should(with_calls: bool) -> None:
+    with Target("waits") as target:
+        for _ in range(40):
+            with StoppedProcess(target.pid) as stopped:
+                assert len(stopped.threads) > 8
+                for tid in list(stopped.threads) if with_calls else ():
+                    stopped.threads.remove(tid)
+                    stopped.threads.insert(0, tid)
+                    assert stopped.system_call("gettid") == tid
+            time.sleep(0.002)
+        assert target.process.stdin is not None
+        target.process.stdin.write("go\n")
+        target.finish()
+
+
+def test_a_stopped_process_stays_stopped() -> None:
+    with Target("spin", "2") as target:
+        os.kill(target.pid, signal.SIGSTOP)
+        while thread_states(target) != {"T"}:
+            time.sleep(0.001)
+        for _ in range(3):
+            with StoppedProcess(target.pid) as stopped:
+                assert stopped.system_call("getpid") == target.pid
+            deadline = time.monotonic() + 2
+            while thread_states(target) != {"T"} and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert thread_states(target) == {"T"}
+        os.kill(target.pid, signal.SIGCONT)
+        before = int(target.ask("r"))
+        time.sleep(0.05)
+        assert int(target.ask("r")) > before
+
+
+def test_a_stop_or_continue_that_comes_meanwhile_takes_effect_afterwards() -> None:
+    with Target("spin", "2") as target:
+        with StoppedProcess(target.pid) as stopped:
+            os.kill(target.pid, signal.SIGSTOP)
+            assert stopped.system_call("getpid") == target.pid
+        deadline = time.monotonic() + 2
+        while thread_states(target) != {"T"} and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert thread_states(target) == {"T"}
+        with StoppedProcess(target.pid):
+            os.kill(target.pid, signal.SIGCONT)
+        assert int(target.ask("r")) >= 0
+
+
+def test_a_process_that_is_killed_meanwhile() -> None:
+    target = Target("spin", "2")
+    with StoppedProcess(target.pid) as stopped:
+        target.process.kill()
+        with pytest.raises(TargetError, match="was killed"):
+            stopped.system_call("getpid")
+    assert target.process.wait(5) == -9
+    target.process.communicate()
+    with pytest.raises(TargetError, match="there is no process"), StoppedProcess(target.pid):
+        pass
+
+
+def test_the_first_thread_may_have_ended() -> None:
+    target = Target("leaderless", "2")
+    while state(target.pid) != "Z":
+        time.sleep(0.001)
+    with StoppedProcess(target.pid) as stopped:
+        assert len(stopped.threads) == 2 and target.pid not in stopped.threads
+        assert stopped.system_call("getpid") == target.pid
+        assert stopped.maps()
+    target.process.kill()
+    target.process.communicate()
+
+
+def test_a_zombie_is_named_as_one() -> None:
+    child = subprocess.Popen(["true"])
+    while state(child.pid) != "Z":
+        time.sleep(0.001)
+    with pytest.raises(TargetError, match="has ended"), StoppedProcess(child.pid):
+        pass
+    child.wait()
+
+
+def test_a_thread_that_waits_for_a_child_of_vfork_is_an_error_and_nothing_hangs() -> None:
+    with Target("vfork", "1") as target:
+        while state(target.pid) != "D":
+            time.sleep(0.001)
+        with pytest.raises(TargetError, match="did not stop") as error, StoppedProcess(target.pid, limit_s=0.2):
+            pass
+        assert "vfork" in error.value.hint
+        assert state(target.pid) == "D"
+
+
+def test_a_process_that_is_traced_already_names_its_tracer() -> None:
+    source = (
+        "import sys, time; from sonde.user.stopped import StoppedProcess\n"
+        "with StoppedProcess(int(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with Target("rest", "1") as target:
+        command = [sys.executable, "-c", source, str(target.pid)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(TargetError, match=f"already traced by process {other.pid}"), StoppedProcess(target.pid):
+            pass
+        other.communicate()
+
+
+def test_kernel_threads_and_oneself_are_refused() -> None:
+    with pytest.raises(TargetError, match="trace itself"), StoppedProcess(os.getpid()):
+        pass
+    if Path("/proc/2/comm").exists() and Path("/proc/2/comm").read_text() == "kthreadd\n":
+        with pytest.raises((TargetError, PrivilegeError)), StoppedProcess(2):
+            pass
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: to start programs of another user, and to become one")
+@pytest.mark.parametrize(("arguments", "user", "text"), [(("rest", "1"), 0, "belongs to user 0"), (("undumpable",), 65534, "may not be dumped")])
+def test_what_forbids_tracing_is_explained(arguments: tuple[str, ...], user: int, text: str) -> None:
+    with Target(*arguments, user=user) as target:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.setresuid(65534, 65534, 65534)
+                with StoppedProcess(target.pid):
+                    os.write(writer, b"traced")
+            except PrivilegeError as error:
+                os.write(writer, f"{error.capability} {error.render()}".encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(writer)
+        said = os.read(reader, 4096).decode()
+        os.close(reader)
+        assert text in said and "CAP_SYS_PTRACE" in said and "HINT" in said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: to start a program of another user")
+def test_root_traces_another_users_process() -> None:
+    with Target("spin", "2", user=65534) as target, StoppedProcess(target.pid) as stopped:
+        assert stopped.system_call("getpid") == target.pid
