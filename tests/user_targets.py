@@ -182,7 +182,7 @@ def build(kind: str = "pie") -> Path:
     compiler, *flags = KINDS[kind]
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="sonde-target-"))
+    folder = Path(tempfile.mkdtemp(prefix="traced-"))
     folder.chmod(0o755)
     _folders.append(folder)
     (folder / "target.c").write_text(SOURCE)

@@ -39,6 +39,7 @@ SYSCALL_STOP = SIGTRAP | 0x80  # the signal of a stop at a system call, with O_T
 GROUP_STOPS = (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU)
 
 _NT_PRSTATUS = 1
+_ENDED = (1, 2, 3)  # CLD_EXITED, CLD_KILLED, CLD_DUMPED
 _PIDFD_GETFD = 438  # the same number on every architecture
 
 
@@ -244,14 +245,20 @@ def wait(tid: int) -> int | None:
 
     Raises ProcessLookupError when there is nothing to wait for. Linux 4.7.
     """
+    options = os.WSTOPPED | os.WNOHANG | WALL
     try:
-        found = os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | WALL)
-        if found is not None:
-            return found.si_status << 8 | 0x7F
-        ended = os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL)
+        found = os.waitid(os.P_PID, tid, options | os.WEXITED | os.WNOWAIT)
     except ChildProcessError:
         raise ProcessLookupError(ESRCH, f"thread {tid} is gone") from None
-    return None if ended is None else 0
+    if found is None:
+        return None
+    if found.si_code in _ENDED:
+        return 0
+    try:
+        found = os.waitid(os.P_PID, tid, options)  # takes note of the stop, and of nothing but a stop
+    except ChildProcessError:
+        return None  # killed in between
+    return None if found is None else found.si_status << 8 | 0x7F
 
 
 def reap(tid: int) -> None:
