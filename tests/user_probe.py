@@ -32,7 +32,9 @@ class Probe:
         code = b"\x50\x48\xb8" + shared.address.to_bytes(8, "little") + b"\xf0\x48\xff\x00\x58"
         self.entry = self.agent.reserve(len(code) + self.length + 5)
         self.copy = self.entry + len(code)
-        self.agent.write(self.entry, code + self.original + self._jump(self.copy + self.length, self.address + self.length))
+        self.agent.write(
+            self.entry, code + self.original + self._jump(self.copy + self.length, self.address + self.length)
+        )
         jump = self._jump(self.address, self.entry).ljust(self.length, b"\xcc")
         self.patch = Patch(self.address, self.original, jump, {offset: self.copy + offset for offset in self.offsets})
 

@@ -122,7 +122,7 @@ static void *stuff(void *unused) {
   return NULL;
 }
 static volatile int in_handler, leave_handler;
-static void hold(int s) { in_handler = 1; while (!leave_handler) usleep(1000); }
+static void hold(int s) { in_handler = 1; while (!leave_handler) usleep(1000); leave_handler = in_handler = 0; }
 
 int main(int argc, char **argv) {
   char line[64];
@@ -155,7 +155,7 @@ int main(int argc, char **argv) {
   while (fgets(line, sizeof line, stdin)) {
     if (line[0] == 'q') printf("%ld %ld %ld %d\n", alarms, users, queued, in_handler);
     if (line[0] == 'r') printf("%ld\n", (long)rounds);
-    if (line[0] == 'l') { leave_handler = 1; puts("left"); }
+    if (line[0] == 'l') { leave_handler = 1; while (in_handler) usleep(1000); puts("left"); }
     fflush(stdout);
   }
   leave_handler = 1;

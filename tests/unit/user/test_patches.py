@@ -68,16 +68,24 @@ def test_put_in_and_taken_out_many_times_under_load() -> None:
         assert probe.remove() == []
 
 
+def interrupt(target: Target, probe: Probe, places: tuple[int, ...]) -> int:
+    """Let a signal handler run that has interrupted the worker at one of `places`; return the worker's tid."""
+    worker = next(tid for tid in target.threads() if tid != target.pid)
+    for _ in range(200):
+        libc_tgkill(target.pid, worker, signal.SIGUSR1)
+        while target.ask("q").split()[3] != "1":
+            time.sleep(0.001)
+        if find_saved_counters(probe, worker) in [[place] for place in places]:
+            return worker
+        assert target.ask("l") == "left"
+    raise AssertionError("the worker was never interrupted there")
+
+
 def test_a_handler_returns_into_the_copy() -> None:
     """A signal interrupts a thread within the site; the probe comes while its handler runs."""
     with Target("slow", "1") as target:
         probe = Probe(target, "slow")
-        worker = next(tid for tid in target.threads() if tid != target.pid)
-        while int(target.ask("r")) < 2:
-            time.sleep(0.001)
-        libc_tgkill(target.pid, worker, signal.SIGUSR1)
-        while target.ask("q").split()[3] != "1":
-            time.sleep(0.001)
+        worker = interrupt(target, probe, (probe.address + 2,))
         probe.put_in()
         assert find_saved_counters(probe, worker) == [probe.copy + 2]
         assert target.ask("l") == "left"
@@ -110,12 +118,7 @@ def test_memory_stays_while_a_handler_will_return_to_it() -> None:
     with Target("slow", "1") as target:
         probe = Probe(target, "slow")
         probe.put_in()
-        worker = next(tid for tid in target.threads() if tid != target.pid)
-        while probe.count < 2:
-            time.sleep(0.001)
-        libc_tgkill(target.pid, worker, signal.SIGUSR1)
-        while target.ask("q").split()[3] != "1":
-            time.sleep(0.001)
+        worker = interrupt(target, probe, (probe.copy + 2,))
         probe.take_out()
         reasons = remove_when_left(target.pid, [probe.agent], limit_s=0.05)
         assert len(reasons) == 1 and f"signal handler of thread {worker} will return to" in reasons[0]
@@ -182,8 +185,10 @@ def test_the_table_tells_what_was_done_and_who_did_it() -> None:
         probe.put_in()
         (info,) = find_agents(target.pid)
         assert info.owner_pid == os.getpid() and info.alive
-        assert [(s.address, s.original, s.in_place) for s in info.sites] == [(probe.address, probe.original, probe.patch.replacement)]
-        assert [m[0] for m in info.memories][0] == probe.agent.address and len(info.memories) == 2
+        assert [(s.address, s.original, s.in_place) for s in info.sites] == [
+            (probe.address, probe.original, probe.patch.replacement)
+        ]
+        assert info.memories[0][0] == probe.agent.address and len(info.memories) == 2
         probe.take_out()
         assert find_agents(target.pid)[0].sites == ()
         assert probe.remove() == []

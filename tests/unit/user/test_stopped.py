@@ -245,7 +245,10 @@ def test_kernel_threads_and_oneself_are_refused() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: to start programs of another user, and to become one")
-@pytest.mark.parametrize(("arguments", "user", "text"), [(("rest", "1"), 0, "belongs to user 0"), (("undumpable",), 65534, "may not be dumped")])
+@pytest.mark.parametrize(
+    ("arguments", "user", "text"),
+    [(("rest", "1"), 0, "belongs to user 0"), (("undumpable",), 65534, "may not be dumped")],
+)
 def test_what_forbids_tracing_is_explained(arguments: tuple[str, ...], user: int, text: str) -> None:
     with Target(*arguments, user=user) as target:
         reader, writer = os.pipe()
