@@ -13,7 +13,7 @@ from ..record import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ..bpf.objfile.model import Extern, Fill, Function, MapDef, ObjectFile, Program
     from ..debuginfo.ctype import CType
@@ -44,6 +44,22 @@ def build(
     if spec.fixed and warn is not None:
         warn(f"WARNING: this object is for kernel {target.release} only: it takes {spec.fixed} as it is there")
     return write_object(spec, target, warn)
+
+
+def build_tool(path: str, arguments: Sequence[str] = (), warn: Callable[[str], None] | None = None) -> bytes:
+    """Run a BCC tool in Python up to the end of its set-up, loading nothing; return the object of what it would have loaded and attached.
+
+    `warn` hears what the tool does in Python only, which an object cannot hold. Raises UsageError, FeatureError, ProgramError, FormatError.
+    """
+    from .bcc.recording import iter_unused, record_tool
+    from .trace import live_target
+
+    found = record_tool(path, arguments)
+    for text in found.left_out if warn is not None else ():
+        warn(f"WARNING: not in the object: {text}")  # type: ignore[misc]
+    for name in iter_unused(found) if warn is not None else ():
+        warn(f"WARNING: program {name} is attached nowhere")  # type: ignore[misc]
+    return write_object(found.spec, live_target(), warn)
 
 
 def write_object(spec: ObjectSpec, target: Target, warn: Callable[[str], None] | None = None) -> bytes:

@@ -26,6 +26,7 @@ OPTIONS = (
 )
 USAGE = """sonde build [option...] -o FILE.o -e PROGRAM | SCRIPT | FILE.bpf.c
        sonde build [option...] -o FILE.o FILE.o|FILE.bpf.c...       link several to one
+       sonde build -o FILE.o TOOL.py [-- argument...]               what a BCC tool loads and attaches
        sonde build --min-btf BTF -o FILE.btf FILE.o..."""
 
 
@@ -54,10 +55,18 @@ def _make(arguments: Arguments) -> bytes:
 
     if "program" not in arguments.options and is_linking(words):
         return link(words, trace_options(arguments, ()), warn=_warn)
-    from ..api.build import build
+    from ..api.build import build, build_tool
 
+    if "program" not in arguments.options and words and _is_tool(words[0]):
+        return build_tool(words[0], (*words[1:], *arguments.rest), warn=_warn)
     source, parameters = find_source(arguments)
     return build(source, trace_options(arguments, parameters), warn=_warn)
+
+
+def _is_tool(path: str) -> bool:
+    from ..api.bcc.recording import is_tool
+
+    return not path.endswith((".bt", ".c")) and is_tool(path)
 
 
 def _warn(text: str) -> None:

@@ -37,6 +37,13 @@ TRACING = {
 _shared: dict[str, KernelMap] = {}  # tables that are public in this process, by name
 
 
+def make_object() -> KernelObject:
+    """Return an empty object in the kernel; `recording` puts something else in its place."""
+    from ...kernel.engine import KernelEngine
+
+    return KernelEngine().load(ObjectSpec(()))
+
+
 class Function:
     """A loaded function. `fd` is the program's descriptor, for whoever attaches it by other means (pyroute2)."""
 
@@ -59,8 +66,6 @@ class Programs(Constants):
     """Base of class BPF: what was compiled, what is loaded, and who owns it."""
 
     def __init__(self, unit: Unit, debug: int = 0, verbose: bool = False) -> None:
-        from ...kernel.engine import KernelEngine
-
         self.unit = unit
         self.debug = debug
         self.verbose = verbose
@@ -69,7 +74,7 @@ class Programs(Constants):
         self._classes = ValueClasses()
         self._loaded: dict[tuple[bytes, Entry], Function] = {}
         self._borrowed: set[str] = set()
-        self.object: KernelObject = KernelEngine().load(ObjectSpec(()))
+        self.object: KernelObject = make_object()
         try:
             self._create_maps()
         except BaseException:

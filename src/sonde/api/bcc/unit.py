@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ...lang.c.options import Unit
 
 NAME = "/virtual/main.c"  # what BCC calls a text without a file
+relocatable = False  # whether programs are compiled for other kernels than this one; `recording` sets it
 
 
 class ProgramError(CompileError):
@@ -35,7 +36,7 @@ def open_unit(text: bytes, path: str = "", header: str = "", flags: Sequence[str
     from ...lang.source import Source
 
     source = Source(path or NAME, text.decode("utf-8", "surrogateescape"))
-    options = Options(flags=tuple(flags), directory=os.path.dirname(path), header=header)
+    options = Options(flags=tuple(flags), directory=os.path.dirname(path), header=header, relocatable=relocatable)
     try:
         unit: Unit = compile_c(source, live_target(), options)
     except CompileError as error:
