@@ -146,9 +146,9 @@ class Here:
 
     def run(self) -> tuple[float, int]:
         """As InKernel.run."""
-        start = time.perf_counter_ns()
+        start = time.thread_time_ns()
         value = self.loop.run()
-        return (time.perf_counter_ns() - start) / REPEAT, value & 0xFFFFFFFF
+        return (time.thread_time_ns() - start) / REPEAT, value & 0xFFFFFFFF
 
     def close(self) -> None:
         """Free it."""
@@ -169,22 +169,24 @@ def interpreted_ns(text: str, data: bytes) -> float:
     machine = Machine(maps={1: table})
     table.address = machine.memory.add(bytearray(data))
     program = Program(with_map(text, 1))
-    start = time.perf_counter_ns()
+    start = time.thread_time_ns()
     machine.run(program, steps=10**7)
-    return (time.perf_counter_ns() - start) / (10**7 - machine.left)
+    return (time.thread_time_ns() - start) / (10**7 - machine.left)
 
 
 def translate_us(text: str) -> float:
     """Microseconds an instruction that translating takes, without what is remembered."""
+    from sonde.bpf import jit
     from sonde.bpf.jit import x86_64
 
     insns = with_map(text, 1)
     times = []
     for _ in range(20):
         x86_64._remembered[0].clear()
-        start = time.perf_counter_ns()
+        jit._kept.clear()
+        start = time.thread_time_ns()
         translate(insns, "x86_64")
-        times.append((time.perf_counter_ns() - start) / len(insns) / 1000)
+        times.append((time.thread_time_ns() - start) / len(insns) / 1000)
     return statistics.median(times)
 
 

@@ -148,9 +148,9 @@ class Here:
 
     def run(self) -> float:
         """As InKernel.run."""
-        start = time.perf_counter_ns()
+        start = time.thread_time_ns()
         self.loop.run()
-        took = time.perf_counter_ns() - start
+        took = time.thread_time_ns() - start
         if self.reader is not None:
             self.reader.drain(lambda data, at, size: None)
         return took / RUNS / TIMES
