@@ -122,3 +122,75 @@ MAPS = [
     MapSpec("m", "bloom_filter", 0, 8, 50),
     MapSpec("m", "bloom_filter", 0, 21, 5),
 ]
+
+
+def visiting(spec: MapSpec, stop_at: int) -> list[Insn]:
+    """A program that visits all entries of the map, each by a local function that adds up keys and values, changes values, and stops after some; and calls another in a loop."""
+    load = "u32" if spec.key_size >= 4 else "u8"
+    text = f"""
+        r1 = 2 ll
+        r2 = subprog[visit]
+        r6 = 1 ll
+        r3 = r6
+        r4 = 0
+        call for_each_map_elem
+        *(u64 *)(r6 +16) = r0
+        r1 = 2 ll
+        r2 = subprog[visit]
+        r3 = r6
+        r4 = 1
+        call for_each_map_elem
+        *(u64 *)(r6 +24) = r0
+        r1 = 10
+        r2 = subprog[turn]
+        r3 = r6
+        r4 = 0
+        call loop
+        *(u64 *)(r6 +32) = r0
+        r1 = {(8 << 20) + 1}
+        r2 = subprog[turn]
+        r3 = r6
+        r4 = 0
+        call loop
+        *(u64 *)(r6 +40) = r0
+        r0 = 0
+        exit
+        visit:
+        r1 = *({load} *)(r2 +0)
+        r2 = *(u64 *)(r4 +0)
+        r2 += r1
+        r1 = *(u8 *)(r3 +0)
+        r2 *= 31
+        r2 ^= r1
+        *(u64 *)(r4 +0) = r2
+        r1 += 1
+        *(u8 *)(r3 +0) = r1
+        r1 = *(u64 *)(r4 +8)
+        r1 += 1
+        *(u64 *)(r4 +8) = r1
+        r0 = 0
+        if r1 != {stop_at:#x} goto on
+        r0 = 1
+        on: exit
+        turn:
+        r3 = *(u64 *)(r2 +48)
+        r3 += r1
+        *(u64 *)(r2 +48) = r3
+        r0 = 0
+        if r1 != 0x6 goto out
+        r0 = 1
+        out: exit
+    """
+    program = MapProgram(spec, 0)
+    return [program._named(insn) if insn.opcode == LDDW and insn.src == 0 else insn for insn in assemble(text)]
+
+
+VISITED = [
+    MAPS[0],
+    MAPS[1],
+    MAPS[2],
+    MapSpec("m", "array", 4, 3, 5),
+    MapSpec("m", "percpu_array", 4, 8, 3),
+    MapSpec("m", "lru_hash", 4, 8, 3),
+    MapSpec("m", "lru_percpu_hash", 9, 8, 6),
+]

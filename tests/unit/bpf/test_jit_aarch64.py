@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from a64_runner import Image, find_qemu
 from bpf_programs import VALUE_BYTES, ArrayOfOne, ProgramGenerator, random_input
-from map_programs import IO, IO_NUMBER, MAP_NUMBER, MAPS, MapProgram
+from map_programs import IO, IO_NUMBER, MAP_NUMBER, MAPS, VISITED, MapProgram, visiting
 from object_machine import shape_of
 
 from sonde.bpf.asm import assemble
@@ -163,18 +163,29 @@ def test_routines_of_hash_maps(features: frozenset[str], qemu: str, tmp_path: Pa
 @pytest.mark.parametrize("spec", MAPS, ids=lambda spec: f"{spec.type}-{spec.key_size}-{spec.value_size}")
 def test_helpers_of_maps(spec: MapSpec, qemu: str, tmp_path: Path) -> None:
     """Programs that call nothing but helpers of one map: everything is machine code, and leaves what the interpreter leaves. The CPU is 1, by rseq."""
+    check_on_map(spec, [MapProgram(spec, seed).insns for seed in range(8)], qemu, tmp_path)
+
+
+@pytest.mark.parametrize("spec", VISITED, ids=lambda spec: f"{spec.type}-{spec.key_size}-{spec.value_size}")
+def test_callbacks(spec: MapSpec, qemu: str, tmp_path: Path) -> None:
+    check_on_map(spec, [visiting(spec, stop_at) for stop_at in (1, 2, 100)], qemu, tmp_path)
+
+
+def check_on_map(spec: MapSpec, programs: list[list[Insn]], qemu: str, folder: Path) -> None:
+    """Run programs on a map with a few keys, in QEMU and in the interpreter: the memory afterwards is the same."""
     made, io = create(shape_of(spec)), create(shape_of(IO))
     plan = make_plan({IO_NUMBER: io, MAP_NUMBER: made}, cpu=BY_RSEQ)
     made.seed = made.region.words[SEED >> 3] = 0x1122334455667788
+    for number in range(3 if spec.key_size and spec.type != "lpm_trie" else 0):
+        made.update(number.to_bytes(spec.key_size, "little"), bytes([number + 5]) * spec.value_size)
     fresh, value = bytes(made.region.data), IO.value_size
     words = value + len(fresh)
     # There is no thread pointer in the runner's executable: the offset from it is an address, that of a word behind the map.
     offsets = {("map_value", IO_NUMBER): 0, ("map", MAP_NUMBER): value, ("owner", 0): words, ("rseq", 0): words + 4}
     image, expected = Image(words + 8, offsets), []
-    for seed in range(8):
-        insns = MapProgram(spec, seed).insns
-        code = translate(insns, "aarch64", features=FEATURES[seed % 2], plan=plan)
-        assert {reloc.kind for reloc in code.relocs} <= {"map", "map_value", "owner", "rseq"}
+    for number, insns in enumerate(programs):
+        code = translate(insns, "aarch64", features=FEATURES[number % 2], plan=plan)
+        assert {reloc.kind for reloc in code.relocs} <= {"map", "map_value", "owner", "rseq", "function"}
         image.add(code, bytes(value) + fresh + bytes([9, 0, 0, 0, 1, 0, 0, 0]))
         made.region.data[:] = fresh
         io.region.data[io.layout.entries :] = bytes(len(io.region.data) - io.layout.entries)
@@ -182,7 +193,7 @@ def test_helpers_of_maps(spec: MapSpec, qemu: str, tmp_path: Path) -> None:
         world.cpu = 1
         Machine(helper_table(), maps={IO_NUMBER: io, MAP_NUMBER: made}, world=world).run(Program(insns))
         expected.append((io.lookup(bytes(4)) or [b""])[0] + bytes(made.region.data))
-    assert [left[: len(expected[0])] for _, left in image.run(qemu, tmp_path)] == expected
+    assert [left[: len(expected[0])] for _, left in image.run(qemu, folder)] == expected
 
 
 def test_helpers_of_rings(qemu: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from random import Random
 
 import pytest
-from map_programs import IO, IO_NUMBER, MAP_NUMBER, MAPS, MapProgram
+from map_programs import IO, IO_NUMBER, MAP_NUMBER, MAPS, VISITED, MapProgram, visiting
 from map_sequences import plant, separate
 from object_machine import shape_of
 
@@ -22,6 +22,7 @@ from sonde.bpf.jit import translate
 from sonde.bpf.jit.here import Placed, find_rseq
 from sonde.bpf.jit.maps import BY_RSEQ, find_calls, make_plan
 from sonde.bpf.maps import MapShape, SharedMap, create
+from sonde.bpf.maps.routines import SEED
 from sonde.bpf.runtime import World, helper_table
 from sonde.bpf.runtime.native import NativeMachine
 from sonde.spec.object import MapSpec
@@ -190,8 +191,21 @@ def test_programs_agree_with_the_interpreter(spec: MapSpec) -> None:
         assert run_placed(spec, insns, planned=True) == expected, seed
 
 
+@pytest.mark.parametrize("spec", VISITED, ids=lambda spec: f"{spec.type}-{spec.key_size}-{spec.value_size}")
+def test_callbacks_agree_with_the_interpreter(spec: MapSpec) -> None:
+    for stop_at in (1, 2, 100):
+        insns = visiting(spec, stop_at)
+        assert run_placed(spec, insns, planned=True) == run_interpreted(spec, insns)
+
+
 def tables(spec: MapSpec) -> dict[int, SharedMap]:
-    return {IO_NUMBER: create(shape_of(IO)), MAP_NUMBER: create(shape_of(spec))}
+    """The maps, alike each time: filled where there are keys."""
+    made = {IO_NUMBER: create(shape_of(IO)), MAP_NUMBER: create(shape_of(spec))}
+    table = made[MAP_NUMBER]
+    table.seed = table.region.words[SEED >> 3] = 0x1234567
+    for number in range(3 if spec.key_size and spec.type != "lpm_trie" else 0):
+        table.update(number.to_bytes(spec.key_size, "little"), bytes([number + 5]) * spec.value_size)
+    return made
 
 
 def outcome(made: dict[int, SharedMap]) -> tuple[object, object]:

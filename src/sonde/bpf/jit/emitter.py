@@ -8,8 +8,9 @@ from __future__ import annotations
 from ...errors import FeatureError
 from ..flow import jump_target
 from ..isa import BPF_IND, CALL, EXIT, GOTOL, JA, LDDW, MAY_GOTO, Insn, get_op
+from ..maps.machine import NO_MAP
 from .code import CodeReloc, Function, MachineCode
-from .maps import find_calls
+from .maps import CPU_NUMBER, find_calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -239,11 +240,11 @@ class Emitter:
 
     def _planned(self, number: int, helper: int) -> None:
         """A call that needs no helper."""
-        if number < 0:
+        if helper == CPU_NUMBER:
             self.cpu_number()
             return
         assert self.plan is not None
-        layout = self.plan.layouts[number]
+        layout = self.plan.layouts.get(number, NO_MAP)
         if not self.in_place(layout, helper):
             goal = self.routines.setdefault((layout, helper), -2 - len(self.routines))
             self.parts.append(Jump("call", goal))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...record import Record
 from ..isa import CALL, LDDW, Insn
 from ..maps.layout import MapLayout, layout_of
-from ..maps.machine import FINISHERS, has_routine
+from ..maps.machine import FINISHERS, LOOP, has_routine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..maps.machine import Routine
 
 LOOKUP = 1  # bpf_map_lookup_elem
-_CPU_NUMBER = 8  # bpf_get_smp_processor_id
+CPU_NUMBER = 8  # bpf_get_smp_processor_id
 _NO_MAP = -1
 _MOV64 = 0xBF
 
@@ -54,7 +54,7 @@ def find_calls(body: Sequence[tuple[int, Insn]], leaders: frozenset[int], plan: 
     """Return the map numbers of calls that the plan covers, by pc: where the same straight run loads the map before.
 
     `leaders` are the pcs that jumps lead to, where nothing is known. Calls that finish a ring's record name no map: they get that of any ring of the plan.
-    The number of the CPU has the number -1.
+    Helpers that work on no map (the number of the CPU, bpf_loop) have the number -1.
     """
     found: dict[int, int] = {}
     known: dict[int, int] = {}  # register to map number
@@ -86,7 +86,7 @@ def _planned(insn: Insn, number: int, plan: MapPlan) -> int | None:
     """The number of the map that a call works on, when the plan covers the call."""
     if insn.opcode != CALL or insn.src != 0:
         return None
-    if insn.imm == _CPU_NUMBER and plan.cpu == BY_RSEQ:
+    if insn.imm == LOOP or (insn.imm == CPU_NUMBER and plan.cpu == BY_RSEQ):
         return _NO_MAP
     if insn.imm in FINISHERS:
         number = next((n for n, layout in plan.layouts.items() if layout.kind == "ringbuf"), _NO_MAP)

@@ -14,6 +14,7 @@ from functools import partial
 from ...errors import FeatureError
 from ...record import Record
 from ..isa import Insn
+from . import callback_routines as callbacks
 from . import plain_routines as plain
 from .layout import MapLayout
 from .lpm_routines import LpmRoutine
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LOOKUP, UPDATE, DELETE, PUSH, POP, PEEK, LOOKUP_PERCPU = 1, 2, 3, 87, 88, 89, 195
 RING_OUTPUT, RING_RESERVE, RING_SUBMIT, RING_DISCARD, RING_QUERY = 130, 131, 132, 133, 134
+FOR_EACH, LOOP = 164, 181
 FINISHERS = (RING_SUBMIT, RING_DISCARD)  # of a record: their first argument is no map
 _HASHES = ("hash", "percpu_hash", "lru_hash", "lru_percpu_hash")
 _ARRAYS = ("array", "percpu_array")
@@ -37,6 +39,9 @@ _RING_NAMES = {
     RING_QUERY: "query",
 }
 _FRAME_BYTES = 160
+
+
+NO_MAP = MapLayout("", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)  # of helpers that work on none
 
 
 class Routine(Record, eq=False):
@@ -106,6 +111,9 @@ def _texts() -> dict[tuple[str, int], Callable[[MapLayout], list[str]]]:
             plain.array_delete,
         )
         table[kind, LOOKUP_PERCPU] = _percpu_lookup
+    for kind in (*_HASHES, *_ARRAYS):
+        table[kind, FOR_EACH] = callbacks.for_each
+    table["", LOOP] = callbacks.loop
     for kind in ("queue", "stack"):
         table[kind, PUSH], table[kind, POP], table[kind, PEEK] = plain.queue_push, plain.queue_pop, plain.queue_peek
     table["bloom_filter", PUSH], table["bloom_filter", PEEK] = plain.bloom_push, plain.bloom_peek
