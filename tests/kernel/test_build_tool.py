@@ -94,8 +94,9 @@ def test_the_process_is_as_it_was(tmp_path: Path) -> None:
     before = (sys.argv, sys.path, sys.stdout, time.sleep, sys.modules["__main__"], set(sys.modules) & {"bcc"})
     build_tool(write(tmp_path, TOOL))
     assert before == (sys.argv, sys.path, sys.stdout, time.sleep, sys.modules["__main__"], set(sys.modules) & {"bcc"})
-    from sonde.api.bcc import BPF
+    from sonde.api.bcc import BPF, quota
 
+    assert quota._open == [0]
     with BPF(text="int f(void *ctx) { return 0; }") as b:  # and the real class loads again
         assert b.load_func("f", BPF.RAW_TRACEPOINT).fd > 0
 
