@@ -1,4 +1,4 @@
-"""Shared libraries of this machine as test material: code, functions, tables."""
+"""Shared libraries of this machine as test material: code, functions, tables. Also for `bench/windows.py`."""
 
 from __future__ import annotations
 
