@@ -15,23 +15,12 @@ Then a jump leads back behind the window, where the last instruction can go on.
 from __future__ import annotations
 
 from ...errors import ProbeError
-from ...record import Record
+from ..relocated import Relocated
 from .decode import ENDS, FIXED, Instruction, decode
 from .far import with_far_operand
 
 _REACH_BYTES = (1 << 31) - (1 << 12)  # of a displacement, less what a window and its addresses take
 _RSP = 4
-
-
-class Relocated(Record):
-    """Moved instructions, and behind them addresses that they read."""
-
-    code: bytes
-    places: tuple[tuple[int, int], ...]
-    """(offset in the window, offset in `code`) of each instruction: a thread that stands at the first goes to the second."""
-    returns: tuple[tuple[int, int], ...]
-    """(offset in `code`, address in the process) of the same state, for taking the window away while a thread is in `code`. A thread at
-    another offset is amid instructions that stand for one, and has to step on."""
 
 
 def unmovable(instruction: Instruction, code: bytes) -> str:

@@ -1,0 +1,1 @@
+"""aarch64: what a probe displaces, and where that goes."""
