@@ -191,6 +191,21 @@ def test_far_jumps_and_back() -> None:
     assert run(f"r0 = 0\nr1 = 0\nagain: if r1 == 0x3 goto out\n{body}\nr1 += 1\ngoto again\nout: exit") == 180000
 
 
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64"])
+def test_a_jump_is_as_short_as_its_distance_allows(arch: str) -> None:
+    """Over as much code as the short form reaches, and one instruction more; with a long one in between that makes another one long."""
+    seen = set()
+    for count in range(10, 30):
+        body = "\n".join(["r0 += 1000000"] * count)  # 6 or 7 bytes of x86-64
+        code = translate(assemble(f"if r1 == 0x0 goto out\n{body}\nout: exit"), arch)
+        first, second = code.pcs[1][0], code.pcs[2][0]
+        assert (code.pcs[1][1], code.pcs[2][1]) == (0, 1)
+        jump = second - first - (3 if arch == "x86_64" else 4)  # the comparison
+        assert jump == (4 if arch == "aarch64" else 2 if code.pcs[-1][0] - second <= 127 else 6)
+        seen.add(jump)
+    assert seen == ({2, 6} if arch == "x86_64" else {4})
+
+
 def test_code_maps_back_to_instructions() -> None:
     code = translate(assemble("r6 = r1\nr0 = 1\nif r6 == 0x0 goto +2\nr0 = 5 ll\nexit"), "x86_64")
     assert [pc for _, pc in code.pcs] == [-1, 0, 1, 2, 3, 5]

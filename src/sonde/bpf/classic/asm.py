@@ -1,6 +1,6 @@
 """Text to classic BPF: the kernel's bpf_asm notation with labels, and what `tcpdump -d` and `-ddd` print.
 
-ldh [12]                    loads: [k], [x + k], M[k], #k, #len, 4*([k]&0xf), and the names of ancillary data (#cpu, #mark …)
+ldh [12]                    loads: [k], [x + k], M[k], #k, #len, 4*([k]&0xf), and ancillary data by name (#cpu, #mark …; [vlanp], as tcpdump has it)
 jeq #0x800, ip, drop        a jump with both ways, with one (the other goes on), or as "jt 2 jf 5" with numbers of instructions
 ip: ret #-1                 a label
 """
@@ -14,6 +14,7 @@ from .code import (
     ALU,
     ANCILLARY,
     ANCILLARY_STEP,
+    ANCILLARY_TEXTS,
     IMM,
     IND,
     JMP,
@@ -41,12 +42,13 @@ if TYPE_CHECKING:
 
 _SHORT = {"poff": "pay_offset", "type": "pkttype", "ifidx": "ifindex", "nla": "nlattr", "nlan": "nlattr_nest", "proto": "protocol",
           "hatype": "hatype", "rxhash": "rxhash", "cpu": "cpu", "vlan_tci": "vlan_tag", "vlan_pr": "vlan_tag_present",
-          "vlan_avail": "vlan_tag_present", "rand": "random", "vlan_tpid": "vlan_tpid", "mark": "mark", "queue": "queue"}  # fmt: skip
+          "vlan_avail": "vlan_tag_present", "rand": "random", "vlan_tpid": "vlan_tpid", "mark": "mark", "queue": "queue",
+          "xor_x": "alu_xor_x"}  # fmt: skip
 _NUMBER = r"-?(?:0[xX][0-9a-fA-F]+|\d+)"
 _OPERANDS = (
     (rf"#({_NUMBER})", "number"), (r"#(?:pktlen|len)", "length"), (rf"M\[({_NUMBER})\]", "scratch"), (rf"\[({_NUMBER})\]", "absolute"),
     (rf"\[\s*x\s*\+\s*({_NUMBER})\]", "indirect"), (r"\[\s*x\s*\]", "indirect"),
-    (rf"4\s*\*\s*\(\s*\[({_NUMBER})\]\s*&\s*0xf\s*\)", "header"), (r"%?x", "x"), (r"%?a", "a"), (r"#([a-z_]+)", "name"), (r"", "none"),
+    (rf"4\s*\*\s*\(\s*\[({_NUMBER})\]\s*&\s*0xf\s*\)", "header"), (r"%?x", "x"), (r"%?a", "a"), (r"#([a-z_]+)", "name"), (r"\[([a-z_]+)\]", "data"), (r"", "none"),
 )  # fmt: skip
 _LINE = r"\s*(?:\(\d+\)\s*)?(?:([A-Za-z_]\w*):\s*)?(?:([a-z]+)\s*(.*?))?\s*(?:[;/].*)?$"
 
@@ -121,6 +123,9 @@ class _Assembler:
                 self.error(number, f"there is no data called #{value}", f"there are {', '.join(sorted(_SHORT))}")
                 return Filter(0)
             return Filter(LD | W | ABS, k=(AD_OFF + ANCILLARY.index(full) * ANCILLARY_STEP) & 0xFFFFFFFF)
+        if kind == "data" and value in ANCILLARY_TEXTS and (operation, "absolute") in _CODES:
+            offset = AD_OFF + ANCILLARY_TEXTS.index(value) * ANCILLARY_STEP
+            return Filter(_CODES[operation, "absolute"], k=offset & 0xFFFFFFFF)
         if code is None:
             known = any(name == operation for name, _ in _CODES)
             self.error(

@@ -24,8 +24,26 @@ MAX_INSNS = 4096
 
 # Offsets from which on a load does not read the packet's own bytes (as signed numbers).
 AD_OFF, NET_OFF, LL_OFF = -0x1000, -0x100000, -0x200000
-ANCILLARY = ("protocol", "pkttype", "ifindex", "nlattr", "nlattr_nest", "mark", "queue", "hatype", "rxhash", "cpu", "vlan_tag",
+ANCILLARY = ("protocol", "pkttype", "ifindex", "nlattr", "nlattr_nest", "mark", "queue", "hatype", "rxhash", "cpu", "alu_xor_x", "vlan_tag",
              "vlan_tag_present", "pay_offset", "random", "vlan_tpid")  # fmt: skip
+ANCILLARY_TEXTS = (
+    "proto",
+    "type",
+    "ifidx",
+    "nla",
+    "nlan",
+    "mark",
+    "queue",
+    "hatype",
+    "rxhash",
+    "cpu",
+    "xor_x",
+    "vlan_tci",
+    "vlanp",
+    "poff",
+    "random",
+    "vlan_tpid",
+)  # as tcpdump prints them, in the same order; fmt: skip
 ANCILLARY_STEP = 4  # from one of them to the next
 
 _SLOT = Struct("=HBBI")
@@ -101,6 +119,14 @@ def signed(k: int) -> int:
     return (k & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
 
 
+def find_ancillary(insn: Filter) -> str:
+    """The name of the ancillary data that a load asks for; "" for other instructions, and "?" for offsets among theirs that mean nothing."""
+    if insn.code & 0xE7 != LD | ABS or signed(insn.k) >= 0 or signed(insn.k) < AD_OFF:
+        return ""
+    index, rest = divmod(signed(insn.k) - AD_OFF, ANCILLARY_STEP)
+    return ANCILLARY[index] if not rest and index < len(ANCILLARY) else "?"
+
+
 def format_text(program: Sequence[Filter]) -> str:
     """Return what `tcpdump -d` prints: one line an instruction, targets of jumps as numbers of instructions."""
     return "\n".join(_line(number, insn) for number, insn in enumerate(program))
@@ -111,6 +137,9 @@ def _line(number: int, insn: Filter) -> str:
     if found is None:
         return f"({number:03d}) unimp    {insn.code:#x}"
     name, operand = found
+    data = find_ancillary(insn)
+    if data in ANCILLARY:
+        return f"({number:03d}) {name:<8} [{ANCILLARY_TEXTS[ANCILLARY.index(data)]}]"
     text = operand.format(k=signed(insn.k), x=f"{insn.k & 0xFFFFFFFF:#x}", t=number + 1 + insn.k)
     if insn.code & 7 == JMP and insn.code & 0xF0:
         return f"({number:03d}) {name:<8} {text:<16} jt {number + 1 + insn.jt}\tjf {number + 1 + insn.jf}"

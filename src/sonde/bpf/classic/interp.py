@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ...errors import RunError
 from .code import (
     ABS,
@@ -30,6 +32,7 @@ from .code import (
     H,
     W,
     X,
+    find_ancillary,
     signed,
 )  # fmt: skip
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     Load = Callable[[int, int], "int | None"]  # (offset, bytes) → number, None outside
 
 _M = 0xFFFFFFFF
+_ATTRIBUTE, _TYPE_MASK = 4, 0x3FFF  # bytes of struct nlattr, and what of its type is no flag
 _BYTES = {W: 4, H: 2, B: 1}
 
 
@@ -54,7 +58,7 @@ def run(
     """Return what the filter returns for `packet`: how many bytes to keep, 0 to drop it.
 
     `length` is the packet's length on the wire (-1: all of it is here); `data` the ancillary data by name ("cpu", "mark", "vlan_tag" …; what is not
-    there is 0); `network` where the network header begins.
+    there is 0; netlink attributes are looked for in the packet); `network` where the network header begins.
     """
 
     def load(offset: int, size: int) -> int | None:
@@ -66,7 +70,7 @@ def run(
             return None
         return int.from_bytes(packet[offset : offset + size], "big")
 
-    return _run(program, load, len(packet) if length < 0 else length)
+    return _run(program, load, len(packet) if length < 0 else length, packet)
 
 
 def _ancillary(offset: int, data: Mapping[str, int]) -> int | None:
@@ -82,10 +86,35 @@ def run_seccomp(program: Sequence[Filter], call: bytes) -> int:
     def load(offset: int, size: int) -> int | None:
         return int.from_bytes(call[offset : offset + size], "little") if 0 <= offset <= len(call) - size else None
 
-    return _run(program, load, len(call))
+    return _run(program, load, len(call), b"")
 
 
-def _run(program: Sequence[Filter], load: Load, length: int) -> int:
+def _own_data(insn: Filter, packet: bytes, a: int, x: int) -> int | None:
+    """Ancillary data that are made of the registers and the packet: netlink attributes, and A exclusive-or X. None for other loads."""
+    name = find_ancillary(insn)
+    if name == "alu_xor_x":
+        return a ^ x
+    if name not in ("nlattr", "nlattr_nest") or len(packet) < _ATTRIBUTE or a > len(packet) - _ATTRIBUTE:
+        return 0 if name.startswith("nlattr") else None
+    if name == "nlattr":
+        return _find_attribute(packet, a, len(packet), x)
+    size = int.from_bytes(packet[a : a + 2], sys.byteorder)
+    return _find_attribute(packet, a + _ATTRIBUTE, a + size, x) if size <= len(packet) - a else 0
+
+
+def _find_attribute(packet: bytes, at: int, end: int, kind: int) -> int:
+    """The offset of the first netlink attribute of a kind; 0 when there is none (struct nlattr: u16 length, u16 type, both in the machine's order)."""
+    while end - at >= _ATTRIBUTE:
+        size = int.from_bytes(packet[at : at + 2], sys.byteorder)
+        if not _ATTRIBUTE <= size <= end - at:
+            break
+        if int.from_bytes(packet[at + 2 : at + 4], sys.byteorder) & _TYPE_MASK == kind:
+            return at
+        at += (size + 3) & ~3
+    return 0
+
+
+def _run(program: Sequence[Filter], load: Load, length: int, packet: bytes) -> int:
     a = x = pc = 0
     scratch = [0] * SCRATCH
     while pc < len(program):
@@ -94,7 +123,8 @@ def _run(program: Sequence[Filter], load: Load, length: int) -> int:
         class_ = code & 7
         pc += 1
         if class_ in (LD, LDX):
-            value = _value(code, k, x, scratch, load, length)
+            own = _own_data(insn, packet, a, x)
+            value = own if own is not None else _value(code, k, x, scratch, load, length)
             if value is None:
                 return 0
             a, x = (value, x) if class_ == LD else (a, value)

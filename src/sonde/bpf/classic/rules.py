@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 from ...errors import FormatError
-from .code import ABS, ALU, JMP, LD, LDX, LEN, MAX_INSNS, MEM, MISC, OPERATIONS, RET, SCRATCH, ST, STX, Filter, W
+from .code import (
+    ABS,
+    ALU,
+    JMP,
+    LD,
+    LDX,
+    LEN,
+    MAX_INSNS,
+    MEM,
+    MISC,
+    OPERATIONS,
+    RET,
+    SCRATCH,
+    ST,
+    STX,
+    Filter,
+    W,
+    X,
+    find_ancillary,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +43,10 @@ def check(program: Sequence[Filter]) -> None:
 
 
 def _check_insn(number: int, insn: Filter, count: int) -> None:
-    if insn.code not in OPERATIONS:
+    if insn.code not in OPERATIONS or insn.code == RET | X:  # which has a text, and no kernel
         raise _wrong(number, f"unknown code {insn.code:#x}")
+    if find_ancillary(insn) == "?":
+        raise _wrong(number, f"there is no ancillary data at {insn.k:#x}")
     class_, op = insn.code & 7, insn.code & 0xF0
     if class_ == ALU and not insn.code & 8:
         if op in (0x30, 0x90) and insn.k == 0:
@@ -45,7 +66,7 @@ def _wrong(number: int, message: str) -> FormatError:
 
 
 def _check_scratch(program: Sequence[Filter]) -> None:
-    """No M[k] may be read that was not written on every way there. Jumps go forward, so one pass does it."""
+    """No M[k] may be read that was not written on every way there. Jumps go forward, so one pass does it. Like the kernel's, it goes on behind a ret."""
     every = (1 << SCRATCH) - 1
     written = [every] * len(program)
     valid = 0
@@ -61,14 +82,12 @@ def _check_scratch(program: Sequence[Filter]) -> None:
             for distance in targets:
                 written[number + 1 + distance] &= valid
             valid = every
-        elif insn.code & 7 == RET:
-            valid = every
 
 
 _SECCOMP = frozenset(
     code
     for code in OPERATIONS
-    if code & 7 in (ALU, JMP, RET, MISC, ST, STX)
+    if (code & 7 in (ALU, JMP, RET, MISC, ST, STX) and code & 0xF7 != ALU | 0x90)  # all but mod
     or code in (LD | W | ABS, LD | W | LEN, LDX | W | LEN, LD, LDX, LD | MEM, LDX | MEM)
 )
 
@@ -77,7 +96,7 @@ def check_seccomp(program: Sequence[Filter]) -> None:
     """Check a filter of system calls: it may load whole words of struct seccomp_data, and nothing else. Raises FormatError."""
     check(program)
     for number, insn in enumerate(program):
-        if insn.code not in _SECCOMP or insn.code & 0xF8 in (ALU | 0x90,):
+        if insn.code not in _SECCOMP:
             name = OPERATIONS[insn.code][0]
             raise _wrong(number, f"seccomp has no {name} of this form")
         if insn.code == LD | W | ABS and (insn.k % 4 or insn.k >= SECCOMP_DATA_BYTES):

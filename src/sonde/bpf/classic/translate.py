@@ -189,6 +189,8 @@ def _ancillary(offset: int) -> list[Insn]:
     if name in _FIELDS:
         load = [Insn(isa.BPF_LDX | isa.BPF_MEM | isa.BPF_W, _A, _CTX, _FIELDS[name])]
         return [*load, Insn(isa.BPF_ALU | isa.BPF_END | isa.BPF_TO_BE, _A, imm=16)] if name in _BIG_ENDIAN else load
+    if name == "alu_xor_x":
+        return [Insn(isa.BPF_ALU | isa.BPF_XOR | isa.BPF_X, _A, _X)]
     if name in _HELPERS:
         return [Insn(isa.CALL, imm=_HELPERS[name])]
     raise FeatureError(f"eBPF has no {name or f'ancillary data at {offset}'}", feature=f"ancillary:{name}")
