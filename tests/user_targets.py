@@ -34,9 +34,9 @@ SOURCE = r"""
 #include <time.h>
 #include <unistd.h>
 
-/* Of known bytes: eight of them in three instructions, then the rest. */
+/* Of known bytes: nine of them in three instructions, of which the second takes most of the time. */
 __asm__(".text\n.p2align 4\n.globl probed\n.type probed,@function\nprobed:\n"
-        " push %rbp\n mov %rsp,%rbp\n mov %rdi,%rax\n add $1,%rax\n pop %rbp\n ret\n.size probed,.-probed\n"
+        " push %rbp\n lock orl $0,(%rsp)\n mov %rdi,%rax\n add $1,%rax\n pop %rbp\n ret\n.size probed,.-probed\n"
         /* One of two instructions that take long: the counter is nearly always at the second of them. */
         ".globl slow\n.type slow,@function\nslow:\n xor %eax,%eax\n rep stosb\n nop\n nop\n ret\n.size slow,.-slow\n");
 long probed(long);
@@ -75,21 +75,25 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wakeup = PTHREAD_COND_INITIALIZER;
 static int awake;
 #define WAIT 0.6
+/* With a number as second argument, what signal(7) says of calls that end with EINTR when a process is stopped is taken into account: a tracer
+   that is killed between stopping a thread and looking at it cannot prevent it. */
+static int patient;
+#define AGAIN(r, call) do r = call; while (patient && r == -1 && errno == EINTR)
 #define CHECK(name, condition) do { double took = now() - t; if (!(condition)) { wrong++; \
   printf("%s: errno %d after %.2f s\n", name, errno, took); } return NULL; } while (0)
 static void *wait_sleep(void *u) { double t = now(); struct timespec d = {0, WAIT * 1e9};
-  int r = nanosleep(&d, NULL); CHECK("nanosleep", r == 0 && took > WAIT - 0.01 && took < WAIT + 0.4); }
+  int r = nanosleep(&d, NULL); CHECK("nanosleep", r == 0 && took > WAIT - 0.01 && took < WAIT + 1.2); }
 static void *wait_poll(void *u) { double t = now(); int r = poll(NULL, 0, WAIT * 1000);
-  CHECK("poll", r == 0 && took > WAIT - 0.01 && took < WAIT + 0.4); }
-static void *wait_epoll(void *u) { double t = now(); struct epoll_event e; int r = epoll_wait(epoll, &e, 1, 5000);
-  CHECK("epoll_wait", r == 1 && took < 4); }
+  CHECK("poll", r == 0 && took > WAIT - 0.01 && took < WAIT + 1.2); }
+static void *wait_epoll(void *u) { double t = now(); struct epoll_event e; int r; AGAIN(r, epoll_wait(epoll, &e, 1, 90000));
+  CHECK("epoll_wait", r == 1 && took < 80); }
 static void *wait_read(void *u) { double t = now(); char c; int r = read(pipes[0], &c, 1); CHECK("read", r == 1 && c == 'x'); }
-static void *wait_recv(void *u) { double t = now(); char c; int r = recv(sockets[0], &c, 1, 0); CHECK("recv", r == 1 && c == 'y'); }
-static void *wait_futex(void *u) { double t = now(); struct timespec d; clock_gettime(CLOCK_REALTIME, &d); d.tv_sec += 9;
+static void *wait_recv(void *u) { double t = now(); char c; int r; AGAIN(r, recv(sockets[0], &c, 1, 0)); CHECK("recv", r == 1 && c == 'y'); }
+static void *wait_futex(void *u) { double t = now(); struct timespec d; clock_gettime(CLOCK_REALTIME, &d); d.tv_sec += 90;
   pthread_mutex_lock(&lock); int r = 0; while (!awake && !r) r = pthread_cond_timedwait(&wakeup, &lock, &d);
-  pthread_mutex_unlock(&lock); CHECK("futex", r == 0 && took < 8); }
+  pthread_mutex_unlock(&lock); CHECK("futex", r == 0 && took < 80); }
 static void *wait_signal(void *u) { double t = now(); sigset_t s; sigemptyset(&s); sigaddset(&s, SIGUSR2);
-  struct timespec d = {9, 0}; int r = sigtimedwait(&s, NULL, &d); CHECK("sigtimedwait", r == SIGUSR2); }
+  struct timespec d = {90, 0}; int r; AGAIN(r, sigtimedwait(&s, NULL, &d)); CHECK("sigtimedwait", r == SIGUSR2); }
 static volatile int user_seen;
 static void on_user_seen(int s) { user_seen = 1; }
 static void *wait_pause(void *u) { double t = now(); int r = pause(); CHECK("pause", r == -1 && errno == EINTR && user_seen); }
@@ -100,7 +104,7 @@ static void waits(void) {
   void *(*all[])(void *) = {wait_sleep, wait_poll, wait_epoll, wait_read, wait_recv, wait_futex, wait_signal, wait_pause, wait_suspend};
   enum { N = sizeof all / sizeof *all };
   pthread_t t[N]; sigset_t s; struct epoll_event e = {EPOLLIN};
-  struct timeval limit = {5, 0};
+  struct timeval limit = {90, 0};
   sigemptyset(&s); sigaddset(&s, SIGUSR2); sigaddset(&s, SIGURG); pthread_sigmask(SIG_BLOCK, &s, NULL);
   signal(SIGUSR1, on_user_seen); signal(SIGURG, on_user_seen);
   struct sigaction plain = {.sa_handler = on_user_seen}; sigaction(SIGUSR1, &plain, NULL); sigaction(SIGURG, &plain, NULL);
@@ -130,7 +134,7 @@ int main(int argc, char **argv) {
   int count = 0;
   const char *what = argc > 1 ? argv[1] : "rest";
   int wanted = argc > 2 ? atoi(argv[2]) : 0;
-  if (!strcmp(what, "waits")) { waits(); goto done; }
+  if (!strcmp(what, "waits")) { patient = wanted; waits(); goto done; }
   void *(*run)(void *) = !strcmp(what, "spin") ? spin : !strcmp(what, "breed") ? breed : !strcmp(what, "slow") ? stuff : rest;
   if (!strcmp(what, "slow")) signal(SIGUSR1, hold);
   if (!strcmp(what, "signals")) {

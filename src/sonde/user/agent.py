@@ -6,18 +6,16 @@
 
 The table is what a later sonde takes the changes back by, should this one be killed. Little-endian, at the start of the memory:
 
-    offset  bytes  what                              an entry, 64 bytes each
-    0       8      "SONDEAGT"                        0   4   kind: 1 a site, 2 memory
-    8       4      version: 1                        4   4   site: number of bytes that were replaced
-    12      4      bytes of an entry: 64             8   8   address
-    16      4      pid of the owner                  16  24  site: the bytes before; memory: bytes (u64)
-    20      4      number of entries                 40  24  site: the bytes in place now
-    24      8      start time of the owner, in clock ticks since boot (field 22 of /proc/PID/stat)
-    32      8      bytes of the whole memory
-    40      8      offset of the code
+    offset  bytes  what                         an entry, 64 bytes each
+    0       8      "SONDEAGT"                   0   8   address
+    8       4      version: 1                   8   4   number of bytes that were replaced
+    12      4      bytes of an entry: 64        16  24  the bytes before
+    16      4      number of entries            40  24  the bytes in place now
+    24      8      offset of the code
     64             the entries
 
-An entry is complete before the number says that it is there, and it is there before the process is changed.
+An entry is complete before the number says that it is there, and it is there before the process is changed. Whose memory it is says its name in the process's maps: what
+it is for, the pid of its sonde, and when that was started, in clock ticks since boot (field 22 of /proc/PID/stat).
 """
 
 from __future__ import annotations
@@ -26,21 +24,22 @@ import mmap
 import os
 import struct
 
+from ..debuginfo.procmaps import read_maps
 from ..errors import TargetError
 from ..record import Record
-from .memory import PAGE, PROT_EXEC, PROT_READ, PROT_WRITE, Shared, find_shared, page_up, share, unmap
+from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, page_up, share, unmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from .stopped import StoppedProcess
 
-CODE_NAME, MAP_NAME = "sonde-agent", "sonde-map"
 MAGIC, VERSION, HEADER_BYTES, ENTRY_BYTES = b"SONDEAGT", 1, 64, 64
-_HEADER = struct.Struct("<8sIIIIQQQ")
-_ENTRY = struct.Struct("<IIQ24s24s")
-SITE, MEMORY = 1, 2
+_CODE, _MAP = "sonde-agent", "sonde-map"
+_HEADER = struct.Struct("<8sIIIIQ")
+_ENTRY = struct.Struct("<QII24s24s")
+_COUNT_AT = 16
 SITE_BYTES = 24  # of one site, at most
 
 
@@ -53,12 +52,13 @@ class Site(Record):
 
 
 class AgentInfo(Record):
-    """An agent as another sonde finds it. `memories` are the address and size of all its memory, the one with the code first."""
+    """What one sonde has in a process, as another finds it: sites, and its memory as addresses and sizes (`code`: the part that can be executed)."""
 
     pid: int
     owner_pid: int
     owner_start: int
     sites: tuple[Site, ...]
+    code: tuple[tuple[int, int], ...]
     memories: tuple[tuple[int, int], ...]
 
     @property
@@ -80,25 +80,23 @@ class Agent:
         os.close(shared.fd)
         self._code_offset = self._next = code_offset
         self._entries = 0
-        header = _HEADER.pack(
-            MAGIC, VERSION, ENTRY_BYTES, os.getpid(), 0, start_time(os.getpid()), shared.size, code_offset
-        )
+        self._memories = [(shared.address, shared.extent)]
+        header = _HEADER.pack(MAGIC, VERSION, ENTRY_BYTES, 0, 0, code_offset)
         self.memory[: len(header)] = header
-        self._add(MEMORY, 0, shared.address, shared.extent.to_bytes(8, "little"), b"")
 
     @classmethod
-    def create(cls, stopped: StoppedProcess, near: tuple[int, int], size: int, *, entries: int = 62) -> Agent:
-        """Make an agent with room for `size` bytes of code within 2 GiB of the addresses `near`, first to last, and `entries` sites and memories.
+    def create(cls, stopped: StoppedProcess, near: tuple[int, int], size: int, *, entries: int = 63) -> Agent:
+        """Make an agent with room for `size` bytes of code within 2 GiB of the addresses `near`, first to last, and `entries` sites.
 
         Raises TargetError, KernelError, PrivilegeError.
         """
-        table = page_up(HEADER_BYTES + ENTRY_BYTES * (entries + 1))
-        return cls(share(stopped, CODE_NAME, table + size, PROT_READ | PROT_EXEC, near=near), table)
+        table = page_up(HEADER_BYTES + ENTRY_BYTES * entries)
+        return cls(share(stopped, _name(_CODE), table + size, PROT_READ | PROT_EXEC, near=near), table)
 
     def share(self, stopped: StoppedProcess, size: int, repeated: int = 0) -> Shared:
-        """Make memory that the process may read and write (a map's), and enter it in the table. The descriptor is the caller's."""
-        shared = share(stopped, MAP_NAME, size, PROT_READ | PROT_WRITE, repeated=repeated)
-        self._add(MEMORY, 0, shared.address, shared.extent.to_bytes(8, "little"), b"")
+        """Make memory that the process may read and write (a map's); it goes with this agent. The descriptor is the caller's."""
+        shared = share(stopped, _name(_MAP), size, PROT_READ | PROT_WRITE, repeated=repeated)
+        self._memories.append((shared.address, shared.extent))
         return shared
 
     def reserve(self, size: int, align: int = 16) -> int:
@@ -130,27 +128,26 @@ class Agent:
 
     def enter_site(self, site: Site) -> None:
         """Enter a site in the table, before its bytes are replaced. Raises TargetError when the table is full."""
-        self._add(SITE, len(site.original), site.address, site.original, site.in_place)
+        at = HEADER_BYTES + ENTRY_BYTES * self._entries
+        if at + ENTRY_BYTES > self._code_offset:
+            raise TargetError(f"the table of the agent is full: it has room for {self._entries} sites")
+        _ENTRY.pack_into(self.memory, at, site.address, len(site.original), 0, site.original, site.in_place)
+        self._set_count(self._entries + 1)
 
     def clear_sites(self, addresses: Collection[int]) -> None:
         """Take sites out of the table, after their bytes have been put back."""
         gone = set(addresses)
-        kept = [entry for entry in self._iter_entries() if entry[0] != SITE or entry[2] not in gone]
-        if len(kept) == self._entries:
-            return
-        for index, entry in enumerate(kept):  # at every moment the table has all of them
+        entries = list(_iter_entries(self.memory[: self._code_offset], self._entries))
+        kept = [entry for entry in entries if entry[0] not in gone]
+        for index, entry in enumerate(
+            kept if len(kept) < len(entries) else ()
+        ):  # at every moment the table has all of them
             _ENTRY.pack_into(self.memory, HEADER_BYTES + ENTRY_BYTES * index, *entry)
         self._set_count(len(kept))
 
-    def memories(self) -> list[tuple[int, int]]:
-        """Return address and size of all memory of this agent in the process."""
-        return [
-            (entry[2], int.from_bytes(entry[3][:8], "little")) for entry in self._iter_entries() if entry[0] == MEMORY
-        ]
-
     def remove(self, stopped: StoppedProcess) -> None:
         """Unmap all memory of this agent in the process. No thread may be in it, and no jump lead to it. Raises KernelError, TargetError."""
-        unmap(stopped, self.memories()[::-1])  # the table goes last
+        unmap(stopped, self._memories[::-1])  # the table goes last
         self.close()
 
     def close(self) -> None:
@@ -160,23 +157,29 @@ class Agent:
         except BufferError:
             pass  # somebody holds a view: it goes with that
 
-    def _add(self, *entry: object) -> None:
-        at = HEADER_BYTES + ENTRY_BYTES * self._entries
-        if at + ENTRY_BYTES > self._code_offset:
-            raise TargetError(f"the table of the agent is full: it has room for {self._entries} entries")
-        _ENTRY.pack_into(self.memory, at, *entry)
-        self._set_count(self._entries + 1)
-
     def _set_count(self, count: int) -> None:
         self._entries = count
-        struct.pack_into("<I", self.memory, 20, count)
-
-    def _iter_entries(self) -> list[tuple[int, int, int, bytes, bytes]]:
-        return _decode(self.memory[: HEADER_BYTES + ENTRY_BYTES * self._entries], self._entries)
+        struct.pack_into("<I", self.memory, _COUNT_AT, count)
 
 
-def _decode(data: bytes, count: int) -> list[tuple[int, int, int, bytes, bytes]]:
-    return [_ENTRY.unpack_from(data, HEADER_BYTES + ENTRY_BYTES * index) for index in range(count)]
+def _iter_entries(data: bytes, count: int) -> Iterator[tuple[int, int, int, bytes, bytes]]:
+    end = HEADER_BYTES + ENTRY_BYTES * count
+    yield from _ENTRY.iter_unpack(data[HEADER_BYTES:end])
+
+
+def _name(kind: str) -> str:
+    """The name of memory of ours."""
+    pid = os.getpid()
+    return f"{kind}:{pid}:{start_time(pid)}"
+
+
+def _owner(path: str) -> tuple[str, int, int] | None:
+    """What memory is for and who made it, from its name in maps; None for other memory."""
+    kind, _, rest = path.removeprefix("/memfd:").partition(":")
+    pid, _, start = rest.partition(":")
+    if kind not in (_CODE, _MAP) or not (pid + start).isdecimal():
+        return None
+    return kind, int(pid), int(start)
 
 
 def start_time(pid: int) -> int:
@@ -189,10 +192,16 @@ def start_time(pid: int) -> int:
 
 
 def find_agents(pid: int) -> list[AgentInfo]:
-    """Return what sondes, living or dead, have left in a process. Raises TargetError, PrivilegeError."""
-    found = []
-    mappings = [m for m in find_shared(pid, CODE_NAME) if m.offset == 0]
-    if not mappings:
+    """Return what sondes, living or dead, have in a process. Raises TargetError, PrivilegeError."""
+    found: dict[tuple[int, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+    for mapping in read_maps(pid):
+        owner = _owner(mapping.path)
+        if owner is not None:
+            code, memories = found.setdefault(owner[1:], ([], []))
+            memories.append((mapping.start, mapping.end - mapping.start))
+            if owner[0] == _CODE:
+                code.append(memories[-1])
+    if not found:
         return []
     try:
         fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -201,29 +210,25 @@ def find_agents(pid: int) -> list[AgentInfo]:
 
         raise explain(pid) from None
     try:
-        for mapping in mappings:
-            info = _read_table(fd, pid, mapping.start, mapping.end - mapping.start)
-            if info is not None:
-                found.append(info)
+        return [
+            AgentInfo(
+                pid, *owner, tuple(s for span in code for s in _read_sites(fd, *span)), tuple(code), tuple(memories)
+            )
+            for owner, (code, memories) in found.items()
+        ]
     finally:
         os.close(fd)
-    return found
 
 
-def _read_table(fd: int, pid: int, address: int, size: int) -> AgentInfo | None:
-    """Decode the table of the memory at `address`; None when there is none, or one of another version."""
+def _read_sites(fd: int, address: int, size: int) -> list[Site]:
+    """Decode the table of the memory at `address`; nothing where there is none yet, or one of another version."""
     try:
-        data = os.pread(fd, PAGE, address)
-        magic, version, entry_bytes, owner, count, start, _, code_offset = _HEADER.unpack_from(data)
-        if (magic, version, entry_bytes) != (
-            MAGIC,
-            VERSION,
-            ENTRY_BYTES,
-        ) or HEADER_BYTES + ENTRY_BYTES * count > code_offset <= size:
-            return None
-        entries = _decode(os.pread(fd, HEADER_BYTES + ENTRY_BYTES * count, address), count)
+        data = os.pread(fd, _HEADER.size, address)
+        magic, version, entry_bytes, count, _, code_offset = _HEADER.unpack(data)
+        end = HEADER_BYTES + ENTRY_BYTES * count
+        if (magic, version, entry_bytes) != (MAGIC, VERSION, ENTRY_BYTES) or not end <= code_offset <= size:
+            return []
+        entries = list(_iter_entries(os.pread(fd, end, address), count))
     except (OSError, struct.error):
-        return None
-    sites = tuple(Site(e[2], e[3][: e[1]], e[4][: e[1]]) for e in entries if e[0] == SITE)
-    memories = tuple((e[2], int.from_bytes(e[3][:8], "little")) for e in entries if e[0] == MEMORY)
-    return AgentInfo(pid, owner, start, sites, memories)
+        return []
+    return [Site(at, original[:length], in_place[:length]) for at, length, _, original, in_place in entries]

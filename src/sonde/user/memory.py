@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from errno import EACCES, EEXIST, EINVAL, ENOMEM, ENOSYS, EPERM
 
-from ..debuginfo.procmaps import read_maps
 from ..errors import KernelError, TargetError
 from ..record import Record
 from . import ptrace
@@ -184,8 +183,3 @@ def unmap(stopped: StoppedProcess, spans: Sequence[tuple[int, int]]) -> None:
         for result in results:
             if result < 0:
                 raise KernelError(f"process {stopped.pid} could not unmap memory", -result)
-
-
-def find_shared(pid: int, name: str) -> list[Mapping]:
-    """Return the mappings of memory named `name` in a process. Raises as procmaps.read_maps."""
-    return [m for m in read_maps(pid) if m.path == f"/memfd:{name}"]

@@ -5,7 +5,7 @@
     …
     with StoppedProcess(pid) as stopped:
         take_out(stopped, agents, patches)
-    remove_agents_left(pid, agents)
+    remove_when_left(pid, agents)
 
 A site is replaced only where memory is what the caller expects: other bytes are another tracer's. A thread that stands between the first and the last of the replaced
 instructions goes on in their moved copy, also one that a signal handler will return there. The order makes the process complete at every moment: the copies are there before a thread is sent to
@@ -26,7 +26,7 @@ from .stopped import StoppedProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from .agent import Agent
 
@@ -51,6 +51,7 @@ def put_in(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence[P
     Raises TargetError for a site that is not as expected, BusyError when a thread stands where it cannot be moved from: nothing has been changed then.
     """
     patches = sorted(patches, key=lambda patch: patch.address)
+    stopped.settle()
     _check(stopped, patches)
     moves = _plan_moves(stopped, patches)
     for patch in patches:
@@ -178,15 +179,22 @@ def take_out(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence
     return foreign
 
 
-def find_inside(stopped: StoppedProcess, spans: Sequence[tuple[int, int]], returns: Collection[int] = ()) -> list[str]:
-    """Say which threads are in the memory `spans` (address, size), or will come back there: at one of the addresses `returns`, or from a signal handler."""
+def find_inside(
+    stopped: StoppedProcess, spans: Sequence[tuple[int, int]], returns: Collection[int] | None = ()
+) -> list[str]:
+    """Say which threads are in the memory `spans` (address, size), or will come back there: from a signal handler, or to one of the addresses `returns`.
+
+    `returns` None: to any of its addresses that is on a stack, be it a return address or what is left of one.
+    """
+    stopped.settle()
     reasons = []
     for tid in stopped.threads:
         pc = stopped.get_pc(tid)
         if any(start <= pc < start + size for start, size in spans):
             reasons.append(f"thread {tid} is in it, at {pc:#x}")
             continue
-        slot = next((s for s in _slots_into(stopped, tid, spans) if s.in_frame or s.value in returns), None)
+        slots = _slots_into(stopped, tid, spans)
+        slot = next((s for s in slots if s.in_frame or returns is None or s.value in returns), None)
         if slot is not None:
             what = "a signal handler of" if slot.in_frame else "a function called by"
             reasons.append(f"{what} thread {tid} will return to {slot.value:#x}")
@@ -213,23 +221,36 @@ def _indices_between(words: memoryview, spans: Sequence[tuple[int, int]]) -> lis
     return sorted(set(result))
 
 
-def remove_when_left(
-    pid: int, agents: Sequence[Agent], returns: Collection[int] = (), limit_s: float = 1.0
+def when_left(
+    pid: int,
+    spans: Sequence[tuple[int, int]],
+    then: Callable[[StoppedProcess], None],
+    *,
+    returns: Collection[int] | None = (),
+    limit_s: float = 1.0,
 ) -> list[str]:
-    """Unmap the memory of agents as soon as no thread is in it, with stops of the process until then; all sites must be out.
-
-    Returns the reasons why it stays where it is after `limit_s`, an empty list when it is gone. Raises TargetError, PrivilegeError.
-    """
-    spans = [(agent.address, agent.size) for agent in agents]
+    """Stop a process until no thread is in the memory `spans` (see `find_inside`), and call `then` while it stands still. Returns the
+    reasons why that has not come within `limit_s`, an empty list when it has. Raises TargetError, PrivilegeError."""
     deadline, pause = monotonic() + limit_s, 0.001
     while True:
         with StoppedProcess(pid) as stopped:
             reasons = find_inside(stopped, spans, returns)
             if not reasons:
-                for agent in agents:
-                    agent.remove(stopped)
+                then(stopped)
                 return []
         if monotonic() > deadline:
             return reasons
         sleep(pause)
         pause = min(2 * pause, 0.1)
+
+
+def remove_when_left(
+    pid: int, agents: Sequence[Agent], returns: Collection[int] | None = (), limit_s: float = 1.0
+) -> list[str]:
+    """Unmap the memory of agents as soon as no thread is in it; all sites must be out. As `when_left`."""
+
+    def remove(stopped: StoppedProcess) -> None:
+        for agent in agents:
+            agent.remove(stopped)
+
+    return when_left(pid, [(agent.address, agent.size) for agent in agents], remove, returns=returns, limit_s=limit_s)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+from ..debuginfo.procmaps import find_mapping
 from ..errors import FormatError, TargetError
 
 TYPE_CHECKING = False
@@ -39,6 +40,15 @@ def find_slack(mappings: Sequence[Mapping], read: Reader, size: int, exe: str = 
     raise TargetError(
         f"no segment of code in this process has {size} unused bytes behind it, which sonde needs for its first system calls"
     )
+
+
+def is_slack(mappings: Sequence[Mapping], read: Reader, address: int) -> bool:
+    """True when `address` is where `find_slack` may find a place: a thread there runs what a sonde has put there."""
+    mapping = find_mapping(mappings, address)
+    if mapping is None or mapping.perms[2:] != "xp" or mapping.end - address > _PAGE:
+        return False
+    end = _end_of_code(mapping, mappings, read)
+    return end is not None and address >= end
 
 
 def _end_of_code(mapping: Mapping, mappings: Sequence[Mapping], read: Reader) -> int | None:

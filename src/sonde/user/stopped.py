@@ -21,7 +21,7 @@ from . import ptrace
 from .calls import Call, assemble
 from .interrupted import is_in_system_call, mend
 from .refusal import explain, read_status
-from .slack import find_slack
+from .slack import find_slack, is_slack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class StoppedProcess:
         self._slack = (0, 0)
         self._mappings: list[MemoryMapping] = []
         self._old_mask: set[int] | None = None
-        self._checked = False
+        self._checked = self._settled = False
 
     # stopping and going on -------------------------------------------------------------------------------------
 
@@ -231,6 +231,35 @@ class StoppedProcess:
         if self.machine.number and mend(registers):
             ptrace.set_registers(tid, registers)
 
+    def settle(self) -> None:
+        """Let threads come out of system calls that another sonde made in them and was killed meanwhile. Raises TargetError.
+
+        Until then it is not known where they are in the program. They need no other thread, and some microseconds.
+        """
+        deadline = monotonic() + self._limit_s
+        for tid in self.threads:
+            while is_slack(self.mappings(), self.read, self.get_pc(tid)):
+                if monotonic() > deadline:
+                    raise TargetError(
+                        f"thread {tid} of process {self.pid} does not come out of system calls that a killed sonde made in it"
+                    )
+                self._let_run(tid, deadline)
+        self._settled = True
+
+    def _let_run(self, tid: int, deadline: float) -> None:
+        """Let one thread run for a moment."""
+        try:
+            ptrace.resume(tid)
+            self._seized[tid] = False
+            sleep(0.0001)
+            ptrace.request(ptrace.INTERRUPT, tid)
+        except ProcessLookupError:
+            pass
+        self._await_stop(tid, deadline)
+        if tid not in self._seized:
+            raise self._killed()
+        self._look_at(tid)
+
     # registers and memory --------------------------------------------------------------------------------------
 
     def registers(self, tid: int) -> Registers:
@@ -330,6 +359,8 @@ class StoppedProcess:
         results so far. If sonde dies, the rest is done all the same, and the thread goes on (`calls`). Raises TargetError.
         """
         self._check_system_calls()
+        if not self._settled:
+            self.settle()
         tid = self.threads[0]
         registers = self._outside_rseq(tid)
         try:

@@ -104,7 +104,7 @@ def test_a_hundred_threads() -> None:
 
 def test_threads_that_come_and_go_are_all_caught() -> None:
     with Target("breed", "3") as target:
-        for _ in range(200):
+        for _ in range(60):
             with StoppedProcess(target.pid) as stopped:
                 assert {t for t in target.threads() if state(t) not in "ZX"} == set(stopped.threads)
                 assert thread_states(target) <= {"t", "Z", "X"}
@@ -113,7 +113,7 @@ def test_threads_that_come_and_go_are_all_caught() -> None:
 def test_no_signal_is_lost() -> None:
     with Target("signals", "2") as target:
         sent = 0
-        for number in range(300):
+        for number in range(120):
             with StoppedProcess(target.pid, all_threads=number % 2 == 0) as stopped:
                 libc = ctypes.CDLL(None)
                 if number % 3 == 0:
@@ -127,20 +127,21 @@ def test_no_signal_is_lost() -> None:
         time.sleep(0.05)
         alarms, users, queued, _ = map(int, target.ask("q").split())
         assert queued == sent
-        assert alarms > 100 and users > 0
+        assert alarms > 20 and users > 0
 
 
 @pytest.mark.parametrize("with_calls", [False, True])
 def test_waits_in_the_kernel_go_on_and_end_as_they_should(with_calls: bool) -> None:
     with Target("waits") as target:
-        for _ in range(40):
+        end = time.monotonic() + 1.8  # a wait that began anew after each stop would not end before that
+        while time.monotonic() < end:
             with StoppedProcess(target.pid) as stopped:
-                assert len(stopped.threads) > 8
+                assert len(stopped.threads) >= 7
                 for tid in list(stopped.threads) if with_calls else ():
                     stopped.threads.remove(tid)
                     stopped.threads.insert(0, tid)
                     assert stopped.system_call("gettid") == tid
-            time.sleep(0.002)
+            time.sleep(0.02)
         assert target.process.stdin is not None
         target.process.stdin.write("go\n")
         target.finish()

@@ -1,0 +1,76 @@
+"""sonde killed at any moment: the process goes on unharmed, and the next sonde takes out what is left."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from user_probe import Probe
+from user_targets import Target
+
+from sonde.user.agent import find_agents
+from sonde.user.cleaning import remove_agents
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="these probes are x86-64 code")
+
+TIMES = 15
+
+
+def trace(target: Target) -> None:
+    """Do all that a tracer does: clean up behind an earlier one, bring memory, put a probe in and take it out."""
+    remove_agents(target.pid)
+    probe = Probe(target, "probed")
+    probe.put_in()
+    probe.take_out()
+    probe.put_in()
+    time.sleep(0.001)
+    probe.take_out()
+    probe.remove()
+
+
+def fork_tracer(target: Target, limit_s: float) -> None:
+    """Let a process of its own trace again and again, and kill it after a while."""
+    child = os.fork()
+    if not child:
+        try:
+            while True:
+                trace(target)
+        except BaseException as error:
+            os.write(2, f"{error!r}\n".encode())
+        finally:
+            os._exit(1)
+    time.sleep(limit_s)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the tracer failed before it was killed"
+
+
+@pytest.mark.parametrize("what", ["spin", "signals", "waits"])
+def test_a_tracer_killed_at_random_moments(what: str) -> None:
+    times = int(os.environ.get("SONDE_KILLS", TIMES))
+    random.seed(what)
+    with Target(what, "3") as target:
+        mapped = Path(f"/proc/{target.pid}/maps").read_text()
+        descriptors = os.listdir(f"/proc/{target.pid}/fd")
+        sites, begun = 0, time.monotonic()
+        trace(target)
+        takes = time.monotonic() - begun
+        for _ in range(times):
+            fork_tracer(target, random.random() * 1.5 * takes)
+            left = find_agents(target.pid)
+            assert all(not agent.alive for agent in left)
+            sites += sum(len(agent.sites) for agent in left)
+        for cleaned in remove_agents(target.pid):
+            assert (cleaned.foreign, cleaned.reasons) == ((), ())
+        assert Path(f"/proc/{target.pid}/maps").read_text() == mapped
+        assert find_agents(target.pid) == []
+        assert os.listdir(f"/proc/{target.pid}/fd") == descriptors
+        assert sites, "no kill came while a probe was in place"
+        if what == "waits":
+            assert target.process.stdin is not None
+            target.process.stdin.write("go\n")
+        target.finish()

@@ -1,0 +1,73 @@
+"""Commands taken to their first instruction."""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from pathlib import Path
+
+import pytest
+import user_targets
+from user_targets import KINDS
+
+from sonde.errors import TargetError
+from sonde.runtime.child import Child
+from sonde.user.spawn import read_entry, run_to_entry
+from sonde.user.stopped import StoppedProcess
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls in another process are for x86-64")
+
+
+def finish(child: Child) -> int:
+    """Wait for the end of a child; its exit status."""
+    return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_programs_stop_before_their_first_instruction(kind: str) -> None:
+    path = user_targets.build(kind)
+    child = Child(f"{path} vfork 0")
+    try:
+        run_to_entry(child.pid, child.release)
+        with StoppedProcess(child.pid, held=[child.pid]) as stopped:
+            assert stopped.threads == [child.pid]
+            assert stopped.get_pc(child.pid) == read_entry(child.pid)
+            libraries = {m.path for m in stopped.maps() if "libc.so" in m.path}
+            assert bool(libraries) == (kind in ("pie", "no-pie"))
+            assert stopped.system_call("getpid") == child.pid
+        assert finish(child) == 0
+    finally:
+        child.close()
+
+
+def test_scripts_stop_in_their_interpreter(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\nexit 7\n")
+    script.chmod(stat.S_IRWXU)
+    child = Child(str(script))
+    try:
+        run_to_entry(child.pid, child.release)
+        with StoppedProcess(child.pid, held=[child.pid]) as stopped:
+            assert os.readlink(f"/proc/{child.pid}/exe") == os.path.realpath("/bin/sh")
+            assert stopped.get_pc(child.pid) == read_entry(child.pid)
+        assert finish(child) == 7
+    finally:
+        child.close()
+
+
+def test_what_cannot_be_run_is_said_as_without_tracing(tmp_path: Path) -> None:
+    path = tmp_path / "broken"
+    path.write_bytes(b"\x7fELF and no more")
+    path.chmod(stat.S_IRWXU)
+    child = Child(str(path))
+    with pytest.raises(TargetError, match="Exec format error"):
+        run_to_entry(child.pid, child.release)
+    child.close()
+
+
+def test_a_command_that_is_killed_before_it_begins() -> None:
+    child = Child("/bin/true")
+    with pytest.raises(TargetError, match="ended before its program began"):
+        run_to_entry(child.pid, lambda: os.kill(child.pid, 9))
+    child.close()
