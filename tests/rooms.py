@@ -76,7 +76,7 @@ ROOMS = (
         "api",
         "the public verbs; `bcc/`: the interface of BCC",
         (*BASE, "spec", "debuginfo", "probes", "compiler", "runtime", "output", "lang"),
-        ("kernel", "bpf"),
+        ("kernel", "user", "bpf"),
     ),
     Room(
         "cli",

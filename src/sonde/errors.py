@@ -12,6 +12,7 @@
     │   ├── VerifierError     the kernel's verifier refused a program; carries its log
     │   ├── AttachError       a loaded program could not be attached
     │   └── MapError          a map in memory refused what the kernel's would refuse; the errno is the kernel's
+    ├── UnsafeError           sonde's own verifier refused a program for another process; carries the place in its source
     ├── RunError              a program that runs without a kernel did what it must not; says at which instruction
     ├── TargetError           the traced process or command cannot be started, found or traced
     │   └── BusyError         a thread stands where nothing can be changed right now; the same may succeed a moment later
@@ -185,6 +186,19 @@ class VerifierError(KernelError):
         text = self.diagnostic.render() + "\n" if self.diagnostic else ""
         text += super().render()
         return text + (f"\nverifier: {self.summary}" if self.summary else "")
+
+
+class UnsafeError(SondeError):
+    """sonde's own verifier refused program `program`, which was to run in another process. `diagnostic` is the place in its source."""
+
+    def __init__(self, message: str, program: str, *, diagnostic: Diagnostic | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.program = program
+        self.diagnostic = diagnostic
+
+    def render(self) -> str:
+        text = self.diagnostic.render() + "\n" if self.diagnostic else ""
+        return text + super().render()
 
 
 class AttachError(KernelError):

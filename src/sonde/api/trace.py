@@ -42,6 +42,7 @@ class TraceOptions(Record):
     notify: bool = False  # print __BPFTRACE_NOTIFY_PROBES_ATTACHED once attached
     include: tuple[str, ...] = ()  # directories for imports
     traceable_functions: str = ""  # a file in place of available_filter_functions
+    engine: str = ""  # "kernel", "user" (inside the process of `pid` or `command`); "": whichever serves
     relocatable: bool = False  # the object may go to another kernel: struct members are looked up when it is loaded
 
 
@@ -96,33 +97,27 @@ def _compile_c(
 
 
 def trace(program: str | Source, options: TraceOptions | None = None, *, printer: Printer | None = None) -> int:
-    """Compile a script, run it on the kernel until it ends, and return its exit code.
+    """Compile a script, run it in the kernel or in the traced process until it ends, and return its exit code.
 
     Rows go to `printer` (the text or JSON printer on stdout or `options.output` when None). SIGINT and SIGTERM end the trace in
     order: end probes run and maps are printed. Raises SondeError; whatever happened, nothing stays attached.
     """
     options = options or TraceOptions()
-    from ..runtime.session import Session, SessionOptions
+    from .engines import choose_engine
 
-    child = None
-    if options.command:
-        from ..runtime.child import Child
-
-        child = Child(options.command)
+    choice = choose_engine(program, options)
     own_printer = printer is None
     try:
-        spec = compile(program, None, options, child_pid=child.pid if child else 0, warn=_warner(options))
-        if not isinstance(program, str) and program.name.endswith(".c"):
-            from ..lang.c.printk import with_lines
-
-            spec = with_lines(spec, live_target(options))
+        spec = choice.spec
         if not spec.probes:
             raise ProbeError("No probes to attach", hint="sonde list shows what there is here")
         printer = printer or open_printer(options)
-        from ..kernel.engine import KernelEngine
+        from ..runtime.session import Session, SessionOptions
 
+        if options.verbose:
+            printer.message("INFO", f"engine: {choice.engine.name} ({choice.reason})")
         session = Session(
-            KernelEngine(without=options.without),
+            choice.engine,
             spec,
             printer,
             SessionOptions(
@@ -132,12 +127,11 @@ def trace(program: str | Source, options: TraceOptions | None = None, *, printer
                 strict=options.warnings > 2,
                 verbose=options.verbose,
             ),
-            child=child,
+            child=choice.child,
         )
         return session.run()
     finally:
-        if child is not None:
-            child.close()
+        choice.close()
         if own_printer and printer is not None:
             printer.close()
 

@@ -105,6 +105,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         without=_features(arguments.get("without")),
         include=tuple(filter(None, (arguments.get("include_dir"),))),
         traceable_functions=find_traceable(arguments),
+        engine=_choice(arguments, "engine", ("", "kernel", "user")),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     *SCRIPT_OPTIONS,
+    Option("engine", ("--engine",), "run it in the kernel, or inside the process of -p or -c (user)", "ENGINE"),
     Option("explain", ("--explain",), "print syntax tree, types, IR, bytecode and attach plan; run nothing"),
     HELP,
 )

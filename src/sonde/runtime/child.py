@@ -17,8 +17,24 @@ else:
     import _signal  # `signal` imports enum, which costs 2 ms of start-up
 
 
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Command(Protocol):
+        """A process of ours that waits to be let go. `begun`: its program is in place already, and what that has mapped."""
+
+        pid: int
+        begun: bool
+
+        def fileno(self) -> int: ...
+        def release(self) -> None: ...
+        def close(self) -> None: ...
+
+
 class Child:
     """A stopped child process that will run `command`. Close kills it when it still runs. Raises TargetError."""
+
+    begun = False
 
     def __init__(self, command: str) -> None:
         words = split_command(command)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ..spec.engine import Engine, Link, LoadedObject, Printer, Reader, Symbolizer
+    from ..spec.engine import Engine, Link, LoadedObject, Printer, Reader, Symbolizer, Worker
     from ..spec.object import FailureSpec, ObjectSpec, ProbeSpec
-    from .child import Child
+    from .child import Command
     from .snapshot import View
     from .symbols import ProcessWatch
 
@@ -63,7 +63,7 @@ class Session:
         printer: Printer,
         options: SessionOptions | None = None,
         *,
-        child: Child | None = None,
+        child: Command | None = None,
         symbolizer: Symbolizer | None = None,
     ) -> None:
         self.spec = spec
@@ -78,6 +78,7 @@ class Session:
         self._watch: ProcessWatch | None = None
         self._watchpoints: dict[int, list[Link]] = {}  # by address: what unwatch() takes away
         self._recorder: Any = None  # of mappings; see Engine.record_mappings
+        self._worker: Worker | None = None
         self._views: dict[str, View] = {}
         self._stopping = False
         self._lost_seen = 0
@@ -138,6 +139,9 @@ class Session:
             self._open_streams()
         for reader, _ in self._inputs:
             self._poll.register(reader.fileno(), select.EPOLLIN)
+        self._worker = getattr(loaded, "worker", None)
+        if self._worker is not None:
+            self._poll.register(self._worker.fileno(), select.EPOLLIN)
         if self.options.signals:
             self._catch_signals()
         if self._child is not None:
@@ -217,11 +221,15 @@ class Session:
                     self._watchpoints.setdefault(probe.address, []).append(link)
             if group[0].type == "iter":
                 iterators += [link for link, probe in zip(links, group) if not probe.pin]
+        for note in getattr(self._loaded, "notes", ()):
+            self.printer.message("WARNING", note)
         if self.options.dry_run:
             return
         # A USDT probe that stands at several places in a file is one probe for the user.
         self.printer.attached(len({(probe.name, probe.program) for probe in probes if not probe.own}))
         if self._child is not None:
+            if self._watch is not None and self._child.begun:
+                self._watch.start(self._child.pid)
             self._child.release()
             if self._watch is not None:
                 self._watch.start(self._child.pid)
@@ -252,6 +260,8 @@ class Session:
                     self._handle_signals()
                 elif self._recorder is not None and fd == self._recorder.fileno():
                     self._recorder.drain()
+                elif self._worker is not None and fd == self._worker.fileno():
+                    self._worker.work()
                 else:  # the child or the traced process has ended
                     self._stopping = True
             if self._loss_check_at and time.monotonic() >= self._loss_check_at:

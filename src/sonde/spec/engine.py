@@ -74,8 +74,18 @@ if TYPE_CHECKING:
 
         def close(self) -> None: ...
 
+    class Worker(Protocol):
+        """What an engine has to do itself while a session runs: `work` is called whenever the descriptor is readable."""
+
+        def fileno(self) -> int: ...
+        def work(self) -> None: ...
+
     class LoadedObject(Protocol):
-        """An object in an engine. Closing it detaches, unloads and frees everything that it made."""
+        """An object in an engine. Closing it detaches, unloads and frees everything that it made.
+
+        One that has an attribute `worker` (a Worker, or None) is given its turn in the session's loop; `notes` are told to the user once
+        its probes are attached.
+        """
 
         @property
         def spec(self) -> ObjectSpec: ...

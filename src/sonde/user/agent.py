@@ -99,6 +99,10 @@ class Agent:
         self._memories.append((shared.address, shared.extent))
         return shared
 
+    def enter_memory(self, address: int, size: int) -> None:
+        """Enter memory of the process that goes when this agent goes."""
+        self._add(MEMORY, 0, address, size.to_bytes(8, "little"), b"")
+
     def reserve(self, size: int, align: int = 16) -> int:
         """Set aside `size` bytes for code; return their address in the process. Raises TargetError when the memory is full."""
         start = (self._next + align - 1) & -align

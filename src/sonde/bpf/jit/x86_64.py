@@ -13,7 +13,7 @@ from ..isa import Insn
 from ..maps.machine import FINISHERS, LOOKUP, RING_DISCARD, make_routine
 from .code import Function, MachineCode
 from .emitter import MAY_GOTO_LIMIT, Emitter, Jump, Known
-from .maps import BY_RSEQ, routine_text
+from .maps import BY_FRAME, BY_RSEQ, routine_text
 from .x86_64_maps import array_lookup, finish_record, hash_routine, scaled_cpu
 from .x86_encoding import (
     ALU,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 REGISTERS = (RAX, RDI, RSI, RDX, RCX, R8, RBX, R13, R14, R15, RBP)
 
+_FRAME_TO_R11 = b"\x45\x8b\x1c\x24"  # mov r11d, [r12]
 _SHIFT = {"lsh": 4, "rsh": 5, "arsh": 7}
 _SHIFTX_PREFIX = {"lsh": 1, "arsh": 2, "rsh": 3}  # pp of shlx, sarx, shrx
 # Condition codes of jcc; a jump over something takes the code with its lowest bit turned.
@@ -421,6 +422,9 @@ class _X86(Emitter):
     def load_cpu(self, limit: int) -> None:
         """Load the number of the running CPU into r11; what is not below the limit becomes the plan's fallback."""
         assert self.plan is not None
+        if self.plan.cpu == BY_FRAME:
+            self.add(_FRAME_TO_R11)
+            return
         if self.plan.cpu == BY_RSEQ:
             self.address(R11, "rseq", 0)
             self.add(b"\x64\x45\x8b\x1b")  # mov r11d, fs:[r11]
@@ -442,7 +446,10 @@ class _X86(Emitter):
             self.add(b"\xc3")
             return
         made = make_routine(layout, helper)
-        if made.who:
+        assert self.plan is not None
+        if made.who and self.plan.cpu == BY_FRAME:
+            self.add(_FRAME_TO_R11 + mem(b"\x8d", R8, R11, 1, False))
+        elif made.who:
             self.address(R8, "owner", 0)
             self.add(mem(b"\x8b", R8, R8, 0, False))
         if made.who and layout.per_cpu:

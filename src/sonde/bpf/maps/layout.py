@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import SharedMap
 
-_MOST_KEY_BYTES = 64
+_MOST_KEY_BYTES = 4096  # hashing and comparing are not loops: 100 bytes of code for 16 of the key
 _MOST_CELLS = 1 << 27  # so that sixteen bytes each fit a signed 32-bit offset
 _MOST_OFFSET = 1 << 31
 _MOST_VALUE_BYTES = 1 << 16

@@ -1,0 +1,143 @@
+"""Which engine runs a script: the kernel, or the traced process itself. What was chosen, and why, is said in verbose mode.
+
+The kernel's can do everything, for whoever may use it. The user engine needs no privilege, and a hit costs nanoseconds; it serves one process,
+and those probes that happen in it.
+"""
+
+from __future__ import annotations
+
+from ..errors import PrivilegeError, SondeError, UsageError
+from ..record import replace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..lang.source import Source
+    from ..runtime.child import Command
+    from ..spec.engine import Engine
+    from ..spec.object import ObjectSpec
+    from .trace import TraceOptions
+
+ENGINES = ("kernel", "user")
+_NEEDS = ("CAP_BPF", "CAP_PERFMON")
+
+
+class Choice:
+    """An engine with the object compiled for it, and the command that waits to be traced."""
+
+    def __init__(self, engine: Engine, spec: ObjectSpec, reason: str, child: Command | None) -> None:
+        self.engine = engine
+        self.spec = spec
+        self.reason = reason
+        self.child = child
+
+    def close(self) -> None:
+        """End the command if it still runs. Twice is harmless."""
+        if self.child is not None:
+            self.child.close()
+
+
+def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
+    """Compile a program for the engine that serves it best, or the one that `options` insist on. The caller closes the result.
+
+    Raises CompileError, ProbeError, UsageError; what the engine that was asked for cannot do is told with the reason.
+    """
+    one_process = bool(options.pid or options.command)
+    if options.engine == "user":
+        if not one_process:
+            raise UsageError(
+                "the user engine runs inside one process: which?", hint="give -p PID, or -c COMMAND to start one"
+            )
+        return _user(program, options, "asked for")
+    if options.engine == "kernel" or not one_process:
+        return _kernel(program, options, "asked for" if options.engine else "no single process is traced")
+    from ..kernel.refusal import missing_capability
+
+    missing = missing_capability(*_NEEDS)
+    if not missing:
+        return _kernel(program, options, "this user may use it")
+    try:
+        return _user(program, options, f"bpf(2) needs {missing}")
+    except PrivilegeError:
+        raise
+    except SondeError as failure:
+        raise replace_hint(failure, missing) from None
+
+
+def replace_hint(failure: SondeError, missing: str) -> SondeError:
+    """Say that the kernel engine could do it, when only a capability is in the way."""
+    if not failure.hint:
+        failure.hint = f"the kernel engine may do it, which needs {missing}"
+    return failure
+
+
+def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice:
+    from ..kernel.engine import KernelEngine
+    from .trace import _warner, compile, live_target
+
+    child = None
+    if options.command:
+        from ..runtime.child import Child
+
+        child = Child(options.command)
+    try:
+        spec = compile(program, None, options, child_pid=child.pid if child else 0, warn=_warner(options))
+        if not isinstance(program, str) and program.name.endswith(".c"):
+            from ..lang.c.printk import with_lines
+
+            spec = with_lines(spec, live_target(options))
+    except BaseException:
+        if child is not None:
+            child.close()
+        raise
+    return Choice(KernelEngine(without=options.without), spec, reason, child)
+
+
+def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
+    from ..user.engine import UserEngine
+    from ..user.target import user_target
+    from .trace import _warner, compile, live_target
+
+    target = user_target(live_target(options))
+    child = HeldCommand(options.command) if options.command else None
+    try:
+        pid = child.pid if child is not None else options.pid
+        inside = replace(options, pid=pid, command="")
+        spec = compile(program, target, inside, child_pid=child.pid if child else 0, warn=_warner(options))
+    except BaseException:
+        if child is not None:
+            child.close()
+        raise
+    return Choice(UserEngine(pid, child.stopped if child is not None else None), spec, reason, child)
+
+
+class HeldCommand:
+    """A command that stands at the first instruction of its program, with its libraries in place (see runtime.child.Command)."""
+
+    begun = True
+
+    def __init__(self, command: str) -> None:
+        from ..runtime.child import Child
+        from ..user.spawn import run_to_entry
+        from ..user.stopped import StoppedProcess
+
+        self._child = Child(command)
+        self.pid = self._child.pid
+        try:
+            run_to_entry(self.pid, self._child.release)
+            self.stopped = StoppedProcess(self.pid, held=[self.pid]).__enter__()
+        except BaseException:
+            self._child.close()
+            raise
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once the command has ended."""
+        return self._child.fileno()
+
+    def release(self) -> None:
+        """Let the command run. Twice is harmless."""
+        self.stopped.close()
+
+    def close(self) -> None:
+        """End the command when it still runs, and reap it. Twice is harmless."""
+        self.stopped.close()
+        self._child.close()

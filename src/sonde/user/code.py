@@ -1,0 +1,43 @@
+"""Machine code under construction: bytes, places with names, and jumps to them."""
+
+from __future__ import annotations
+
+from ..bpf.jit.x86_encoding import imm
+
+EQUAL, NOT_EQUAL, BELOW, ABOVE_EQUAL, ALWAYS = 4, 5, 2, 3, -1  # conditions of x86-64 jumps
+
+
+class Code:
+    """x86-64 code with labels. Jumps are of the long form: what they skip is rare, or far."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray()
+        self._places: dict[str, int] = {}
+        self._jumps: list[tuple[int, str]] = []
+
+    def add(self, *parts: bytes) -> None:
+        """Append instructions."""
+        for part in parts:
+            self.bytes += part
+
+    def label(self, name: str) -> None:
+        """Give the next instruction a name."""
+        self._places[name] = len(self.bytes)
+
+    def jump(self, name: str, condition: int = ALWAYS) -> None:
+        """Jump to a name, which may come later."""
+        self.bytes += b"\xe9" if condition < 0 else bytes([0x0F, 0x80 | condition])
+        self._jumps.append((len(self.bytes), name))
+        self.bytes += bytes(4)
+
+    def finish(self) -> bytes:
+        """Fill in the jumps; return the code. Raises KeyError for a name that nothing has."""
+        for at, name in self._jumps:
+            self.bytes[at : at + 4] = imm(self._places[name] - at - 4)
+        return bytes(self.bytes)
+
+
+def jump_to(source: int, target: int, opcode: bytes = b"\xe9") -> bytes:
+    """A jump (or call: e8) that stands at `source`; both are addresses within 2 GiB of each other. Raises OverflowError."""
+    distance = target - (source + len(opcode) + 4)
+    return opcode + distance.to_bytes(4, "little", signed=True)

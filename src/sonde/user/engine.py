@@ -1,0 +1,534 @@
+"""The user engine: an ObjectSpec becomes maps, verified machine code and patched instructions in one process (docs/design/0008-user-engine.md).
+
+`UserObject.close` takes all of it out again. When sonde is killed, the process goes on with what is in it, and the next sonde can take it out (`agent`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import nullcontext
+
+from ..bpf.isa import decode
+from ..bpf.jit.here import cpu_features
+from ..bpf.maps import MapShape, create, measure
+from ..bpf.maps.ringbuf import RingMap, RingReader
+from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, TargetError, UnsafeError, UsageError
+from ..record import Record
+from ..spec.relocation import relocate
+from . import frame, helpers, trampoline
+from .agent import Agent
+from .clock import FIRST_NS, THEN_NS, Clock, is_trusted
+from .code import jump_to
+from .image import Image
+from .local import LocalPrograms
+from .patches import Patch, put_in, remove_when_left, take_out
+from .sites import Files, Site, find_data, find_functions, find_sites
+from .stopped import StoppedProcess
+from .target import slots_for
+from .unwinding import UNWINDERS, put_back
+from .x86.relocate import relocate as move
+from .x86.window import plan_window
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from ..bpf.isa import Insn
+    from ..bpf.maps import SharedMap
+    from ..bpf.verifier import Refusal
+    from ..spec.engine import Reader
+    from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
+    from .trampoline import Runner
+
+LOCAL = ("begin", "end", "self", "interval")  # run by sonde itself
+PLACED = ("uprobe", "uretprobe", "usdt")
+_REACH = 1 << 30  # sites further apart than this have code of their own
+_CODE_BYTES, _CODE_BYTES_A_SITE = 1 << 18, 1 << 11
+_BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
+_POLL_NS = 10_000_000  # how often a ring is looked at: nobody in the process tells us
+
+
+class UserEngine:
+    """Runs programs inside process `pid`; `held` is that process, if it is stopped already and is to be so until somebody closes it."""
+
+    name = "user"
+
+    def __init__(self, pid: int, held: StoppedProcess | None = None) -> None:
+        self.pid = pid
+        self.held = held
+
+    def load(self, spec: ObjectSpec) -> UserObject:
+        """Verify the programs of `spec` and put them into the process. The caller closes the result.
+
+        Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
+        """
+        return UserObject(spec, self.pid, self.held)
+
+
+class UserLink:
+    """Probes that stand in the process. Closing takes the object's patches out, all at once."""
+
+    def __init__(self, owner: UserObject, how: str) -> None:
+        self.how = how
+        self._owner = owner
+
+    def close(self) -> None:
+        """Take the probes out. Twice is harmless."""
+        self._owner.detach()
+
+
+class _Planned(Record, eq=False):
+    """A probe at one place of the process."""
+
+    probe: ProbeSpec
+    site: Site
+
+
+class UserObject:
+    """A loaded object (see spec.engine.LoadedObject). A context manager."""
+
+    def __init__(self, spec: ObjectSpec, pid: int, held: StoppedProcess | None = None) -> None:
+        self.spec = spec
+        self.pid = pid
+        self._held = held
+        self.maps: dict[str, SharedMap] = {}
+        self.worker: _Worker | None = None
+        self.notes: list[str] = []  # probes that could not be had, with the reason
+        self._programs: dict[str, list[Insn]] = {}
+        self._images: list[tuple[int, int, Image]] = []
+        self._agents: list[Agent] = []
+        self._patches: list[Patch] = []
+        self._unwinders: list[Site] = []
+        self._returns: list[int] = []  # where functions with a return probe come back to
+        self._readers: list[Reader] = []
+        self._local: LocalPrograms | None = None
+        self._closed = False
+        check_probes(spec)
+        self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
+        self._files = Files(pid)
+        try:
+            self._verify()
+            self._place()
+        except BaseException:
+            self.close()
+            raise
+
+    def _stop(self, *, all_threads: bool = True) -> AbstractContextManager[StoppedProcess]:
+        if self._held is not None and self._held.threads:
+            return nullcontext(self._held)
+        return StoppedProcess(self.pid, all_threads=all_threads)
+
+    # loading --------------------------------------------------------------------------------------------------
+
+    def _verify(self) -> None:
+        """Hold every program against the verifier, with the helpers that this engine has."""
+        from ..bpf.verifier import MapInfo, verify
+
+        numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
+        infos = {
+            number: MapInfo(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.frozen, initial=m.initial)
+            for number, m in enumerate(self.spec.maps, 1)
+        }
+        local = {probe.program for probe in self.spec.probes if probe.type in LOCAL}
+        for program in self.spec.programs:
+            insns = decode(bytes(relocate(program, numbers)))
+            allowed = None if program.name in local else (lambda helper: helper.name in helpers.NAMES)
+            verdict = verify(insns, program.type, infos, helpers=allowed)
+            if verdict.refusal is not None:
+                raise _refused(program, verdict.refusal)
+            self._programs[program.name] = insns
+
+    def _place(self) -> None:
+        """Find the sites, and put maps and code into the process; nothing is changed in its own code yet."""
+        with self._stop(all_threads=False) as stopped:
+            planned = [
+                _Planned(probe, site)
+                for probe in self.spec.probes
+                if probe.type in PLACED
+                for site in self._find(probe, stopped)
+            ]
+            self._planned = planned
+            if any(each.probe.type == "uretprobe" for each in planned):
+                self._unwinders = find_functions(UNWINDERS, self._files)
+            addresses = [each.site.address for each in planned] + [site.address for site in self._unwinders]
+            groups = list(_neighbours(addresses))
+            if not groups:
+                mapping = next(m for m in self._files.mappings() if m.executable and m.is_file)
+                groups = [(mapping.start, mapping.start)]
+            for low, high in groups:
+                count = sum(low <= address <= high for address in addresses)
+                size = _CODE_BYTES + _CODE_BYTES_A_SITE * count
+                entries = 16 + count + len(self.spec.maps)
+                self._agents.append(Agent.create(stopped, near=(low, high), size=size, entries=entries))
+            places = self._share_maps(stopped)
+            around, facts = self._surroundings(stopped)
+        for (low, high), agent in zip(groups, self._agents):
+            self._images.append((low, high, Image(agent, places, around, facts, cpu_features())))
+        self._local = LocalPrograms(dict(enumerate(self.maps.values(), 1)), self._slots)
+        for probe in self.spec.probes:
+            if probe.type in LOCAL and probe.program not in self._local:
+                self._local.add(probe.program, self._programs[probe.program])
+        self.worker = _Worker(self, self._state)
+
+    def _find(self, probe: ProbeSpec, stopped: StoppedProcess) -> list[Site]:
+        found = find_sites(probe, self._files, stopped.read)
+        if not found:
+            raise ProbeError(
+                f"{probe.name}: process {self.pid} has not loaded {probe.path}",
+                hint="a library that is loaded later cannot be probed before; attach when it is there",
+            )
+        return found
+
+    def _share_maps(self, stopped: StoppedProcess) -> dict[int, tuple[SharedMap, int]]:
+        places = {}
+        for number, spec in enumerate(self.spec.maps, 1):
+            shape = self._shape(spec)
+            size, repeated = measure(shape)
+            shared = self._agents[0].share(stopped, size, repeated)
+            table = self.maps[spec.name] = create(shape, fd=shared.fd)
+            places[number] = table, shared.address
+            if spec.initial:
+                table.update(bytes(4), spec.initial.ljust(spec.value_size, b"\0"))
+        return places
+
+    def _shape(self, spec: MapSpec) -> MapShape:
+        entries = spec.max_entries
+        if spec.type == "ringbuf":
+            entries = max(4096, 1 << (max(entries, 1) - 1).bit_length())
+        flags = spec.flags & 1  # BPF_F_NO_PREALLOC; the others are the kernel's business
+        return MapShape(spec.type, spec.key_size, spec.value_size, entries, flags, spec.name, cpus=self._slots + 1)
+
+    def _surroundings(self, stopped: StoppedProcess) -> tuple[trampoline.Surroundings, helpers.Facts]:
+        from .process import find_clock, find_rseq, find_tid_offset, map_private
+
+        state = self._agents[0].share(stopped, frame.state_bytes(self._slots))
+        self._state = _open_state(state.fd, state.size)
+        private = self._private = map_private(stopped, self._agents[0])
+        rseq = find_rseq(stopped)
+        cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq, self._slots)
+        around = trampoline.Surroundings(state.address, private, self._slots, os.cpu_count() or 1, cpu_code)
+        facts = helpers.Facts(state.address, private, find_clock(stopped), find_tid_offset(stopped))
+        return around, facts
+
+    # probes ---------------------------------------------------------------------------------------------------
+
+    def attach(self, probes: Sequence[ProbeSpec]) -> list[UserLink]:
+        """Attach several probes: those in the process all at once, with all its threads stopped. Raises ProbeError, TargetError."""
+        if not probes:
+            return []
+        if probes[0].type == "interval":
+            assert self.worker is not None
+            for probe in probes:
+                self.worker.add_interval(probe)
+            return [UserLink(self, "timer in sonde") for _ in probes]
+        if not self._patches:
+            patches, self._hows = self._plan_patches()
+            self._put_in(patches)
+        return [UserLink(self, self._hows[probe.name]) for probe in probes]
+
+    def _put_in(self, patches: list[Patch]) -> None:
+        """Replace the code, when no thread is where it could not go on; that is soon."""
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                with self._stop() as stopped:
+                    put_in(stopped, self._agents, patches)
+                    self._patches = patches
+                    self._count_semaphores(stopped, 1)
+                    return
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_BUSY_PAUSE_S)
+
+    def _count_semaphores(self, stopped: StoppedProcess, step: int) -> None:
+        """Tell the program that its USDT probes are in use: a u16 counts who looks at each."""
+        places = {
+            place
+            for each in self._planned
+            if each.probe.semaphore_offset
+            for place in find_data(each.probe, each.probe.semaphore_offset, self._files)
+        }
+        for place in places:
+            count = int.from_bytes(stopped.read(place, 2), "little") + step
+            stopped.write(place, (count & 0xFFFF).to_bytes(2, "little"))
+
+    def _plan_patches(self) -> tuple[list[Patch], dict[str, str]]:
+        """Make the trampoline of every site: one for all probes that share it."""
+        by_site: dict[int, list[_Planned]] = {}
+        for each in self._planned:
+            by_site.setdefault(each.site.address, []).append(each)
+        patches, hows = [], {}
+        for address, group in sorted(by_site.items()):
+            image = self._image_at(address)
+            before = [self._runner(image, each) for each in group if each.probe.type != "uretprobe"]
+            after = [self._runner(image, each) for each in group if each.probe.type == "uretprobe"]
+            try:
+                patch, how = self._build(image, group[0].site, before, after)
+            except ProbeError as failure:
+                if len(by_site) == 1:
+                    raise
+                self.notes.append(f"{group[0].probe.name} is not probed: {failure.message}")
+                how = "not attached"
+            else:
+                patches.append(patch)
+            hows.update({each.probe.name: how for each in group})
+        if not patches:
+            raise ProbeError(
+                f"none of {len(by_site)} places can be probed: {self.notes[0]}", hint="use --engine kernel"
+            )
+        for site in (
+            self._unwinders
+        ):  # one with a probe of the user's is left: exceptions would end at our return addresses there
+            if site.address not in by_site:
+                image = self._image_at(site.address)
+                patches.append(self._build(image, site, [image.guard(self._private, self._agents)], [])[0])
+        return patches, hows
+
+    def _image_at(self, address: int) -> Image:
+        return next(image for low, high, image in self._images if low <= address <= high)
+
+    def _build(self, image: Image, site: Site, before: list[Runner], after: list[Runner]) -> tuple[Patch, str]:
+        window = plan_window(site.code, site.address, start=site.start, end=site.end, base=site.start, limit=site.limit)
+        if window.kind not in ("nop", "relocated"):
+            raise ProbeError(
+                f"{site.path}: no jump fits at {site.address:#x}: {window.reason}",
+                hint="the kernel engine can probe it",
+            )
+        kind = frame.ENTRY if site.is_entry else frame.INSIDE
+        size = len(
+            self._trampoline(image.agent.address, before, after, image, kind, site)
+        )  # the same wherever it stands
+        moved_size = len(move(window.code, window.addr, image.agent.address).code)
+        start = image.agent.reserve(size + moved_size + 16)
+        code = self._trampoline(start, before, after, image, kind, site)
+        if after:
+            self._returns.append(start + len(trampoline.returning(start, before, after, image.around, site.address)[0]))
+        moved = move(window.code, window.addr, start + len(code))
+        image.agent.write(start, code + moved.code)
+        jump = jump_to(window.addr, start) + b"\x90" * (window.patch - 5)
+        original = window.code[: window.patch]
+        moves = {offset: start + len(code) + place for offset, place in moved.places}
+        how = f"{window.kind} window of {window.length} bytes"
+        return Patch(window.addr, original, jump[: window.patch], moves), how
+
+    def _trampoline(
+        self, at: int, before: list[Runner], after: list[Runner], image: Image, kind: int, site: Site
+    ) -> bytes:
+        if not after:
+            return trampoline.entry(at, before, image.around, kind, site.address)
+        head, tail = trampoline.returning(at, before, after, image.around, site.address)
+        return head + tail
+
+    def _runner(self, image: Image, each: _Planned) -> Runner:
+        return image.program(self._programs[each.probe.program], each.probe.cookie)
+
+    # running --------------------------------------------------------------------------------------------------
+
+    def run(self, program: str) -> int:
+        """Run a begin, end or self program once, in sonde; return its return code."""
+        if self._local is None or program not in self._local:
+            raise UsageError(f"the object has no program {program!r} that sonde runs itself")
+        return self._local.run(program)
+
+    def reader(self, name: str = "") -> Reader:
+        """Open the reader of `spec.ringbuf`, or of another ring buffer. It is closed with the object."""
+        ring = self.maps.get(name or self.spec.ringbuf)
+        if not isinstance(ring, RingMap):
+            raise UsageError(f"the object has no ring {name or self.spec.ringbuf!r} to read events from")
+        reader = PolledReader(ring)
+        self._readers.append(reader)
+        return reader
+
+    def iterate(self, link: object) -> Iterator[bytes]:
+        """There are no iterators outside of the kernel."""
+        raise FeatureError("iterators run in the kernel", feature="program:iter", hint="use --engine kernel")
+
+    def detach(self) -> None:
+        """Take the probes out of the process; maps and code stay until `close`. Twice is harmless."""
+        patches, self._patches = self._patches, []
+        if patches:
+            try:
+                with self._stop() as stopped:
+                    take_out(stopped, self._agents, patches)
+                    self._count_semaphores(stopped, -1)
+                    if self._returns:
+                        put_back(stopped, self._private, frozenset(self._returns))
+            except TargetError:
+                pass  # it has ended
+        if self.worker is not None:
+            self.worker.stop()
+
+    def close(self) -> None:
+        """Take everything out of the process. Twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        self.detach()
+        for reader in self._readers:
+            reader.close()
+        if self.worker is not None:
+            self.worker.close()
+        if self._local is not None:
+            self._local.close()
+        self._remove_agents()
+        for table in self.maps.values():
+            table.close()
+        self._files.close()
+
+    def _remove_agents(self) -> None:
+        if not self._agents:
+            return
+        try:
+            remove_when_left(self.pid, self._agents, self._returns)
+        except TargetError:  # it has ended, and its memory with it
+            for agent in self._agents:
+                agent.close()
+        self._agents.clear()
+
+    def __enter__(self) -> UserObject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def check_probes(spec: ObjectSpec) -> None:
+    """Raise ProbeError for an object with probes that this engine does not serve."""
+    for probe in spec.probes:
+        if probe.type not in LOCAL and probe.type not in PLACED:
+            raise ProbeError(
+                f"{probe.name}: the user engine serves {', '.join((*PLACED, *LOCAL))}, no {probe.type} probes",
+                hint="use --engine kernel",
+            )
+
+
+def _refused(program: ProgramSpec, refusal: Refusal) -> UnsafeError:
+    span = None
+    for line in program.lines:
+        if line.pc <= refusal.pc:
+            span = line.span
+    found = Diagnostic("ERROR", refusal.message, span, span.excerpt) if span is not None else None
+    message = f"program {program.name} may not run in another process: {refusal.message} (instruction {refusal.pc})"
+    return UnsafeError(message, program.name, diagnostic=found, hint=refusal.wants)
+
+
+def _neighbours(addresses: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut addresses into groups that one memory reaches: (first, last)."""
+    low = high = 0
+    for address in sorted(addresses):
+        if high and address - low < _REACH:
+            high = address
+            continue
+        if high:
+            yield low, high
+        low = high = address
+    if high:
+        yield low, high
+
+
+def _open_state(fd: int, size: int) -> memoryview:
+    import mmap
+
+    view = memoryview(mmap.mmap(fd, size)).cast("Q")
+    os.close(fd)
+    return view
+
+
+class PolledReader(RingReader):
+    """Reads a ring to which the process writes without telling anybody: its descriptor becomes readable at fixed intervals."""
+
+    __slots__ = ("_timer",)
+
+    def __init__(self, ring: RingMap) -> None:
+        super().__init__(ring)
+        self._timer = _timer(_POLL_NS)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._timer
+
+    def drain(self, handle, runs=None):  # type: ignore[no-untyped-def]
+        """Read what waits; see `RingConsumer.drain`."""
+        if self._timer >= 0:
+            _expirations(self._timer)
+        return super().drain(handle, runs or {})
+
+    def close(self) -> None:
+        """Give the memory up. Twice is harmless."""
+        timer, self._timer = self._timer, -1
+        if timer >= 0:
+            os.close(timer)
+        super().close()
+
+
+class _Worker:
+    """What sonde does itself while the session runs: interval probes, and the clock of the process (see spec.engine.Worker)."""
+
+    def __init__(self, owner: UserObject, state: memoryview) -> None:
+        self._owner = owner
+        self._epoll = select.epoll()
+        self._timers: dict[int, ProbeSpec] = {}
+        self._clock = Clock(state) if is_trusted() else None
+        self._tick = _timer(FIRST_NS, THEN_NS) if self._clock is not None else -1
+        if self._tick >= 0:
+            self._epoll.register(self._tick, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def add_interval(self, probe: ProbeSpec) -> None:
+        timer = _timer(probe.period_ns)
+        self._timers[timer] = probe
+        self._epoll.register(timer, select.EPOLLIN)
+
+    def work(self) -> None:
+        """Run what is due, once for each time that it was."""
+        for fd, _ in self._epoll.poll(0):
+            if fd == self._tick and self._clock is not None:
+                _expirations(fd)
+                self._clock.update()
+            probe = self._timers.get(fd)
+            if probe is not None:
+                for _ in range(_expirations(fd)):
+                    self._owner.run(probe.program)
+
+    def stop(self) -> None:
+        """Run nothing more. Twice is harmless."""
+        for timer in self._timers:
+            os.close(timer)
+        self._timers.clear()
+
+    def close(self) -> None:
+        """Let go of all. Twice is harmless."""
+        self.stop()
+        tick, self._tick = self._tick, -1
+        if tick >= 0:
+            os.close(tick)
+        if self._clock is not None:
+            self._clock.close()
+        if not self._epoll.closed:
+            self._epoll.close()
+
+
+def _timer(first_ns: int, period_ns: int = 0) -> int:
+    """A timer that becomes readable after `first_ns`, and then every `period_ns` (0: the same)."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = int(libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "timerfd_create")
+    spec = (ctypes.c_long * 4)(*divmod(period_ns or first_ns, 1_000_000_000), *divmod(first_ns, 1_000_000_000))
+    libc.timerfd_settime(fd, 0, spec, None)
+    return fd
+
+
+def _expirations(timer: int) -> int:
+    try:
+        return int.from_bytes(os.read(timer, 8), "little")
+    except BlockingIOError:
+        return 0

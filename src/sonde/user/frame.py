@@ -1,0 +1,56 @@
+"""The frame that a trampoline makes on the stack of the traced thread, and sonde's own memory in the process: who finds what where.
+
+r12 points to the frame while a program runs:
+
+    0    u32  slot: which copy of per-CPU values belongs to this run
+    4    u32  number of the running CPU
+    8    u64  flags of the processor, saved
+    16   u64  bpf_get_attach_cookie()
+    24   u64  what stands here: ENTRY, RETURN or INSIDE
+    32   u64  address of the function, or of the place that is probed
+    40   168  struct pt_regs: the program's context, as far as it is read
+
+The state is shared with sonde; the private memory is the process's own (a child of fork has its copy).
+"""
+
+from __future__ import annotations
+
+from ..debuginfo.ptregs import get_ptregs
+
+SLOT, CPU, FLAGS, COOKIE, KIND, PLACE, REGS = 0, 4, 8, 16, 24, 32, 40
+ENTRY, RETURN, INSIDE = 0, 1, 2
+REGS_BYTES = 168
+FRAME_BYTES = REGS + REGS_BYTES
+RED_ZONE = 128
+
+_LAYOUT = get_ptregs("x86_64")
+assert _LAYOUT is not None
+OFFSETS = {name: at * 8 for at, name in enumerate(_LAYOUT.names)}
+# Numbers of registers in instructions, by their names in pt_regs.
+NUMBERS = {"ax": 0, "cx": 1, "dx": 2, "bx": 3, "sp": 4, "bp": 5, "si": 6, "di": 7} | {f"r{n}": n for n in range(8, 16)}
+
+# The state: words that sonde and the process share.
+MISSED = 0  # u64: runs that found no slot
+RANDOM = 8  # u64: of the random numbers
+CLOCK = 64  # u64: offset of the line that time is read from, 0 while there is none (see `clock`)
+LINES = (
+    128,
+    192,
+)  # of each: counter of the processor, boot time in ns there, ns for 2^32 ticks, monotonic less boot time
+BUSY = 4096  # for each slot 64 bytes, the first of which says that a run has it
+BUSY_STRIDE = 64
+
+# The private memory: a page that the kernel empties in a child of fork, then the table of returns.
+PROCESS = 0  # u64: number of the process; 0: ask the kernel
+RETURNS = 4096
+RETURN_BITS = 16  # so many places, of two words each: address of the return address, the return address itself
+
+
+def state_bytes(slots: int) -> int:
+    """The size of the state, whole pages."""
+    return (BUSY + slots * BUSY_STRIDE + 4095) & ~4095
+
+
+def private_bytes() -> int:
+    """The size of the private memory, whole pages."""
+    return RETURNS + (16 << RETURN_BITS)

@@ -1,0 +1,46 @@
+"""What the user engine can do, as a feature table: compiling for it is compiling for one more kind of machine."""
+
+from __future__ import annotations
+
+from ..record import replace
+from . import helpers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.target import Target
+
+_MAPS = frozenset([
+    "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "array", "percpu_array", "queue", "stack", "bloom_filter", "lpm_trie", "ringbuf",
+])  # fmt: skip
+_OTHERS = frozenset(["isa:v4", "cookie:perf_event"])
+_MOST_CPUS = 1 << 12
+_SPARE = 6
+
+
+class UserFeatures:
+    """Answers by name (see spec.target.Features): helpers, map types, what probes can be told apart by."""
+
+    def have(self, name: str) -> bool:
+        """Tell whether the engine has feature `name`; what the kernel alone can have, it has not."""
+        group, _, rest = name.partition(":")
+        if group == "helper":
+            return rest.partition(":")[0] in helpers.NAMES
+        if group == "map":
+            return rest in _MAPS
+        return name in _OTHERS
+
+
+def slots_for(cpus: int) -> int:
+    """How many copies per-CPU values have: one for each CPU, spare ones for runs that were interrupted, and the last for sonde itself."""
+    return min(cpus + max(_SPARE, cpus), _MOST_CPUS)
+
+
+def user_target(machine: Target) -> Target:
+    """Return `machine` as this engine makes it look."""
+    return replace(
+        machine,
+        features=UserFeatures(),
+        possible_cpus=slots_for(machine.possible_cpus),
+        kernel_id="",
+        bpf_programs=None,
+    )

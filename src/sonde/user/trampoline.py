@@ -1,0 +1,262 @@
+"""Trampolines: the machine code between a patched instruction and the programs that run there.
+
+    site:    jmp entry
+    entry:   a frame on the stack (`frame`), the registers that programs read or change; the programs; the registers back;
+             the instructions that the jump took the place of; jmp behind it
+
+Integer registers are all that programs and helpers use, so nothing else is saved. Where a function begins nobody expects flags or a red zone;
+elsewhere both are kept.
+
+For returns the entry notes the return address in a table, by its own place on the stack, and calls the function's moved beginning. So the processor's guesses
+about returns stay right; the thread needs no storage of its own; and a place that longjmp left behind is used again by the next call there.
+"""
+
+from __future__ import annotations
+
+from ..bpf.jit.x86_encoding import (
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    RAX,
+    RCX,
+    RDI,
+    RDX,
+    RSP,
+    alu_imm,
+    imm,
+    mem,
+    mov,
+    mov_imm,
+    rr,
+)
+from ..record import Record
+from . import frame
+from .code import BELOW, EQUAL, NOT_EQUAL, Code, jump_to
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LEA, _LOAD, _STORE = b"\x8d", b"\x8b", b"\x89"
+_VOLATILE = ("ax", "cx", "dx", "si", "di", "r8", "r9", "r10", "r11")  # what a called function may change
+_CMP = 7
+HASH = 0x9E3779B97F4A7C15
+
+
+class Runner(Record):
+    """A program that is in place: its address, what it reads of the context, its cookie. `exclusive`: no other run may use its slot meanwhile.
+
+    `fields` are names of registers in pt_regs.
+    """
+
+    address: int
+    fields: frozenset[str]
+    exclusive: bool = False
+    cookie: int = 0
+
+
+class Surroundings(Record):
+    """What trampolines of one process share: addresses in it. `cpu_code` loads the number of the CPU into eax and changes nothing else."""
+
+    state: int
+    private: int
+    slots: int
+    cpus: int
+    cpu_code: bytes
+    claim: int = 0  # the routine that claims a slot
+
+
+def entry(at: int, runners: Sequence[Runner], around: Surroundings, kind: int, site: int) -> bytes:
+    """The code up to the moved instructions, which stand right behind it. `at` is its address, `site` that of the probe."""
+    code = Code()
+    _open(code, runners, kind, frame.RED_ZONE if kind == frame.INSIDE else 0, site)
+    _run(code, at, runners, around)
+    _close(code, kind, frame.RED_ZONE if kind == frame.INSIDE else 0)
+    return code.finish()
+
+
+def _saved(runners: Sequence[Runner]) -> list[str]:
+    """The registers to store: what programs may change, and what they read."""
+    wanted = set(_VOLATILE).union(*(runner.fields for runner in runners))
+    return [name for name in frame.OFFSETS if name in wanted and name in frame.NUMBERS and name not in ("sp", "r12")]
+
+
+def _field(name: str) -> int:
+    return frame.REGS + frame.OFFSETS[name]
+
+
+def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int) -> None:
+    """Make the frame. Nothing here changes flags before they are saved."""
+    size = frame.FRAME_BYTES + gap
+    code.add(mem(_LEA, RSP, RSP, -size, True))
+    for name in [*_saved(runners), "r12"]:
+        code.add(mem(_STORE, frame.NUMBERS[name], RSP, _field(name), True))
+    if kind == frame.INSIDE:
+        code.add(b"\x9f", b"\x0f\x90\xc0", mem(_STORE, RAX, RSP, frame.FLAGS, True))  # lahf; seto al
+    code.add(mov(R12, RSP))
+    fields = frozenset().union(*(runner.fields for runner in runners))
+    if "sp" in fields:
+        code.add(mem(_LEA, RAX, RSP, size + (8 if kind == frame.RETURN else 0), True))
+        code.add(mem(_STORE, RAX, RSP, _field("sp"), True))
+    if "ip" in fields and kind != frame.RETURN:
+        code.add(mov_imm(RAX, site), mem(_STORE, RAX, RSP, _field("ip"), True))
+    if "place" in fields:
+        code.add(mov_imm(RAX, site), mem(_STORE, RAX, RSP, frame.PLACE, True))
+    if "kind" in fields:
+        code.add(mem(b"\xc7", 0, RSP, frame.KIND, True) + imm(kind))
+
+
+def _close(code: Code, kind: int, gap: int, keep: tuple[str, ...] = ()) -> None:
+    """Give back the registers and the stack."""
+    if kind == frame.INSIDE:
+        code.add(mem(_LOAD, RAX, R12, frame.FLAGS, True), b"\x04\x7f\x9e")  # add al, 127: overflow as it was; sahf
+    for name in _VOLATILE:
+        if name not in keep:
+            code.add(mem(_LOAD, frame.NUMBERS[name], RSP, _field(name), True))
+    code.add(mem(_LOAD, R12, RSP, _field("r12"), True), mem(_LEA, RSP, RSP, frame.FRAME_BYTES + gap, True))
+
+
+def _run(code: Code, at: int, runners: Sequence[Runner], around: Surroundings) -> None:
+    """Find a slot and run the programs, the exclusive ones only while nobody else has it. `at`: the address of the code."""
+    code.add(around.cpu_code, mem(_STORE, RAX, R12, frame.CPU, False))
+    exclusive = any(runner.exclusive for runner in runners)
+    if exclusive:
+        code.add(jump_to(at + len(code.bytes), around.claim, b"\xe8"))  # eax: the slot, or -1
+        code.add(rr(b"\x85", RAX, RAX, False))
+        code.jump("skip", 8)  # js
+    else:
+        code.add(alu_imm(_CMP, RAX, around.slots, False), b"\x72\x02", rr(b"\x31", RAX, RAX, False))
+    code.add(mem(_STORE, RAX, R12, frame.SLOT, False))
+    for runner in runners:
+        if runner.cookie:
+            code.add(mov_imm(RAX, runner.cookie), mem(_STORE, RAX, R12, frame.COOKIE, True))
+        code.add(mem(_LEA, RDI, R12, frame.REGS, True))
+        code.add(jump_to(at + len(code.bytes), runner.address, b"\xe8"))
+    if exclusive:
+        code.add(mem(_LOAD, RAX, R12, frame.SLOT, False), rr(b"\xc1", 4, RAX, True) + b"\x06")
+        code.add(mov_imm(RCX, around.state + frame.BUSY), rr(b"\x01", RCX, RAX, True))
+        code.add(mem(b"\xc7", 0, RAX, 0, False) + imm(0))
+        code.label("skip")
+
+
+def claim_routine(around: Surroundings) -> bytes:
+    """Claim a slot: that of the CPU in eax when it is free, else any; the slot comes back in eax, -1 when there is none.
+
+    A run that is interrupted keeps its slot: who comes then, on this CPU or in a signal handler, takes another. Uses ecx, rdx, r8 to r10.
+    """
+    code = Code()
+    code.add(mov_imm(R8, around.state + frame.BUSY), mov_imm(R9, around.slots))
+    code.add(alu_imm(_CMP, RAX, around.slots, False), b"\x72\x02", rr(b"\x31", RAX, RAX, False))
+    code.label("again")
+    code.add(mov(RDX, RAX, False), rr(b"\xc1", 4, RDX, True) + b"\x06", rr(b"\x01", R8, RDX, True))
+    code.add(mov_imm(RCX, 1), mem(b"\x87", RCX, RDX, 0, False))  # xchg
+    code.add(rr(b"\x85", RCX, RCX, False))
+    code.jump("next", NOT_EQUAL)
+    code.add(b"\xc3")
+    code.label("next")
+    code.add(alu_imm(0, RAX, 1, False), alu_imm(_CMP, RAX, around.slots, False))
+    code.jump("inside", BELOW)
+    code.add(rr(b"\x31", RAX, RAX, False))
+    code.label("inside")
+    code.add(alu_imm(5, R9, 1, False))
+    code.jump("again", NOT_EQUAL)
+    code.add(mov_imm(RDX, around.state + frame.MISSED), b"\xf0", mem(b"\x83", 0, RDX, 0, True) + b"\x01")
+    code.add(mov_imm(RAX, -1), b"\xc3")
+    return code.finish()
+
+
+def returning(
+    at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int
+) -> tuple[bytes, bytes]:
+    """A trampoline for the return of a function: the code up to its moved beginning, and what stands behind that beginning's jump back.
+
+    The first part ends with a call of the moved beginning, which is to stand behind both parts.
+
+    `before` are programs that run at its entry as well.
+    """
+    head = _head(at, before, around, site)
+    tail = _tail(at + len(head), after, around, site)
+    moved = at + len(head) + len(tail)
+    fixed = bytearray(head)
+    skip, call = head.find(_SKIP), len(head) - 4
+    fixed[skip : skip + 4] = imm(moved - (at + skip + 4))
+    fixed[call:] = imm(moved - (at + len(head)))
+    return bytes(fixed), tail
+
+
+_SKIP = b"\xde\xad\xbe\xef"  # stands for the distance to the moved beginning until that is known
+
+
+def _table(code: Code, around: Surroundings, key: int) -> None:
+    """r10: the place of the key (a register) in the table of returns; r11: the table. Uses rax."""
+    code.add(mov_imm(RAX, HASH), rr(b"\x0f\xaf", RAX, key, True))
+    code.add(rr(b"\xc1", 5, RAX, True) + bytes([64 - frame.RETURN_BITS]), rr(b"\xc1", 4, RAX, True) + b"\x04")
+    code.add(mov_imm(R11, around.private + frame.RETURNS))
+
+
+def _head(at: int, before: Sequence[Runner], around: Surroundings, site: int) -> bytes:
+    code = Code()
+    _open(code, before, frame.ENTRY, 0, site)
+    if before:
+        _run(code, at, before, around)
+    code.add(mem(_LEA, R9, RSP, frame.FRAME_BYTES, True))  # where the return address is
+    _table(code, around, R9)
+    code.add(mov_imm(R8, PROBES))
+    code.label("look")
+    code.add(b"\x49\x8d\x14\x03")  # lea rdx, [r11 + rax]
+    code.add(mem(_LOAD, RCX, RDX, 0, True), rr(b"\x39", R9, RCX, True))
+    code.jump("mine", EQUAL)
+    code.add(rr(b"\x85", RCX, RCX, True))
+    code.jump("other", NOT_EQUAL)
+    code.add(mov(R10, RAX), rr(b"\x31", RAX, RAX, False))
+    code.add(b"\xf0", mem(b"\x0f\xb1", R9, RDX, 0, True))  # lock cmpxchg: the place is free
+    code.jump("mine", EQUAL)
+    code.add(mov(RAX, R10))
+    code.label("other")
+    code.add(alu_imm(0, RAX, 16, False), alu_imm(4, RAX, (16 << frame.RETURN_BITS) - 1, False))
+    code.add(alu_imm(5, R8, 1, False))
+    code.jump("look", NOT_EQUAL)
+    code.add(mov_imm(RDX, around.state + frame.MISSED), b"\xf0", mem(b"\x83", 0, RDX, 0, True) + b"\x01")
+    _close(code, frame.ENTRY, 0)
+    code.add(b"\xe9", _SKIP)  # nobody will see this return
+    code.label("mine")
+    code.add(mem(_LOAD, RCX, R9, 0, True), mem(_STORE, RCX, RDX, 8, True))
+    _close(code, frame.ENTRY, 0)
+    code.add(mem(_LEA, RSP, RSP, 8, True), b"\xe8", bytes(4))
+    return code.finish()
+
+
+PROBES = 64  # places that are looked at before a return is given up
+
+
+def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> bytes:
+    """Where the function returns to: rsp is as the caller will have it."""
+    code = Code()
+    code.add(mem(_LEA, RSP, RSP, -8, True))  # the place of the return address, to be filled again
+    _open(code, after, frame.RETURN, 0, site)
+    code.add(mem(_LEA, R9, RSP, frame.FRAME_BYTES, True))
+    _table(code, around, R9)
+    code.label("look")
+    code.add(b"\x49\x8d\x14\x03")
+    code.add(mem(b"\x39", R9, RDX, 0, True))
+    code.jump("mine", EQUAL)
+    code.add(alu_imm(0, RAX, 16, False), alu_imm(4, RAX, (16 << frame.RETURN_BITS) - 1, False))
+    code.jump("look")
+    code.label("mine")
+    code.add(mem(_LOAD, RCX, RDX, 8, True), mem(_STORE, RCX, R9, 0, True))
+    if any("ip" in runner.fields for runner in after):
+        code.add(mem(_STORE, RCX, RSP, _field("ip"), True))
+    _run(code, at, after, around)
+    _close(code, frame.RETURN, 0)
+    code.add(b"\xc3")
+    return code.finish()
+
+
+def cpu_by_rseq(offset: int, slots: int) -> bytes:
+    """mov eax, fs:[offset + 4]: cpu_id of the thread's struct rseq, which stands `offset` bytes from the thread pointer."""
+    return b"\x64\x8b\x04\x25" + imm(offset + 4)
+
+
+CPU_BY_SEGMENT = b"\xb8\x7b\x00\x00\x00\x0f\x03\xc0\x25\xff\x0f\x00\x00"  # mov eax, 0x7b; lsl eax, eax; and eax, 0xfff

@@ -1,0 +1,273 @@
+"""Scripts inside a process of our own, without any privilege: what programs count and send is what the process knows that it did."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sonde.api.trace import TraceOptions, compile, live_target
+from sonde.errors import ProbeError, UnsafeError
+from sonde.spec.object import ObjectSpec
+from sonde.user.engine import UserEngine, UserObject
+from sonde.user.target import user_target
+
+SOURCE = r"""
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/wait.h>
+
+#define EXPORT __attribute__((noinline, noclone, used))
+static char name[] = "a name that is long enough to cross several words";
+static jmp_buf place;
+
+EXPORT long work(long a, const char *s) { __asm__ volatile("" ::: "memory"); return a * 2 + (s != 0); }
+EXPORT long six(long a, long b, long c, long d, long e, long f) { __asm__ volatile(""); return a + b + c + d + e + f; }
+EXPORT long depth(long n) { long r = n ? depth(n - 1) : 0; __asm__ volatile("" ::: "memory"); return r + 1; }
+EXPORT long jumps(long n) { __asm__ volatile(""); if (n & 1) longjmp(place, 1); return n; }
+EXPORT long flags(long a, long b) { long r = 7; __asm__ volatile("cmp %2, %1\n.globl inside\ninside: nopl 0x0(%%rax,%%rax)\n jae 1f\n mov $1, %0\n1:" : "+r"(r) : "r"(a), "r"(b) : "cc"); return r; }
+static long zone(long a) { volatile long x[4]; x[0] = a; return x[0]; }
+
+static void *many(void *count) { for (long i = 0; i < (long)count; i++) work(i, name); return 0; }
+
+int main(void) {
+  char line[100];
+  setvbuf(stdout, 0, _IOLBF, 0);
+  printf("ready\n");
+  while (fgets(line, sizeof line, stdin)) {
+    char what[20]; long n = 0, result = 0;
+    sscanf(line, "%19s %ld", what, &n);
+    if (!strcmp(what, "work")) for (long i = 0; i < n; i++) result += work(i, name);
+    if (!strcmp(what, "bad")) for (long i = 0; i < n; i++) result += work(i, (char *)(i * 4096 + 1));
+    if (!strcmp(what, "six")) result = six(1, 20, 300, 4000, 50000, 600000);
+    if (!strcmp(what, "depth")) result = depth(n);
+    if (!strcmp(what, "jumps")) for (long i = 0; i < n; i++) if (!setjmp(place)) result += jumps(i);
+    if (!strcmp(what, "flags")) result = flags(1, 2) * 100 + flags(2, 1) * 10 + flags(3, 3);
+    if (!strcmp(what, "threads")) {
+      pthread_t t[8];
+      for (int i = 0; i < 8; i++) pthread_create(&t[i], 0, many, (void *)n);
+      for (int i = 0; i < 8; i++) pthread_join(t[i], 0);
+    }
+    if (!strcmp(what, "fork")) {
+      pid_t child = fork();
+      if (!child) { for (long i = 0; i < n; i++) work(i, name); _exit(0); }
+      waitpid(child, 0, 0);
+      result = child;
+    }
+    printf("%ld\n", result + zone(0));
+  }
+  return 0;
+}
+"""
+
+
+@pytest.fixture(
+    scope="module", params=["-O1 -fno-omit-frame-pointer", "-O2 -no-pie", "-O2 -static", "-O2 -fcf-protection=full"]
+)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc")
+    path = str(tmp_path_factory.mktemp("user") / "target")
+    command = ["gcc", "-g", *request.param.split(), "-x", "c", "-", "-o", path, "-lpthread"]
+    subprocess.run(command, input=SOURCE, text=True, check=True)
+    return path
+
+
+class Running:
+    """The program at work: `ask("work 10")` returns the number that it answers."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None and self.process.stdin is not None
+        assert self.process.stdout.readline() == "ready\n"
+        self.pid = self.process.pid
+
+    def ask(self, line: str) -> int:
+        assert self.process.stdout is not None and self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def compile(self, script: str) -> ObjectSpec:
+        return compile(script.replace("PATH", self.path), user_target(live_target()), TraceOptions(pid=self.pid))
+
+    def attach(self, script: str) -> UserObject:
+        spec = self.compile(script)
+        loaded = UserEngine(self.pid).load(spec)
+        for probe in spec.probes:
+            if probe.type not in ("begin", "end"):
+                loaded.attach([probe])
+        return loaded
+
+    def text(self) -> bytes:
+        """The code of the program as it is in memory now."""
+        pieces = []
+        for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines():
+            span, perms, *_, name = line.split(maxsplit=5) if len(line.split()) > 5 else (*line.split(), "")
+            if "x" in perms and name.startswith("/") and "memfd" not in name:
+                start, end = (int(word, 16) for word in span.split("-"))
+                with open(f"/proc/{self.pid}/mem", "rb") as memory:
+                    memory.seek(start)
+                    pieces.append(memory.read(end - start))
+        return b"".join(pieces)
+
+    def traces(self) -> list[str]:
+        return [line for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines() if "sonde" in line]
+
+
+@pytest.fixture
+def running(program: str) -> Iterator[Running]:
+    found = Running(program)
+    yield found
+    found.process.kill()
+    found.process.communicate()
+
+
+def total(loaded: UserObject, name: str, key: bytes = bytes(4)) -> int:
+    """The sum of all copies of a number."""
+    return sum(int.from_bytes(value[:8], "little") for value in loaded.maps[name].lookup(key) or [])
+
+
+def records(loaded: UserObject) -> list[bytes]:
+    found: list[bytes] = []
+    reader = loaded.reader()
+    reader.drain(lambda buffer, start, size: found.append(bytes(buffer[start : start + size])))
+    return found
+
+
+def test_counts_are_exact_and_nothing_is_left(running: Running) -> None:
+    before = running.text()
+    answer = running.ask("work 1000")
+    with running.attach("uprobe:PATH:work { @ = count(); }") as loaded:
+        assert running.text() != before
+        assert running.ask("work 1000") == answer
+        assert total(loaded, "percpu") == 1000
+        loaded.detach()
+        assert running.text() == before
+        assert running.ask("work 1000") == answer
+        assert total(loaded, "percpu") == 1000
+    assert running.text() == before and not running.traces()
+    assert running.ask("work 1000") == answer
+
+
+def test_threads_lose_no_count(running: Running) -> None:
+    script = "uprobe:PATH:work { @ = count(); @k[arg0 & 3] = count(); @a = avg(arg0); @m = max(arg0); }"
+    with running.attach(script) as loaded:
+        running.ask("threads 20000")
+        assert total(loaded, "percpu", bytes(4)) >= 160000
+        keys = [key for key, _ in loaded.maps["AT_k"].items()]
+        assert [total(loaded, "AT_k", key) for key in sorted(keys)] == [40000] * 4
+
+
+def test_records_hold_arguments_and_strings(running: Running) -> None:
+    script = 'uprobe:PATH:work { printf("%d %s %d %d", arg0, str(arg1), pid, tid); }'
+    with running.attach(script) as loaded:
+        running.ask("work 3")
+        found = records(loaded)
+        assert len(found) == 3
+        for number, record in enumerate(found):
+            assert struct.pack("<Q", number) in record
+            assert b"a name that is long enough to cross several words\0" in record
+            assert record.count(struct.pack("<I", running.pid)) >= 2
+
+
+def test_a_bad_pointer_is_an_error_of_the_helper_and_harms_nobody(running: Running) -> None:
+    with running.attach("uprobe:PATH:work { @[str(arg1)] = count(); }") as loaded:
+        answer = running.ask("bad 20")
+        assert [total(loaded, "AT_", key) for key, _ in loaded.maps["AT_"].items()] == [20]
+    assert running.ask("bad 20") == answer
+
+
+def test_all_arguments(running: Running) -> None:
+    script = "uprobe:PATH:six { @[arg0, arg1, arg2, arg3, arg4, arg5] = count(); }"
+    with running.attach(script) as loaded:
+        assert running.ask("six") == 654321
+        keys = [struct.unpack("<6Q", key) for key, _ in loaded.maps["AT_"].items()]
+        assert keys == [(1, 20, 300, 4000, 50000, 600000)]
+
+
+def test_returns(running: Running) -> None:
+    with running.attach("uretprobe:PATH:work { @[retval] = count(); }") as loaded:
+        answer = running.ask("work 10")
+        keys = sorted(struct.unpack("<Q", key)[0] for key, _ in loaded.maps["AT_"].items())
+        assert keys == [2 * n + 1 for n in range(10)]
+    assert running.ask("work 10") == answer
+
+
+def test_entry_and_return_of_a_deep_recursion(running: Running) -> None:
+    with running.attach("uprobe:PATH:depth { @e = count(); } uretprobe:PATH:depth { @r = count(); }") as loaded:
+        assert running.ask("depth 3000") == 3001
+        counts = loaded.maps["percpu"].lookup(bytes(4)) or []
+        sums = [sum(int.from_bytes(value[at : at + 8], "little") for value in counts) for at in (0, 8)]
+        assert sums == [3001, 3001]
+
+
+def test_longjmp_through_a_probed_function(running: Running) -> None:
+    with running.attach("uretprobe:PATH:jumps { @ = count(); }") as loaded:
+        assert running.ask("jumps 1000") == sum(range(0, 1000, 2))
+        assert total(loaded, "percpu") == 500
+
+
+def test_flags_survive_in_the_middle_of_a_function(running: Running) -> None:
+    expected = running.ask("flags")
+    with running.attach(f'uprobe:PATH:{inside(running.path)} {{ @ = count(); @s[reg("ax")] = count(); }}') as loaded:
+        assert running.ask("flags") == expected
+        assert total(loaded, "percpu") == 3
+    assert expected == 177
+
+
+def inside(path: str) -> str:
+    """The address of the label in the middle of `flags`."""
+    output = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+    return next("0x" + line.split()[0] for line in output.splitlines() if line.endswith(" inside"))
+
+
+def test_a_child_of_fork_goes_on_counting_as_itself(running: Running) -> None:
+    with running.attach("uprobe:PATH:work { @[pid, tid] = count(); }") as loaded:
+        running.ask("work 10")
+        child = running.ask("fork 25")
+        counts = {struct.unpack("<II", key[:8]): total(loaded, "AT_", key) for key, _ in loaded.maps["AT_"].items()}
+        assert counts == {(running.pid, running.pid): 10, (child, child): 25}
+
+
+def test_begin_and_end_run_in_sonde_on_the_same_maps(running: Running) -> None:
+    with running.attach("begin { @ = 5; } uprobe:PATH:work { @ += 1; } end { @ += 100; }") as loaded:
+        loaded.run(next(p.program for p in loaded.spec.probes if p.type == "begin"))
+        running.ask("work 3")
+        loaded.run(next(p.program for p in loaded.spec.probes if p.type == "end"))
+        view = next(v for v in loaded.spec.views if v.name == "@")
+        value = (loaded.maps[view.map].lookup(bytes(4)) or [b""])[0]
+        assert struct.unpack_from("<q", value, view.offset) == (108,)
+
+
+def test_what_another_tracer_has_changed_is_refused(running: Running) -> None:
+    first = running.attach("uprobe:PATH:work { @ = count(); }")
+    try:
+        with pytest.raises(ProbeError, match="other instructions"):
+            running.attach("uprobe:PATH:work { @ = count(); }")
+        running.ask("work 5")
+        assert total(first, "percpu") == 5
+    finally:
+        first.close()
+
+
+def test_a_program_that_is_not_safe_never_gets_there(running: Running) -> None:
+    from sonde.record import replace
+
+    spec = running.compile("uprobe:PATH:work { @ = count(); }")
+    program = spec.programs[0]
+    wild = struct.pack("<BBhi", 0x79, 0x10, 4096, 0) + program.insns[-8:]  # r0 = *(u64 *)(r1 + 4096); exit
+    broken = replace(spec, programs=(replace(program, insns=wild, relocs=(), lines=()),))
+    before = running.text()
+    with pytest.raises(UnsafeError, match="may not run in another process"):
+        UserEngine(running.pid).load(broken)
+    assert running.text() == before and not running.traces()
