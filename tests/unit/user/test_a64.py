@@ -109,9 +109,13 @@ def test_between_exclusive_load_and_store() -> None:
     assert "exclusive" in plan(*loop, at=4).reason
 
 
-def test_the_return_from_a_signal() -> None:
+def test_code_that_the_process_knows() -> None:
     for at in (0, 4):
-        assert "return from a signal" in plan(0xD2801168, 0xD4000001, at=at).reason
+        assert "compares or looks up" in plan(0xD2801168, 0xD4000001, at=at).reason
+    moves = [0xAA0003E0 | source << 16 | to for source, to in ((1, 8), (2, 0), (3, 1), (4, 2), (5, 3), (6, 4), (7, 5))]
+    cancellable = (0xB9400000, 0x35000160, *moves, 0xD4000001, RET)  # ldr w0, [x0]; cbnz w0
+    for at in range(0, 4 * len(cancellable), 4):
+        assert plan(*cancellable, at=at).kind == ("relocated" if at == 40 else "none")
 
 
 @given(st.binary(min_size=4, max_size=64), st.integers(0, 64), st.booleans())

@@ -74,6 +74,18 @@ def test_the_return_from_a_signal_is_not_touched(mov: str) -> None:
         assert "compares or looks up" in window.reason
 
 
+@pytest.mark.parametrize("test", ["85c0 0f85 00000000", "f60708 7520"])  # of musl, of glibc (whose other jump is short)
+def test_where_pthread_cancel_looks_for_a_thread(test: str) -> None:
+    move = "4989fb 4889f0 4889d7 4889ce 4c89c2 4d89ca 4c8b442408 4c8b4c2410 4c895c2408"
+    head = "8b07" + test
+    length = len(bytes.fromhex(head + move)) + 2
+    for at in (0, length - 2):
+        window = plan(head + move + "0f05 c3", at=at, behind="90" * 8, limit=8)
+        assert window.kind == "none"
+        assert "compares or looks up" in window.reason
+    assert plan(head + move + "0f05 c3", at=length, behind="90" * 8, limit=8).kind == "relocated"
+
+
 def test_a_jump_into_the_window() -> None:
     window = plan("55 4889e5 83e801 75fb" + RET)  # ...; again: sub $1, %eax; jne again
     assert window.kind == "punned"

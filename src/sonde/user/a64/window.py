@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 RUNGS = ("nop", "relocated", "trap")
-_SIGRETURN = (
-    b"\x68\x11\x80\xd2\x01\x00\x00\xd4"  # mov x8, #139; svc #0: libgcc and gdb know a signal's frame by these bytes
+# Code that the process knows by its bytes or its addresses, and how much before these bytes belongs to it.
+_KNOWN_CODE = (
+    (bytes.fromhex("681180d2 010000d4"), 0),  # mov x8, #139; svc #0: libgcc and gdb know a signal's frame by these
+    # mov x8, x1; mov x0, x2 … mov x5, x7; svc #0: system calls that pthread_cancel may interrupt, in glibc since 2.41 and in musl. Its signal handler
+    # asks whether the thread is between the look at the flag, two instructions before, and the system call.
+    (bytes.fromhex("e80301aa e00302aa e10303aa e20304aa e30305aa e40306aa e50307aa 010000d4"), 8),
 )
+_LOOK_BYTES = 64
 _EXCLUSIVE_WORDS = 32  # of the longest loop with exclusive instructions that is looked for, as in the kernel's kprobes
 
 
@@ -74,7 +79,7 @@ def plan_window(
         return _none(at, error.message)
     own = code[at - base : at - base + WORD_BYTES]
     reason = _refusal(code[start - base : end - base], at - start, instruction)
-    if any(low < at + WORD_BYTES and at < high for low, high in reserved):
+    if any(low < at + WORD_BYTES and at < high for low, high in (*reserved, *_known_code(code, base, at))):
         reason = "the process compares or looks up the address of this instruction"
     if not calls and instruction.kind in ("call", "indirect_call"):
         reason = "a call cannot be moved in a process with a guarded control stack"
@@ -93,12 +98,20 @@ def _none(at: int, reason: str) -> Window:
     return Window("none", at, 0, 0, b"", (), 0, reason)
 
 
+def _known_code(code: bytes, base: int, at: int) -> list[tuple[int, int]]:
+    """Return the address ranges of code around `at` that must not move."""
+    first = max(at - base - _LOOK_BYTES, 0)
+    near = code[first : at - base + _LOOK_BYTES]
+    found = [
+        (base + first + near.find(pattern), len(pattern), more) for pattern, more in _KNOWN_CODE if pattern in near
+    ]
+    return [(addr - more, addr + size) for addr, size, more in found]
+
+
 def _refusal(body: bytes, at: int, instruction: Instruction) -> str:
     """Return why the instruction at an offset of a function cannot be displaced, "" if it can."""
     if instruction.kind == "trap":
         return "a breakpoint stands there: another tracer's, or the program's own"
-    if body[max(at - WORD_BYTES, 0) : at + WORD_BYTES] == _SIGRETURN or body[at : at + 2 * WORD_BYTES] == _SIGRETURN:
-        return "the process compares or looks up the address of this instruction: the return from a signal"
     if _is_exclusive(body, at):
         return "it is between an exclusive load and its store, which would never succeed"
     return unmovable(instruction)

@@ -12,7 +12,7 @@ Rules that keep the process whole (`reason` names the one that was in the way):
 
 * a call is the last instruction of its window: its return address stays one of the function's own, which unwinders look up;
 * behind an instruction that never goes on to the next one (jump, return) only padding is taken, up to the next function;
-* what reports its own address (int3, ud2, hlt) is not moved; nor is a signal's return, whose bytes unwinders compare.
+* what reports its own address (int3, ud2, hlt) is not moved; nor is code that the process knows by its bytes or addresses.
 
 Nothing here reads a process or a file. Addresses may be those of the file or of the process, as long as all are of one kind.
 """
@@ -35,11 +35,18 @@ if TYPE_CHECKING:
 JUMP_BYTES = 5
 RUNGS = ("nop", "relocated", "punned", "trap")
 _ENDBR = b"\xf3\x0f\x1e\xfa"
-# `mov $15, %rax; syscall`: libgcc, gdb and others know a signal's frame by these bytes.
-_SIGRETURN = (b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05", b"\xb8\x0f\0\0\0\x0f\x05")
+# Code that the process knows by its bytes or its addresses, and how much before these bytes belongs to it.
+_KNOWN_CODE = (
+    # mov $15, %rax; syscall: libgcc, gdb and others know a signal's frame by these bytes.
+    (b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05", 0),
+    (b"\xb8\x0f\0\0\0\x0f\x05", 0),
+    # System calls that pthread_cancel may interrupt, in glibc since 2.41 and in musl: its signal handler asks whether the thread is between the look at the
+    # flag, before these bytes, and the system call at their end.
+    (bytes.fromhex("4889f0 4889d7 4889ce 4c89c2 4d89ca 4c8b442408 4c8b4c2410 4c895c2408 0f05"), 14),
+)
+_LOOK_BYTES = 64  # on both sides of a probe: longer than a window, and than those
 # Prefixes that mean nothing to a near jump (cs, REX.W): the displacement of a longer jump stands on other bytes.
 _PUN_PREFIXES = (b"", b"\x2e", b"\x2e\x48", b"\x2e\x2e\x48")
-_LOOK_BYTES = 24  # more than the longest window
 
 
 class Pun(Record):
@@ -103,7 +110,7 @@ def plan_window(
     calls where they are, for processes with a shadow stack: a moved call pushes its return address itself. Cost: 20 µs and 1 µs for
     20 bytes of the function.
     """
-    reserved = (*reserved, *_signal_returns(code, base, at))
+    reserved = (*reserved, *_known_code(code, base, at))
     place = _Place(code, base, start, end, max(limit, end), survey, targets, data, reserved, calls)
     reason = _refusal(place, at)
     if reason:
@@ -139,13 +146,16 @@ def _refusal(place: _Place, at: int) -> str:
     return ""
 
 
-def _signal_returns(code: bytes, base: int, at: int) -> list[tuple[int, int]]:
-    first = max(at - base - 16, 0)
+def _known_code(code: bytes, base: int, at: int) -> list[tuple[int, int]]:
+    """Return the address ranges of code around `at` that must not move."""
+    first = max(at - base - _LOOK_BYTES, 0)
     near = code[first : at - base + _LOOK_BYTES]
     if b"\x0f\x05" not in near:
         return []
-    found = [(base + first + near.find(pattern), len(pattern)) for pattern in _SIGRETURN if pattern in near]
-    return [(addr, addr + size) for addr, size in found]
+    found = [
+        (base + first + near.find(pattern), len(pattern), more) for pattern, more in _KNOWN_CODE if pattern in near
+    ]
+    return [(addr - more, addr + size) for addr, size, more in found]
 
 
 def _collect(place: _Place, at: int) -> tuple[list[Instruction], int, str]:

@@ -1,0 +1,170 @@
+"""One ELF file to the windows of probes in it: everything that the file tells about who jumps where is looked up once.
+
+Functions come from the symbol tables and from the index of unwind information, which stripped files have too. Targets come from the relocations
+of position-independent files (tables of function pointers and labels), and in others from every aligned word that could be an address.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left, bisect_right
+
+from ...debuginfo.elf import SHF_EXECINSTR, SHT_NOBITS, Elf, Section
+from ...errors import FormatError
+from .survey import Survey
+from .window import RUNGS, Window, plan_window
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+_SHT_RELA, _SHT_RELR = 4, 19
+_R_RELATIVE, _R_IRELATIVE = 8, 37
+_SHF_ALLOC = 2
+_TABLE_SECTIONS = (".rodata", ".data.rel.ro", ".data")
+_WHOLE_BYTES = 32 << 20  # of a text section, up to which the jumps between functions are looked at too: 2 s at the most
+_NEST = 16  # symbols between an address and the start of the function around it
+
+
+class Text:
+    """The code of one file for x86-64. Addresses are those of the file; the caller adds the load bias to `addr`, and to `low` of puns."""
+
+    def __init__(self, elf: Elf) -> None:
+        """Nothing is read before it is needed. `elf` stays open as long as this is used."""
+        self.elf = elf
+        self._functions: tuple[list[int], dict[int, int]] | None = None
+        self._surveys: dict[str, Survey] = {}
+        self._code: dict[str, bytes] = {}
+        self._targets: frozenset[int] | None = None
+        self._data: list[tuple[int, bytes]] | None = None
+
+    def plan(
+        self, at: int, *, reserved: Sequence[tuple[int, int]] = (), calls: bool = True, rungs: Collection[str] = RUNGS
+    ) -> Window:
+        """Return the window of a probe at address `at`. The arguments are those of `plan_window`. Raises FormatError for a corrupt file.
+
+        The first call costs 100 ms for a text section of one megabyte, the others 50 µs.
+        """
+        section = self._section_at(at)
+        if section is None:
+            return Window("none", at, 0, 0, b"", (), reason="the address is in no section of the file that holds code")
+        code = self._code_of(section)
+        start, end, limit = self._function_at(section, at)
+        return plan_window(
+            code, at, start=start, end=end, base=section.addr, limit=limit, survey=self._survey_of(section),
+            targets=self.targets, data=self.data, reserved=reserved, calls=calls, rungs=rungs,
+        )  # fmt: skip
+
+    @property
+    def data(self) -> list[tuple[int, bytes]]:
+        """Address and bytes of each section that may hold jump tables."""
+        if self._data is None:
+            sections = [s for s in self.elf.sections if s.name.startswith(_TABLE_SECTIONS) and s.type != SHT_NOBITS]
+            self._data = [(s.addr, self.elf.read_section(s)) for s in sections]
+        return self._data
+
+    @property
+    def targets(self) -> frozenset[int]:
+        """Addresses that data leads to: of functions, of labels, and in a file without relocations what looks like one."""
+        if self._targets is None:
+            found: set[int] = set()
+            for section in self.elf.sections:
+                if section.type == _SHT_RELA and section.flags & _SHF_ALLOC:
+                    raw = self.elf.read_section(section)
+                    entries = struct.iter_unpack("<QQq", raw[: len(raw) // 24 * 24])
+                    found.update(
+                        addend for _, info, addend in entries if info & 0xFFFFFFFF in (_R_RELATIVE, _R_IRELATIVE)
+                    )
+                elif section.type == _SHT_RELR:
+                    found.update(self._read_words(iter_relr(self.elf.read_section(section))))
+            if self.elf.is_exec:
+                for _, content in self.data:
+                    found.update(memoryview(content[: len(content) & -8]).cast("Q"))
+            code = [(s.addr, s.addr + s.size) for s in self.elf.sections if s.flags & SHF_EXECINSTR]
+            self._targets = frozenset(a for low, high in code for a in found if low <= a < high)
+        return self._targets
+
+    def _read_words(self, places: Collection[int]) -> list[int]:
+        found = []
+        for place in places:
+            offset = self.elf.get_offset(place)
+            if 0 <= offset <= len(self.elf.data) - 8:
+                found.append(int.from_bytes(self.elf.data[offset : offset + 8], "little"))
+        return found
+
+    def _section_at(self, at: int) -> Section | None:
+        for section in self.elf.sections:
+            if (
+                section.flags & SHF_EXECINSTR
+                and section.type != SHT_NOBITS
+                and section.addr <= at < section.addr + section.size
+            ):
+                return section
+        return None
+
+    def _code_of(self, section: Section) -> bytes:
+        if section.name not in self._code:
+            self._code[section.name] = bytes(self.elf.read_section(section))
+        return self._code[section.name]
+
+    def _survey_of(self, section: Section) -> Survey | None:
+        if section.size > _WHOLE_BYTES:
+            return None
+        if section.name not in self._surveys:
+            self._surveys[section.name] = Survey(self._code_of(section), section.addr, self.functions[0])
+        return self._surveys[section.name]
+
+    @property
+    def functions(self) -> tuple[list[int], dict[int, int]]:
+        """The sorted addresses at which functions begin, or parts of them, and the size of each, 0 where unknown."""
+        if self._functions is None:
+            sizes = dict.fromkeys(self._unwound(), 0)
+            for symbol in self.elf.iter_functions():
+                sizes[symbol.vaddr] = max(symbol.size, sizes.get(symbol.vaddr, 0))
+            self._functions = sorted(sizes), sizes
+        return self._functions
+
+    def _unwound(self) -> list[int]:
+        section = self.elf.get_section(".eh_frame_hdr")
+        return read_unwind_index(self.elf.read_section(section), section.addr) if section else []
+
+    def _function_at(self, section: Section, at: int) -> tuple[int, int, int]:
+        """Return start and end of the function around an address, and where the next one begins. An instruction begins at an unknown function's probe."""
+        starts, sizes = self.functions
+        section_end = section.addr + section.size
+        index = bisect_right(starts, at)
+        limit = min(starts[index], section_end) if index < len(starts) else section_end
+        for start in reversed(starts[max(index - _NEST, 0) : index]):
+            end = start + sizes[start] if sizes[start] else self._next_start(start, section_end)
+            if section.addr <= start and at < end <= section_end:
+                return start, end, max(limit, end)
+        return at, limit, limit
+
+    def _next_start(self, start: int, section_end: int) -> int:
+        starts = self.functions[0]
+        index = bisect_left(starts, start + 1)
+        return min(starts[index], section_end) if index < len(starts) else section_end
+
+
+def iter_relr(raw: bytes) -> list[int]:
+    """Return the places that a section of type SHT_RELR relocates: an address, then bitmaps of the 63 words behind it."""
+    places: list[int] = []
+    here = 0
+    for (word,) in struct.iter_unpack("<Q", raw[: len(raw) & -8]):
+        if word & 1 == 0:
+            places.append(word)
+            here = word + 8
+            continue
+        places += [here + 8 * bit for bit in range(63) if word >> (bit + 1) & 1]
+        here += 8 * 63
+    return places
+
+
+def read_unwind_index(raw: bytes, addr: int) -> list[int]:
+    """Return the addresses of functions in .eh_frame_hdr (LSB, "The .eh_frame_hdr section"), none where it has another form than linkers write."""
+    if raw[:4] != b"\x01\x1b\x03\x3b" or len(raw) < 12:
+        return []
+    (count,) = struct.unpack_from("<I", raw, 8)
+    if 12 + 8 * count > len(raw):
+        raise FormatError(f".eh_frame_hdr: {count} entries do not fit into its {len(raw)} bytes")
+    return [addr + start for start, _ in struct.iter_unpack("<ii", raw[12 : 12 + 8 * count])]
