@@ -23,6 +23,7 @@ from sonde.bpf.objfile.write import write_object
 from sonde.debuginfo.btf import Btf
 from sonde.debuginfo.btfcut import cut_btf
 from sonde.debuginfo.btfdump import definition
+from sonde.debuginfo.btfheader import iter_header
 from sonde.debuginfo.btfrecords import add_btf
 from sonde.debuginfo.btfwrite import BtfWriter
 from sonde.debuginfo.corerelo import resolve
@@ -73,13 +74,15 @@ def link(data: bytes) -> None:
 
 
 def btf(data: bytes) -> None:
-    """Decode all types, print them as C, merge them with themselves, split them from themselves."""
+    """Decode all types, print them as C one by one and as a header, merge them with themselves, split them from themselves."""
     types = Btf.from_bytes(data)
     for ident in range(1, min(types.count_types(), 3000) + 1):
         try:
             definition(types.type_by_id(ident))
         except FormatError:
             pass
+    for text in iter_header(Btf.from_bytes(data)):
+        assert text
     writer = BtfWriter()
     add_btf(writer, types)
     add_btf(writer, types)

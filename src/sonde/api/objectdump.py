@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ..errors import FormatError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -11,6 +9,8 @@ if TYPE_CHECKING:
     from ..bpf.objfile.model import Extern, Fill, MapDef, ObjectFile, Program
     from ..debuginfo.btf import Btf
     from ..debuginfo.ctype import CType
+
+_KEEP = "#if defined(__bpf__) && !defined(BPF_NO_PRESERVE_ACCESS_INDEX)\n"
 
 
 def dump_object(found: ObjectFile, *, types: bool = False) -> Iterator[str]:
@@ -27,8 +27,10 @@ def dump_object(found: ObjectFile, *, types: bool = False) -> Iterator[str]:
         yield ""
         yield from _program(program)
     if types and found.btf is not None:
+        from ..debuginfo.btfheader import iter_header as iter_types
+
         yield ""
-        yield from _types(found.btf)
+        yield from iter_types(found.btf)
 
 
 def _map(found: MapDef) -> str:
@@ -101,14 +103,14 @@ def _note(fill: Fill) -> str:
     return f"{fill.kind} {fill.symbol}{' (weak)' if fill.weak else ''}"
 
 
-def _types(btf: Btf) -> Iterator[str]:
-    from ..debuginfo.btfdump import definition
+def dump_types(btf: Btf) -> Iterator[str]:
+    """Yield all types as one C header, which compiles; for BPF, accesses to members become CO-RE relocations, as with bpftool's vmlinux.h.
 
-    for ident in range(1, btf.count_types() + 1):
-        kind = btf.kind_of(ident)
-        if kind not in ("struct", "union", "enum", "enum64", "typedef") or not btf.get_name(ident):
-            continue
-        try:
-            yield definition(btf.type_by_id(ident))
-        except FormatError as error:
-            yield f"/* {kind} {btf.get_name(ident)}: {error.message} */"
+    Raises FormatError for damaged types.
+    """
+    from ..debuginfo.btfheader import iter_header
+
+    yield "#ifndef __VMLINUX_H__\n#define __VMLINUX_H__\n"
+    yield f"{_KEEP}#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)\n#endif\n"
+    yield from iter_header(btf)
+    yield f"\n{_KEEP}#pragma clang attribute pop\n#endif\n\n#endif"

@@ -1,4 +1,4 @@
-"""`sonde dump`: show what an ELF object holds: maps, externs, programs with their source lines, types as C."""
+"""`sonde dump`: show what an ELF object holds: maps, externs, programs with their source lines, types as C; or types alone, as a header."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OPTIONS = (Option("types", ("--types",), "show the C definitions of all types as well"), HELP)
-USAGE = "sonde dump [option...] FILE.o"
+OPTIONS = (
+    Option("types", ("--types",), "show the C definitions of all types as well"),
+    Option(
+        "header",
+        ("--header",),
+        "write the types only, as a C header: of an object, or of BTF (/sys/kernel/btf/vmlinux)",
+    ),
+    HELP,
+)
+USAGE = "sonde dump [option...] FILE.o|BTF"
 
 
 def main(words: Sequence[str]) -> int:
@@ -23,6 +31,13 @@ def main(words: Sequence[str]) -> int:
         return 0
     if len(arguments.positionals) != 1:
         raise UsageError("dump takes one object file", hint=f"usage: {USAGE}")
+    if arguments.have("header"):
+        from ..api.linking import open_types
+        from ..api.objectdump import dump_types
+
+        for line in dump_types(open_types(arguments.positionals[0])):
+            print(line)
+        return 0
     from ..api.objectdump import dump_object
     from ..api.objects import open_object
 
