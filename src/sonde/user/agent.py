@@ -25,8 +25,9 @@ import os
 import struct
 
 from ..debuginfo.procmaps import read_maps
-from ..errors import TargetError
+from ..errors import KernelError, TargetError
 from ..record import Record
+from .calls import Call, Result
 from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, page_up, share, unmap
 
 TYPE_CHECKING = False
@@ -41,6 +42,10 @@ _HEADER = struct.Struct("<8sIIIIQ")
 _ENTRY = struct.Struct("<QII24s24s")
 _COUNT_AT = 16
 SITE_BYTES = 24  # of one site, at most
+
+
+_PRIVATE, _ANONYMOUS, _FIXED = 2, 0x20, 0x10
+_MADVISE, _WIPEONFORK = 28, 18
 
 
 class Site(Record):
@@ -99,9 +104,28 @@ class Agent:
         self._memories.append((shared.address, shared.extent))
         return shared
 
-    def enter_memory(self, address: int, size: int) -> None:
-        """Enter memory of the process that goes when this agent goes."""
-        self._add(MEMORY, 0, address, size.to_bytes(8, "little"), b"")
+    def map_private(self, stopped: StoppedProcess, size: int, wiped: int) -> int:
+        """Map memory that is the process's alone, a child of fork gets a copy of, and that goes with this agent; return its address.
+
+        Its first `wiped` bytes are zeros in a child. They have no name in the maps of the process, so that they stay where a killed sonde is cleaned up after.
+        Raises KernelError.
+        """
+        name = _name(_MAP).encode() + b"\0"
+        calls = [
+            Call("memfd_create", (name, 1)),
+            Call("ftruncate", (Result(0), size)),
+            Call("mmap", (0, size, PROT_READ | PROT_WRITE, _PRIVATE, Result(0), 0)),
+            Call("mmap", (Result(2), wiped, PROT_READ | PROT_WRITE, _PRIVATE | _ANONYMOUS | _FIXED, -1, 0)),
+            Call(_MADVISE, (Result(2), wiped, _WIPEONFORK)),  # where it fails, a child keeps its parent's number
+            Call("close", (Result(0),)),
+        ]
+        results = stopped.run(calls)
+        failed = next((result for result in results[:4] if result < 0), 0)
+        if results[2] > 0:
+            self._memories.append((results[2], size))
+        if failed:
+            raise KernelError(f"process {stopped.pid} could not map {size >> 10} KiB of memory", -failed)
+        return results[2]
 
     def reserve(self, size: int, align: int = 16) -> int:
         """Set aside `size` bytes for code; return their address in the process. Raises TargetError when the memory is full."""

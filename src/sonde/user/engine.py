@@ -202,11 +202,11 @@ class UserObject:
         return MapShape(spec.type, spec.key_size, spec.value_size, entries, flags, spec.name, cpus=self._slots + 1)
 
     def _surroundings(self, stopped: StoppedProcess) -> tuple[trampoline.Surroundings, helpers.Facts]:
-        from .process import find_clock, find_rseq, find_tid_offset, map_private
+        from .process import find_clock, find_rseq, find_tid_offset
 
         state = self._agents[0].share(stopped, frame.state_bytes(self._slots))
         self._state = _open_state(state.fd, state.size)
-        private = self._private = map_private(stopped, self._agents[0])
+        private = self._private = self._agents[0].map_private(stopped, frame.private_bytes(), frame.RETURNS)
         rseq = find_rseq(stopped)
         cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq, self._slots)
         around = trampoline.Surroundings(state.address, private, self._slots, os.cpu_count() or 1, cpu_code)

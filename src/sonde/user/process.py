@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import KernelError
-from . import frame, ptrace
-from .calls import Call
+from . import ptrace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .agent import Agent
     from .stopped import StoppedProcess
 
 _TID_OFFSETS = (0x2D0, 0x30)  # struct pthread.tid of glibc 2.2 to 2.41 on x86-64; of musl
@@ -47,22 +44,3 @@ def find_clock(stopped: StoppedProcess) -> int:
     except (FormatError, TargetError):
         return 0
     return vdso.start + symbol.vaddr if symbol is not None else 0
-
-
-_MAP_PRIVATE_ANONYMOUS, _PROT_READ_WRITE, _MADV_WIPEONFORK = 0x22, 3, 18
-
-
-def map_private(stopped: StoppedProcess, agent: Agent) -> int:
-    """Map the process's own memory (`frame`), whose first page a child of fork finds empty; return its address. Raises KernelError."""
-    size = frame.private_bytes()
-    address = stopped.run([Call("mmap", (0, size, _PROT_READ_WRITE, _MAP_PRIVATE_ANONYMOUS, -1, 0))])[0]
-    if address < 0:
-        raise KernelError(f"process {stopped.pid} could not map {size >> 10} KiB of memory", -address)
-    agent.enter_memory(address, size)
-    stopped.system_call(
-        _MADVISE, address, frame.RETURNS, _MADV_WIPEONFORK
-    )  # where it fails, a child has its parent's number
-    return address
-
-
-_MADVISE = 28
