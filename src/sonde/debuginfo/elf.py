@@ -303,6 +303,12 @@ class Elf:
                 return Symbol(text, start, size, info & 15, info >> 4, 1)
         return None
 
+    def function_starts(self) -> list[int]:
+        """Return the sorted addresses of all functions, from the index that `get_function_at` uses. The caller leaves the list as it is."""
+        if self._functions is None:
+            self._build_index()
+        return self._starts
+
     def _build_index(self) -> None:
         best: dict[int, tuple[tuple[int, int, int], tuple[int, int, int, int, int]]] = {}
         rank = {1: 0, 2: 1}  # global, weak; others last

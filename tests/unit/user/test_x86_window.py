@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonde.user.x86.survey import Survey, is_opcode, jumps_into, read_tables
+from sonde.user.x86.survey import Survey, find_near, is_opcode, iter_near, jumps_into, read_tables
 from sonde.user.x86.window import RUNGS, Window, plan_window
 
 BASE = 0x401000
@@ -191,6 +193,27 @@ def test_jumps_of_other_functions() -> None:
     assert (both.kind, both.patch) == ("punned", 1)
     assert f"a jump at {BASE + len(first):#x} leads to 0x401001" in both.reason
     assert [jump.target for jump in survey.jumps_into(BASE, BASE + 5)] == [BASE + 1]
+
+
+def test_looking_for_a_target_and_an_index_of_all_find_the_same() -> None:
+    chance = random.Random(4)
+    code = bytearray(chance.choice((0x0F, 0xE8, 0xE9, 0x84, 0x00, 0x55)) for _ in range(200_000))
+    low = BASE + 100_000
+    for _ in range(300):  # most displacements of random bytes lead nowhere near
+        at = chance.randrange(len(code) - 8)
+        opcode = chance.choice((b"\xe8", b"\xe9", b"\x0f\x84", b"\xc7\xf8", b"\x55"))
+        target = low + chance.randrange(-3, 8)
+        code[at : at + len(opcode) + 4] = opcode + (target - BASE - at - len(opcode) - 4).to_bytes(
+            4, "little", signed=True
+        )
+    whole = sorted(found for found in iter_near(bytes(code), BASE) if low <= found[1] < low + 5)
+    assert sorted(find_near(bytes(code), BASE, low, low + 5)) == whole
+    assert len(whole) > 80
+    survey = Survey(bytes(code), BASE)
+    first = survey.jumps_into(low, low + 5)
+    for _ in range(20):
+        later = survey.jumps_into(low, low + 5)
+    assert {(j.source, j.target) for j in first} == {(j.source, j.target) for j in later}
 
 
 def switch(prefix: str) -> tuple[bytes, int]:

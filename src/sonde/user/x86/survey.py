@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _SHORT = bytes(1 if 0x70 <= n < 0x80 or 0xE0 <= n < 0xE4 or n == 0xEB else 0 for n in range(256))
 _NEAR = bytes({0xE8: 1, 0xE9: 1, 0x0F: 2, 0xC7: 3}.get(n, 0) for n in range(256))
 _STRIDE_BYTES = 256
+_QUESTIONS = 4  # that are answered without an index
+_CHUNK_BYTES = 1 << 16
 _LONGEST = 15  # bytes of an instruction
 _TABLE_ENTRIES = 4096  # of one jump table
 
@@ -35,24 +37,37 @@ class Jump(Record):
 
 
 class Survey:
-    """The near jumps of a whole text section by target. Making it costs 50 ms a megabyte; it can be asked any number of times."""
+    """The jumps of a whole text section by target. A question costs 5 ms; after some, an index is made, which costs 40 ms a megabyte."""
 
     def __init__(self, code: bytes, base: int, starts: Sequence[int] = ()) -> None:
         """`code` is loaded at `base`, and an instruction begins there; `starts`: sorted addresses at which others begin (functions)."""
-        end = base + len(code)
-        found = [(target, source) for source, target in iter_near(code, base) if base <= target < end]
-        found.sort()
         self.code, self.base, self.starts = code, base, starts
-        self._targets = [target for target, _ in found]
-        self._sources = [source for _, source in found]
+        self._asked = 0
+        self._targets: list[int] = []
+        self._sources: list[int] = []
         self._known: dict[int, list[int]] = {}  # by function: where instructions begin, one in each stride
 
     def jumps_into(self, low: int, high: int) -> list[Jump]:
         """Return the jumps to addresses from `low` to `high` - 1, without those that `starts` shows to be no instructions."""
-        first, last = bisect_left(self._targets, low), bisect_left(self._targets, high)
-        near = [Jump(self._sources[n], self._targets[n]) for n in range(first, last)]
+        self._asked += 1
+        if self._asked <= _QUESTIONS:
+            near = [Jump(source, target) for source, target in find_near(self.code, self.base, low, high)]
+        else:
+            self._index()
+            first, last = bisect_left(self._targets, low), bisect_left(self._targets, high)
+            near = [Jump(self._sources[n], self._targets[n]) for n in range(first, last)]
         short = [Jump(source, target) for source, target in iter_short(self.code, self.base, low, high)]
         return [jump for jump in near + short if self._is_jump(jump.source)]
+
+    def _index(self) -> None:
+        """Sort all near jumps of the section by target, once."""
+        if self._targets:
+            return
+        end = self.base + len(self.code)
+        found = [(target, source) for source, target in iter_near(self.code, self.base) if self.base <= target < end]
+        found.sort()
+        self._targets = [target for target, _ in found]
+        self._sources = [source for _, source in found]
 
     def _is_jump(self, source: int) -> bool:
         index = bisect_right(self.starts, source) - 1
@@ -88,6 +103,49 @@ def iter_near(code: bytes, base: int) -> Iterator[tuple[int, int]]:
                 displacement = int.from_bytes(code[follow : follow + 4], "little", signed=True)
                 yield base + at, base + follow + 4 + displacement
             at = marks.find(mark, at + 1)
+
+
+def find_near(code: bytes, base: int, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Yield the same for targets from `low` to `high` - 1.
+
+    In 64 KiB of code the upper two bytes of such a displacement have two values or three, which is what is looked for; in the code nearby those values are
+    zeros or ones, which are everywhere, so that looking for opcodes is faster.
+    """
+    for first in range(0, len(code), _CHUNK_BYTES):  # of the place of the displacement
+        least, most = low - (base + first + _CHUNK_BYTES + 4), high - (base + first + 4)
+        uppers = range(max(least >> 16, -0x8000), min(most >> 16, 0x7FFF) + 1)
+        if 0 in uppers or -1 in uppers:
+            before = max(first - 2, 0)
+            nearby = iter_near(code[before : first + _CHUNK_BYTES + 3], base + before)
+            yield from (found for found in nearby if low <= found[1] < high)
+            continue
+        for upper in uppers:
+            yield from _find_upper(code, base, low, high, first, upper)
+
+
+def _find_upper(code: bytes, base: int, low: int, high: int, first: int, upper: int) -> Iterator[tuple[int, int]]:
+    """Yield those whose displacement stands in the chunk at `first` and has the upper two bytes `upper`."""
+    pattern = (upper & 0xFFFF).to_bytes(2, "little")
+    end = first + _CHUNK_BYTES + 3
+    at = code.find(pattern, first + 2, end)
+    while at >= 0:
+        target = base + at + 2 + (upper << 16) + code[at - 2] + (code[at - 1] << 8)
+        if low <= target < high:
+            opcode_at = _opcode_before(code, at - 2)
+            if opcode_at >= 0:
+                yield base + opcode_at, target
+        at = code.find(pattern, at + 1, end)
+
+
+def _opcode_before(code: bytes, place: int) -> int:
+    """Return where the opcode of a jump with a displacement at `place` begins, -1 when no jump has it."""
+    if place >= 1 and code[place - 1] in (0xE8, 0xE9):
+        return place - 1
+    if place >= 2:
+        pair = code[place - 2], code[place - 1]
+        if (pair[0] == 0x0F and pair[1] & 0xF0 == 0x80) or pair == (0xC7, 0xF8):
+            return place - 2
+    return -1
 
 
 def iter_short(code: bytes, base: int, low: int, high: int) -> Iterator[tuple[int, int]]:
