@@ -112,7 +112,7 @@ def test_what_is_safe_is_accepted(text: str, kind: str) -> None:
         ("r1 = 1\nlock *(u64 *)(r10 -8) += r1\nr0 = 0\nexit", "kprobe", 1, "never written"),
         ("*(u64 *)(r10 -8) = 0\n*(u64 *)(r10 -16) = 0\nr1 = 1\nlock *(u64 *)(r10 -12) += r1\nr0 = 0\nexit", "kprobe", 3, "multiple of 8"),
         ("\n".join(["call f\nexit"] + [f"{c}: *(u64 *)(r10 -200) = 1\ncall {chr(ord(c) + 1)}\nexit" for c in "fgh"] + ["i: r0 = 0\nexit"]), "kprobe", 0, "of stack together"),
-        ("call f\nexit\nf: call f\nexit", "kprobe", None, "8 deep"),
+        ("call f\nexit\nf: call f\nexit", "kprobe", 2, "calls itself"),
     ],
 )  # fmt: skip
 def test_what_is_not_safe_is_refused(text: str, kind: str, pc: int | None, message: str) -> None:

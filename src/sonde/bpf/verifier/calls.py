@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..helpers import HELPERS
 from . import memory, scalar
+from .maprules import check_map
 from .problem import Problem
 from .state import NONE, UNKNOWN, ZERO, Reg
 
@@ -24,37 +25,34 @@ _CALLBACKS = {
     "user_ringbuf_drain": 209,
 }
 
-# What a helper wants of the map that it is given; others take any.
-_MAP_KINDS = {
-    "tail_call": ("prog_array",),
-    "perf_event_output": ("perf_event_array",), "perf_event_read": ("perf_event_array",),
-    "perf_event_read_value": ("perf_event_array",), "skb_output": ("perf_event_array",), "xdp_output": ("perf_event_array",),
-    "get_stackid": ("stack_trace",),
-    "ringbuf_output": ("ringbuf",), "ringbuf_reserve": ("ringbuf",), "ringbuf_query": ("ringbuf",),
-    "ringbuf_reserve_dynptr": ("ringbuf",), "user_ringbuf_drain": ("user_ringbuf",),
-    "map_push_elem": ("queue", "stack", "bloom_filter"), "map_pop_elem": ("queue", "stack"),
-    "map_peek_elem": ("queue", "stack", "bloom_filter"),
-    "current_task_under_cgroup": ("cgroup_array",), "skb_under_cgroup": ("cgroup_array",),
-    "redirect_map": ("devmap", "devmap_hash", "cpumap", "xskmap"),
-    "map_lookup_percpu_elem": ("percpu_array", "percpu_hash", "lru_percpu_hash"),
-    "task_storage_get": ("task_storage",), "task_storage_delete": ("task_storage",),
-    "sk_storage_get": ("sk_storage",), "sk_storage_delete": ("sk_storage",),
-    "inode_storage_get": ("inode_storage",), "inode_storage_delete": ("inode_storage",),
-}  # fmt: skip
-_KEYED = frozenset(
-    ["map_lookup_elem", "map_update_elem", "map_delete_elem", "for_each_map_elem", "map_lookup_percpu_elem"]
-)
-_NOT_KEYED = frozenset(
+# Helpers that may move the packet: what was known of it, and addresses in it, are void afterwards. As `bpf_helper_changes_pkt_data`.
+_MOVES_PACKET = frozenset(
     [
-        "ringbuf",
-        "user_ringbuf",
-        "perf_event_array",
-        "prog_array",
-        "stack_trace",
-        "cgroup_array",
-        "queue",
-        "stack",
-        "bloom_filter",
+        "clone_redirect",
+        "l3_csum_replace",
+        "l4_csum_replace",
+        "lwt_push_encap",
+        "lwt_seg6_action",
+        "lwt_seg6_adjust_srh",
+        "lwt_seg6_store_bytes",
+        "msg_pop_data",
+        "msg_pull_data",
+        "msg_push_data",
+        "reserve_hdr_opt",
+        "skb_adjust_room",
+        "skb_change_head",
+        "skb_change_proto",
+        "skb_change_tail",
+        "skb_pull_data",
+        "skb_store_bytes",
+        "skb_vlan_pop",
+        "skb_vlan_push",
+        "store_hdr_opt",
+        "tail_call",
+        "xdp_adjust_head",
+        "xdp_adjust_meta",
+        "xdp_adjust_tail",
+        "xdp_store_bytes",
     ]
 )
 
@@ -93,6 +91,24 @@ def call_helper(walker: Walker, state: State, ident: int) -> None:
     for index in range(1, 6):
         state.regs[index] = NONE
     state.regs[0] = result
+    if helper.name == "tail_call":
+        _leave_by_tail_call(walker, state)
+    elif helper.name in _MOVES_PACKET:
+        state.forget_packet()
+
+
+def _leave_by_tail_call(walker: Walker, state: State) -> None:
+    """Another program takes the place of the function that runs; that one returns to the caller, if there is one. Raises Problem."""
+    if state.held:
+        raise Problem("the program may end in this tail call, but holds a ring buffer record", "give it back before")
+    if any(frame.callback is not None for frame in state.frames):
+        raise Problem("a function that a helper calls may not end in a tail call")
+    if len(state.frames) > 1:
+        gone = state.copy()
+        frame = gone.frames.pop()
+        gone.forget_packet()
+        gone.regs[:6] = [UNKNOWN] + [NONE] * 5
+        walker.push(gone, frame.return_pc)
 
 
 def _release(state: State, ident: int) -> None:
@@ -109,10 +125,10 @@ def _check_argument(walker: Walker, state: State, call: Call, index: int, kind: 
     plain = kind.rstrip("?")
     if reg.kind == "none":
         raise Problem(f"argument {index} of bpf_{call.helper.name}, r{index}, was never written")
-    if kind.endswith("?") and reg.kind == "scalar" and reg.number.const == 0:
-        return
     if plain in ("mem", "mem_out", "mem_rw"):
         _check_sized(walker, state, call, index, plain, following)
+        return
+    if kind.endswith("?") and reg.kind == "scalar" and reg.number.const == 0:
         return
     name, _, rest = plain.partition(":")
     check = _ARGUMENTS.get(name)
@@ -158,14 +174,7 @@ def _map(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
     if reg.kind != "map":
         raise Problem(f"it must be a map, not {reg}")
     call.table = reg.thing
-    kind, name = reg.thing.kind, call.helper.name  # type: ignore[attr-defined]
-    wanted = _MAP_KINDS.get(name)
-    if wanted is not None and kind not in wanted:
-        raise Problem(f"map {reg.thing.name} is of type {kind}; it must be {' or '.join(wanted)}")  # type: ignore[attr-defined]
-    if name in _KEYED and kind in _NOT_KEYED and not (name == "map_delete_elem" and kind == "stack_trace"):
-        raise Problem(f"map {reg.thing.name} is of type {kind}, which has no keys")  # type: ignore[attr-defined]
-    if name in ("map_update_elem", "map_delete_elem") and reg.thing.read_only:  # type: ignore[attr-defined]
-        raise Problem(f"map {reg.thing.name} is read-only for programs")  # type: ignore[attr-defined]
+    check_map(call.helper.name, reg.thing)  # type: ignore[arg-type]
 
 
 def _key(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:

@@ -20,10 +20,10 @@ ALL_SLOTS = (1 << SLOTS) - 1
 _ARGS, _CLOBBERED = 0b111110, 0b111111
 
 
-def analyse(body: list[tuple[int, Insn]]) -> dict[int, Masks]:
-    """Return for each pc of a function what matters before its instruction."""
+def analyse(body: list[tuple[int, Insn]], outer: bool = False) -> dict[int, Masks]:
+    """Return for each pc of a function what matters before its instruction. `outer`: it may be given addresses of its callers' stacks."""
     blocks = split_blocks(body)
-    escapes = _stack_escapes(body)
+    escapes = hands_out_stack(body)
     start: dict[int, Masks] = dict.fromkeys(blocks, (0, 0, 0, 0))
     before: dict[int, Masks] = {}
     order = sorted(blocks, reverse=True)
@@ -38,7 +38,7 @@ def analyse(body: list[tuple[int, Insn]]) -> dict[int, Masks]:
                     masks = _join(masks, start[following])
             insns = block.insns + ([block.end] if block.end else [])
             for at, insn in reversed(insns):
-                masks = before[at] = _step(insn, masks, escapes)
+                masks = before[at] = _step(insn, masks, escapes, outer)
             if masks != start[pc]:
                 start[pc] = masks
                 changed = True
@@ -49,7 +49,7 @@ def _join(a: Masks, b: Masks) -> Masks:
     return a[0] | b[0], a[1] | b[1], a[2] | b[2], a[3] | b[3]
 
 
-def _stack_escapes(body: list[tuple[int, Insn]]) -> bool:
+def hands_out_stack(body: list[tuple[int, Insn]]) -> bool:
     """Whether an address of the stack is anywhere but in r10."""
     return any(
         insn.src == FRAME_POINTER
@@ -59,7 +59,7 @@ def _stack_escapes(body: list[tuple[int, Insn]]) -> bool:
     )
 
 
-def _step(insn: Insn, after: Masks, escapes: bool) -> Masks:
+def _step(insn: Insn, after: Masks, escapes: bool, outer: bool) -> Masks:
     """What matters before an instruction, given what does after it."""
     regs, precise, slots, exact = after
     class_ = insn.opcode & 7
@@ -69,7 +69,7 @@ def _step(insn: Insn, after: Masks, escapes: bool) -> Masks:
     if class_ == 1:
         return _load(insn, after, escapes)
     if class_ in (2, 3):
-        return _store(insn, after, escapes)
+        return _store(insn, after, escapes, outer)
     if class_ == 0:
         if insn.opcode == 0x18:
             return regs & ~dst, precise & ~dst, slots, exact
@@ -135,7 +135,7 @@ def _load(insn: Insn, after: Masks, escapes: bool) -> Masks:
     return regs, precise, slots, exact
 
 
-def _store(insn: Insn, after: Masks, escapes: bool) -> Masks:
+def _store(insn: Insn, after: Masks, escapes: bool, outer: bool) -> Masks:
     regs, precise, slots, exact = after
     dst, src = 1 << insn.dst, 1 << insn.src
     size = _SIZE[insn.opcode & 0x18]
@@ -156,6 +156,6 @@ def _store(insn: Insn, after: Masks, escapes: bool) -> Masks:
         if size == 8 and not escapes and insn.off % 8 == 0:
             slots, exact = slots & ~touched, exact & ~touched
         return regs, precise, slots, exact
-    if escapes and exact:
+    if (escapes and exact) or outer:  # what a caller does with its stack is not seen here
         precise |= src if insn.opcode & 7 == 3 else 0
     return regs, precise, slots, exact

@@ -70,7 +70,7 @@ class Walker:
         self.trace = trace
         self.bodies = split_functions(insns)
         self.insns = {pc: insn for body in self.bodies.values() for pc, insn in body}
-        self.demand = {pc: masks for body in self.bodies.values() for pc, masks in demand.analyse(body).items()}
+        self.demand = self._demand()
         self.joins = self._find_joins()
         self.pc = 0
         self.next_pc = 0
@@ -87,6 +87,14 @@ class Walker:
         self._since = 0
         self._nodes: dict[int, list[Node]] = {}
         self._pending: list[tuple[State, int, Node | None]] = []
+
+    def _demand(self) -> dict[int, tuple[int, int, int, int]]:
+        shared = any(demand.hands_out_stack(body) for body in self.bodies.values())
+        return {
+            pc: masks
+            for entry, body in self.bodies.items()
+            for pc, masks in demand.analyse(body, shared and entry != 0).items()
+        }
 
     def _find_joins(self) -> set[int]:
         """Where paths may meet: targets of jumps, starts of functions, returns of calls."""
@@ -109,6 +117,8 @@ class Walker:
         for pc, body in self.bodies.items():
             self.pc = pc
             self._check_reachable(body)
+        calls = {entry: self._find_calls(body) for entry, body in self.bodies.items()}
+        self._check_recursion(0, calls, ())
         first = State()
         first.regs[1] = Reg("ctx")
         self._pending.append((first, 0, None))
@@ -116,7 +126,19 @@ class Walker:
             self.state, pc, self._node = self._pending.pop()
             self._since = _NODE_DISTANCE
             self._path(pc)
-        self._check_depth()
+        self._check_depth(calls)
+
+    def _find_calls(self, body: list[tuple[int, Insn]]) -> dict[int, int]:
+        """The functions that one calls, or has a helper call, and a pc where it does."""
+        found = ((callee(pc, insn), pc) for pc, insn in body)
+        return {entry: pc for entry, pc in found if entry is not None}
+
+    def _check_recursion(self, entry: int, calls: dict[int, dict[int, int]], above: tuple[int, ...]) -> None:
+        for other, pc in calls[entry].items():
+            if other in (*above, entry):
+                self.pc = pc
+                raise Problem("a function calls itself, by this call", "a loop, or bpf_loop, can do the same")
+            self._check_recursion(other, calls, (*above, entry))
 
     def _check_reachable(self, body: list[tuple[int, Insn]]) -> None:
         blocks = split_blocks(body)
@@ -427,15 +449,9 @@ class Walker:
             raise Problem(f"a program of type {self.context.name} returns {limits[0]} to {limits[1]}, not {result}")
         self.stop()
 
-    def _check_depth(self) -> None:
+    def _check_depth(self, calls: dict[int, dict[int, int]]) -> None:
         """All frames that may be on the stack at once have 512 bytes together."""
-        calls: dict[int, set[int]] = {pc: set() for pc in self.bodies}
-        for entry, body in self.bodies.items():
-            for pc, insn in body:
-                target = callee(pc, insn)
-                if target is not None:
-                    calls[entry].add(target)
-        self.stack_bytes = _deepest(0, calls, self.depths, ())
+        self.stack_bytes = _deepest(0, calls, self.depths)
         if self.stack_bytes > MAX_STACK_BYTES:
             self.pc = 0
             raise Problem(
@@ -445,14 +461,9 @@ class Walker:
     stack_bytes = 0
 
 
-def _deepest(entry: int, calls: dict[int, set[int]], depths: dict[int, int], above: tuple[int, ...]) -> int:
-    own = max(depths.get(entry, 0), 1 if above else 0) + 31 & ~31
-    below = [
-        _deepest(other, calls, depths, (*above, entry))
-        for other in calls[entry]
-        if other not in above and other != entry
-    ]
-    return own + max(below, default=0)
+def _deepest(entry: int, calls: dict[int, dict[int, int]], depths: dict[int, int]) -> int:
+    own = max(depths.get(entry, 0), 1 if entry else 0) + 31 & ~31
+    return own + max((_deepest(other, calls, depths) for other in calls[entry]), default=0)
 
 
 def _all(frame: Frame) -> tuple[int, int, int, int]:

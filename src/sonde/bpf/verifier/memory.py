@@ -256,6 +256,10 @@ def _part(frame: Frame, low: int, size: int) -> Reg | None:
 def _store_stack(state: State, reg: Reg, off: int, size: int, value: Reg) -> None:
     low, high = _stack_range(reg, off, size)
     frame = state.frames[reg.size]
+    if value.kind == "stack" and value.size > reg.size:
+        raise Problem(
+            "an address of the function's own stack may not be left on its caller's: it is gone when it returns"
+        )
     if low == high and low % 8 == 0 and size == 8 and value.kind != "none":
         frame.slots[(-low - 1) // 8] = value
         return

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from typing import Union
 
     Live = Callable[["Frame"], tuple[int, int, int, int]]
+    from .callbacks import Rounds
+
     Slot = Union["Reg", bytes]  # a register that was stored whole, or a kind for each byte: see INVALID
 
 ZERO = scalar.const(0)
@@ -131,7 +133,7 @@ class Frame:
 
     __slots__ = ("callback", "entering", "entry", "number", "regs", "return_pc", "slots")
 
-    def __init__(self, number: int, entry: int = 0, return_pc: int = -1, callback: object = None) -> None:
+    def __init__(self, number: int, entry: int = 0, return_pc: int = -1, callback: Rounds | None = None) -> None:
         self.number = number
         self.entry = entry  # pc of the function
         self.entering = callback is not None  # a callback at its very start
@@ -188,6 +190,17 @@ class State:
                 if isinstance(kept, Reg) and kept.ident == ident:
                     frame.slots[slot] = make(kept)
 
+    def forget_packet(self) -> None:
+        """The packet may have moved, or have another size: no address in it holds any more."""
+        for frame in self.frames:
+            frame.regs = [NONE if reg.kind in _IN_PACKET else reg for reg in frame.regs]
+            for slot, kept in frame.slots.items():
+                if isinstance(kept, Reg) and kept.kind in _IN_PACKET:
+                    frame.slots[slot] = NONE
+
+
+_IN_PACKET = frozenset(["packet", "packet_meta", "packet_end"])
+
 
 def contains(old: State, new: State, live: Live) -> bool:
     """Tell whether what was found safe from `old` on is safe from `new` on: each of its possibilities is one of `old`.
@@ -199,7 +212,7 @@ def contains(old: State, new: State, live: Live) -> bool:
         return False
     idents: dict[int, int] = {}
     for a, b in zip(old.frames, new.frames):
-        if a.return_pc != b.return_pc or _origin(a) != _origin(b):
+        if a.return_pc != b.return_pc or a.entry != b.entry or not _same_rounds(a.callback, b.callback, idents):
             return False
         regs, precise, slots, precise_slots = live(b)
         for index in range(10):
@@ -211,11 +224,27 @@ def contains(old: State, new: State, live: Live) -> bool:
                 a.slots.get(slot, UNWRITTEN), b.slots.get(slot, UNWRITTEN), bool(precise_slots >> slot & 1), idents
             ):
                 return False
-    return all(idents.get(ident, ident) in new.held for ident in old.held)
+    # Two things that are held apart must not be one in the new state: it would be given back twice.
+    return _renamed(old.held, idents) == new.held and all(
+        _renamed(a.callback.held, idents) == b.callback.held
+        for a, b in zip(old.frames, new.frames)
+        if a.callback is not None and b.callback is not None
+    )
 
 
-def _origin(frame: Frame) -> tuple[int, bool]:
-    return frame.entry, frame.callback is not None
+def _renamed(held: frozenset[int], idents: dict[int, int]) -> frozenset[int]:
+    return frozenset(idents.get(ident, ident) for ident in held)
+
+
+def _same_rounds(a: Rounds | None, b: Rounds | None, idents: dict[int, int]) -> bool:
+    """Whether the rounds of a callback that are still to come are the same, too."""
+    if a is None or b is None:
+        return a is b
+    return (
+        a.name == b.name
+        and len(a.args) == len(b.args)
+        and all(_reg_contains(x, y, True, idents) for x, y in zip((*a.args, a.result), (*b.args, b.result)))
+    )
 
 
 def _same_ident(a: int, b: int, idents: dict[int, int]) -> bool:
