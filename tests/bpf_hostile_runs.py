@@ -22,13 +22,13 @@ from bpf_hostile_programs import (
     VALUE_BYTES,
 )
 
+from sonde.bpf.flow import split_functions
 from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import Insn
 from sonde.bpf.maps import MapShape, create
 from sonde.bpf.runtime import World, helper_table
 from sonde.bpf.verifier import MapInfo, Verdict, verify
-from sonde.bpf.verifier.contexts import find_context
-from sonde.bpf.verifier.explore import Walker
+from sonde.bpf.verifier.demand import analyse_all
 from sonde.errors import RunError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def judge(insns: Sequence[Insn], kind: str, seen: Seen | None = None, max_insns:
     """What the verifier says of a program over MAPS."""
     verdict = verify(insns, kind, MAPS, max_insns=max_insns, trace=seen)
     if seen is not None and verdict.safe:
-        seen.matters = Walker(insns, find_context(kind), MAPS, allows=bool, find_struct=lambda name: None).demand
+        seen.matters = analyse_all(split_functions(insns))
     return verdict
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..errors import Diagnostic, FeatureError, SondeError
 from ..record import Record
 
@@ -9,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ..bpf.isa import Insn
     from ..bpf.verifier import MapInfo, Verdict
     from ..bpf.verifier.state import State
     from ..debuginfo.ctype import CType, FuncProto
@@ -17,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class Verified(Record):
-    """One program's verdict. `text` is the refusal as a person reads it: source line, instruction, what was known, what to do; "" when it is safe."""
+    """One program's verdict. `text` is the refusal as a person reads it: source line, instruction, what was known, what to do; "" when it is safe.
+
+    `note` is what not every kernel accepts of a safe program: reading its stack before it wrote there, which Linux allows since 6.3.
+    """
 
     program: str
     verdict: Verdict
     text: str = ""
+    note: str = ""
 
 
 def verify(
@@ -58,7 +65,8 @@ def _verify(
             feature=f"verify:{program.type}",
             hint="the kernel verifies them when they are loaded: sonde load --no-attach",
         )
-    verdict = verify_code(
+    judge = partial(
+        verify_code,
         insns,
         kind,
         maps,
@@ -68,7 +76,15 @@ def _verify(
         helpers=lambda helper: program.sleepable or "sleeps" not in helper.flags,
         trace=traced,
     )
-    return Verified(program.name, verdict, "" if verdict.safe else _explain(program, insns, verdict))
+    verdict = judge()
+    if verdict.safe:
+        return Verified(program.name, verdict)
+    strict, verdict = verdict, judge(uninitialised_stack=True)
+    if not verdict.safe:
+        return Verified(program.name, verdict, _explain(program, insns, verdict))
+    return Verified(
+        program.name, verdict, "", _explain(program, insns, strict, "WARNING", "is refused by Linux before 6.3")
+    )
 
 
 def _describe(spec: MapSpec) -> MapInfo:
@@ -151,7 +167,9 @@ def _in_slot(ctype: CType) -> CType:
     return ctype
 
 
-def _explain(program: ProgramSpec, insns: list, verdict: Verdict) -> str:  # type: ignore[type-arg]
+def _explain(
+    program: ProgramSpec, insns: list[Insn], verdict: Verdict, level: str = "ERROR", what: str = "is not safe"
+) -> str:
     from ..bpf.disasm import format_insn
     from ..bpf.isa import iter_pcs
 
@@ -161,8 +179,8 @@ def _explain(program: ProgramSpec, insns: list, verdict: Verdict) -> str:  # typ
     for line in program.lines:
         if line.pc <= refusal.pc:
             span = line.span
-    message = f"program {program.name} is not safe: {refusal.message}"
-    lines = [Diagnostic("ERROR", message, span, span.excerpt if span is not None else "").render()]
+    message = f"program {program.name} {what}: {refusal.message}"
+    lines = [Diagnostic(level, message, span, span.excerpt if span is not None else "").render()]
     insn = next(i for pc, i in iter_pcs(insns) if pc == refusal.pc)
     named = [reloc.symbol for reloc in program.relocs if reloc.pc == refusal.pc and reloc.kind == "kfunc"]
     lines.append(f"instruction {refusal.pc}: {format_insn(insn)}{f' ({named[0]})' if named else ''}")

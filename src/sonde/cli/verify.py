@@ -37,6 +37,8 @@ def main(words: Sequence[str]) -> int:
         if each.text:
             print(each.text, file=sys.stderr)
             continue
+        if each.note:
+            print(each.note, file=sys.stderr)
         verdict = each.verdict
         longest = (
             "as long as its callbacks take" if verdict.longest < 0 else f"at most {verdict.longest} instructions a run"

@@ -85,8 +85,8 @@ def verify(
 ) -> Verdict:
     """Verify a program of type `kind` (the kernel's name in lower case). `maps` are by the number that wide loads have.
 
-    `helpers` says which helpers there are; `types` are a tracing program's argument types; `uninitialised_stack` lets helpers read bytes of the
-    stack that nothing was written to. `trace(pc, state)` is called before each instruction. Raises FormatError for code without form, KeyError for
+    `helpers` says which helpers there are; `types` are a tracing program's argument types; `uninitialised_stack` lets programs and helpers read bytes of the
+    stack that nothing was written to, as Linux lets privileged ones since 6.3. `trace(pc, state)` is called before each instruction. Raises FormatError for code without form, KeyError for
     a program type without rules.
     """
     from .contexts import find_context

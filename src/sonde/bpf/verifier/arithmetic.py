@@ -54,10 +54,14 @@ def _move(walker: Walker, insn: Insn, base: str, immediate: bool) -> Reg:
     value = walker.read(insn.src)
     if base == "mov32":
         return Reg("scalar", scalar.low32(value.number) if value.kind == "scalar" else scalar.of_size(4))
+    return identified(walker, insn.src, value)
+
+
+def identified(walker: Walker, index: int, value: Reg) -> Reg:
+    """What register `index` holds, which is about to be copied: numbers from now on known to be equal have the same ident."""
     if value.kind == "scalar" and value.number.const is None and not value.ident:
-        value = value.change(ident=walker.new_ident())  # from now on the two are known to be equal
-        if insn.src < 10:
-            walker.state.regs[insn.src] = value
+        value = Reg("scalar", value.number, ident=walker.new_ident())
+        walker.state.regs[index] = value
     return value
 
 

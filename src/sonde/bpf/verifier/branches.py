@@ -67,7 +67,9 @@ def _numbers(walker: Walker, insn: Insn, sign: str, wide: bool, target: int, fro
         _learn(state, insn.dst, no[0])
         if from_register:
             _learn(state, insn.src, no[1])
-    elif can:
+        return
+    walker.decided.add(walker.pc)
+    if can:
         _learn(state, insn.dst, yes[0])
         if from_register:
             _learn(state, insn.src, yes[1])

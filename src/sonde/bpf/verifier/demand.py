@@ -7,7 +7,7 @@ holds for any of them. Slots are those below r10 by fixed offsets; where a funct
 
 from __future__ import annotations
 
-from ..flow import split_blocks
+from ..flow import callee, split_blocks
 from ..helpers import HELPERS
 from ..isa import CALL, EXIT, FRAME_POINTER, Insn
 from .state import SLOTS
@@ -20,10 +20,49 @@ ALL_SLOTS = (1 << SLOTS) - 1
 _ARGS, _CLOBBERED = 0b111110, 0b111111
 
 
-def analyse(body: list[tuple[int, Insn]], outer: bool = False) -> dict[int, Masks]:
-    """Return for each pc of a function what matters before its instruction. `outer`: it may be given addresses of its callers' stacks."""
+def analyse_all(bodies: dict[int, list[tuple[int, Insn]]], decided: frozenset[int] | None = None) -> dict[int, Masks]:
+    """Return for each pc of a program, whose functions do not call themselves, what matters before its instruction.
+
+    `decided` are the conditional jumps that may be found to go one way only (None: all). At the others both ways are followed, whatever the
+    numbers are.
+    """
+    shared = any(_hands_out_stack(body) for body in bodies.values())
+    results = {0: (1, 1)}  # of a function's result: whether it matters, and by its number
+    masks: dict[int, Masks] = {}
+    for entry in _callers_first(bodies):
+        masks |= _analyse(bodies[entry], shared and entry != 0, results.get(entry, (0, 0)), decided)
+        for pc, insn in bodies[entry]:
+            target = callee(pc, insn)
+            if target is not None:
+                wanted = masks.get(pc + 1, (0, 0, 0, 0)) if insn.opcode == CALL else (1, 1, 0, 0)
+                before = results.get(target, (0, 0))
+                results[target] = (before[0] | wanted[0] & 1, before[1] | wanted[1] & 1)
+    return masks
+
+
+def _callers_first(bodies: dict[int, list[tuple[int, Insn]]]) -> list[int]:
+    """The functions, each behind all that call it."""
+    order: list[int] = []
+
+    def visit(entry: int) -> None:
+        for pc, insn in bodies[entry]:
+            target = callee(pc, insn)
+            if target is not None and target not in order:
+                visit(target)
+        if entry not in order:
+            order.append(entry)
+
+    for entry in sorted(bodies):
+        visit(entry)
+    return order[::-1]
+
+
+def _analyse(
+    body: list[tuple[int, Insn]], outer: bool, result: tuple[int, int], decided: frozenset[int] | None
+) -> dict[int, Masks]:
+    """The same for one function. `outer`: it may be given addresses of its callers' stacks."""
     blocks = split_blocks(body)
-    escapes = hands_out_stack(body)
+    escapes = _hands_out_stack(body)
     start: dict[int, Masks] = dict.fromkeys(blocks, (0, 0, 0, 0))
     before: dict[int, Masks] = {}
     order = sorted(blocks, reverse=True)
@@ -38,7 +77,10 @@ def analyse(body: list[tuple[int, Insn]], outer: bool = False) -> dict[int, Mask
                     masks = _join(masks, start[following])
             insns = block.insns + ([block.end] if block.end else [])
             for at, insn in reversed(insns):
-                masks = before[at] = _step(insn, masks, escapes, outer)
+                after, masks = masks, (*result, 0, 0) if insn.opcode == EXIT else _step(insn, masks, escapes, outer)
+                if decided is not None and at not in decided and _is_comparison(insn):
+                    masks = masks[0], after[1], masks[2], masks[3]
+                before[at] = masks
             if masks != start[pc]:
                 start[pc] = masks
                 changed = True
@@ -49,7 +91,7 @@ def _join(a: Masks, b: Masks) -> Masks:
     return a[0] | b[0], a[1] | b[1], a[2] | b[2], a[3] | b[3]
 
 
-def hands_out_stack(body: list[tuple[int, Insn]]) -> bool:
+def _hands_out_stack(body: list[tuple[int, Insn]]) -> bool:
     """Whether an address of the stack is anywhere but in r10."""
     return any(
         insn.src == FRAME_POINTER
@@ -74,20 +116,37 @@ def _step(insn: Insn, after: Masks, escapes: bool, outer: bool) -> Masks:
         if insn.opcode == 0x18:
             return regs & ~dst, precise & ~dst, slots, exact
         return regs & ~_CLOBBERED | 1 << 6 | src, precise & ~_CLOBBERED | src | 1 << 6, slots, exact
-    if insn.opcode == EXIT:
-        return 1, 1, 0, 0
     if insn.opcode & ~8 == CALL:
         args = _arguments(insn) | (dst if insn.opcode != CALL else 0)
+        runs_code = insn.src == 1 or _calls_back(insn)  # which may look at numbers on the stack; helpers only copy them
         return (
             regs & ~_CLOBBERED | args,
-            precise & ~_CLOBBERED | args,
+            precise & ~_CLOBBERED | args & ~_any_numbers(insn),
             (ALL_SLOTS if escapes else slots),
-            (ALL_SLOTS if escapes else exact),
+            (ALL_SLOTS if escapes and runs_code else exact),
         )
     if insn.opcode in (0x05, 0x06, 0xE5):
         return after
     both = dst | (src if insn.opcode & 8 else 0)
     return regs | both, precise | both, slots, exact
+
+
+def _any_numbers(insn: Insn) -> int:
+    """The registers of a call of a helper that may hold any number."""
+    helper = HELPERS.get(insn.imm) if insn.src == 0 and insn.opcode == CALL else None
+    if helper is None or "func" in helper.args:
+        return 0
+    return sum(2 << index for index, kind in enumerate(helper.args) if kind == "scalar")
+
+
+def _is_comparison(insn: Insn) -> bool:
+    """Whether it is a conditional jump on a constant. Where two registers are compared, one limits the other, so that both always matter."""
+    return insn.opcode & 7 in (5, 6) and not insn.opcode & 8 and insn.opcode not in (CALL, EXIT, 0x05, 0x06, 0xE5)
+
+
+def _calls_back(insn: Insn) -> bool:
+    helper = HELPERS.get(insn.imm) if insn.src == 0 else None
+    return helper is not None and "func" in helper.args
 
 
 def _arguments(insn: Insn) -> int:

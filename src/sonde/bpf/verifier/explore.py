@@ -9,12 +9,13 @@ from __future__ import annotations
 from ..flow import callee, jump_target, split_blocks, split_functions
 from ..isa import CALL, EXIT, GOTOL, JA, LDDW, MAX_STACK_BYTES, MAY_GOTO, Insn, get_op
 from . import demand, memory, scalar
-from .arithmetic import operate
+from .arithmetic import identified, operate
 from .branches import branch
 from .callbacks import MAX_FRAMES, forget_numbers, leave_callback
 from .calls import call_helper
 from .problem import Problem
 from .state import NONE, Frame, Reg, State, contains
+from .visited import Node, Visited, is_of_little_use, known_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,25 +26,11 @@ if TYPE_CHECKING:
     from .contexts import Context
 
 MAX_INSNS = 1_000_000
+_EAGER = 10_000  # instructions that are followed in the simple way at first
 _NODE_DISTANCE = 8  # instructions from one remembered state to the next
-_NODE_DISTANCE_IN_LOOPS = 100  # rounds of a loop differ in its counter: few states answer for others
-_PATIENCE = 16  # times that a remembered state is compared in vain
+_NODE_DISTANCE_IN_LOOPS = 32  # rounds of a loop differ in its counter: few states answer for others
 _EXACT = (0x3FF, 0x3FF, (1 << 64) - 1, (1 << 64) - 1)
 _SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
-
-
-class Node:
-    """A state that was passed. `branches` counts the paths from it that are not at their end; `reach` is the longest one, in instructions."""
-
-    __slots__ = ("branches", "hits", "mark", "misses", "parent", "reach", "state")
-
-    def __init__(self, state: State, parent: Node | None) -> None:
-        self.mark = hash(tuple(state.regs))  # equal for equal registers
-        self.hits = self.misses = 0
-        self.state = state
-        self.parent = parent
-        self.branches = 1
-        self.reach = state.steps
 
 
 class Walker:
@@ -70,31 +57,31 @@ class Walker:
         self.trace = trace
         self.bodies = split_functions(insns)
         self.insns = {pc: insn for body in self.bodies.values() for pc, insn in body}
-        self.demand = self._demand()
         self.joins = self._find_joins()
         self.pc = 0
         self.next_pc = 0
         self.processed = 0
-        self.states = 0
-        self.longest = 0
         self.unbounded = False
         self.helpers: set[str] = set()
         self.used_maps: set[str] = set()
         self.depths: dict[int, int] = {}  # first pc of a function to the bytes of its stack
+        self.decided: set[int] = set()  # conditional jumps that went one way only
         self.state = State()
         self._idents = 0
+        self._begin(None)
+
+    def _begin(self, decided: frozenset[int] | None) -> None:
+        """Start anew, with the conditional jumps that are taken to depend on their numbers (None: all)."""
+        self._assumed = decided
+        self.demand: dict[int, tuple[int, int, int, int]] = {}
+        self.states = 0
+        self.longest = 0
         self._node: Node | None = None
         self._since = 0
-        self._nodes: dict[int, list[Node]] = {}
-        self._pending: list[tuple[State, int, Node | None]] = []
-
-    def _demand(self) -> dict[int, tuple[int, int, int, int]]:
-        shared = any(demand.hands_out_stack(body) for body in self.bodies.values())
-        return {
-            pc: masks
-            for entry, body in self.bodies.items()
-            for pc, masks in demand.analyse(body, shared and entry != 0).items()
-        }
+        self._visited: dict[int, Visited] = {}
+        first = State()
+        first.regs[1] = Reg("ctx")
+        self._pending: list[tuple[State, int, Node | None]] = [(first, 0, None)]
 
     def _find_joins(self) -> set[int]:
         """Where paths may meet: targets of jumps, starts of functions, returns of calls."""
@@ -118,15 +105,43 @@ class Walker:
             self.pc = pc
             self._check_reachable(body)
         calls = {entry: self._find_calls(body) for entry, body in self.bodies.items()}
-        self._check_recursion(0, calls, ())
-        first = State()
-        first.regs[1] = Reg("ctx")
-        self._pending.append((first, 0, None))
+        for entry in calls:
+            self._check_recursion(entry, calls, ())
+        self.demand = demand.analyse_all(self.bodies)
+        if not self._follow(min(_EAGER, self.max_insns)):
+            self._follow_again()
+        self._check_depth(calls)
+
+    def _follow(self, limit: int) -> bool:
+        """Follow all paths, up to so many instructions together. Returns whether that was enough."""
+        limit += self.processed
         while self._pending:
             self.state, pc, self._node = self._pending.pop()
-            self._since = _NODE_DISTANCE
-            self._path(pc)
-        self._check_depth(calls)
+            self._since = _NODE_DISTANCE_IN_LOOPS  # where two ways part is a good place to remember
+            self._path(pc, limit)
+            if self.processed > limit:
+                return False
+        return True
+
+    def _follow_again(self) -> None:
+        """Where there are many paths: take it that the numbers of a condition do not matter when both ways are followed anyway.
+
+        Where that turns out to be wrong of a condition, all is followed once more, knowing it.
+        """
+        decided: frozenset[int] = frozenset()
+        while True:
+            self._begin(decided)
+            self.demand = demand.analyse_all(self.bodies, decided)
+            self.decided = set()
+            enough = self._follow(self.max_insns)
+            if self.decided <= decided:
+                break
+            decided |= self.decided
+        if not enough:
+            raise Problem(
+                f"more than {self.max_insns} instructions were followed on all paths together",
+                "make loops shorter, or use bpf_loop",
+            )
 
     def _find_calls(self, body: list[tuple[int, Insn]]) -> dict[int, int]:
         """The functions that one calls, or has a helper call, and a pc where it does."""
@@ -153,17 +168,14 @@ class Walker:
                 self.pc = pc
                 raise Problem("no way leads to this instruction")
 
-    def _path(self, pc: int) -> None:
+    def _path(self, pc: int, limit: int) -> None:
         while pc >= 0:
             self.pc = pc
             if pc in self.joins and self._seen(pc):
                 return
             self.processed += 1
-            if self.processed > self.max_insns:
-                raise Problem(
-                    f"more than {self.max_insns} instructions were followed on all paths together",
-                    "make loops shorter, or use bpf_loop",
-                )
+            if self.processed > limit:
+                return
             state = self.state
             state.frames[-1].entering = False
             if self.trace is not None:
@@ -186,6 +198,8 @@ class Walker:
             if alive:
                 node.branches -= 1
                 alive = node.branches == 0
+                if alive:
+                    node.place.open -= 1
             node = node.parent
 
     def _seen(self, pc: int) -> bool:
@@ -193,27 +207,56 @@ class Walker:
         state = self.state
         frame = state.frame
         converging = frame.entering or self.insns[pc].opcode == MAY_GOTO
-        nodes = self._nodes.setdefault(pc, [])
-        mark, looping = 0, False
-        for node in nodes[::-1]:
-            if node.branches and not converging:
-                mark, looping = mark or hash(tuple(state.regs)), True
-                if mark == node.mark and contains(node.state, state, _all) and contains(state, node.state, _all):
-                    raise Problem("the program comes back here with nothing changed: the loop never ends")
-                continue
-            if contains(node.state, state, self._live):
-                node.hits += 1
-                self._end(state.steps + node.reach - node.state.steps)
-                return True
-            node.misses += 1
-            if node.misses > 3 * node.hits + _PATIENCE and not node.branches:
-                nodes.remove(node)  # it has answered for few
+        visited = self._visited.setdefault(pc, Visited())
+        known = known_numbers(state, self._live)
+        looping = visited.open > 0
+        remembered, mark = None, 0
+        for nodes in visited.candidates(known):
+            for node in nodes[::-1]:
+                if node.branches and not converging:
+                    if remembered is None:
+                        remembered = self._remembered()
+                        mark = hash(tuple(remembered.regs))
+                    if mark == node.mark and _same(node.state, remembered):
+                        raise Problem("the program comes back here with nothing changed: the loop never ends")
+                    continue
+                if contains(node.state, state, self._live):
+                    node.hits += 1
+                    self._end(state.steps + node.reach - node.state.steps)
+                    return True
+                node.misses += 1
+                if is_of_little_use(node):
+                    nodes.remove(node)
         if self._since >= (_NODE_DISTANCE_IN_LOOPS if looping else _NODE_DISTANCE) or converging:
             self._since = 0
             self.states += 1
-            self._node = Node(state.copy(), self._node)
-            nodes.append(self._node)
+            self._node = Node(remembered or self._remembered(), self._node, visited)
+            visited.add(self._node, known)
         return False
+
+    def _remembered(self) -> State:
+        """A copy of the state, in which equal numbers are only marked as such where that can matter: at two places or more."""
+        made = self.state.copy()
+        counts: dict[int, int] = {}
+        places = [(frame, *self._live(frame)) for frame in made.frames]
+        for frame, registers, _, slots, _ in places:
+            for index, reg in enumerate(frame.regs[:10]):
+                if not registers >> index & 1:
+                    frame.regs[index] = NONE
+                elif reg.ident:
+                    counts[reg.ident] = counts.get(reg.ident, 0) + 1
+            for slot, kept in frame.slots.items():
+                if slots >> slot & 1 and isinstance(kept, Reg) and kept.ident:
+                    counts[kept.ident] = counts.get(kept.ident, 0) + 1
+        single = {ident for ident, count in counts.items() if count == 1}
+        for frame, *_ in places if single else ():
+            frame.regs = [
+                Reg("scalar", r.number) if r.ident in single and r.kind == "scalar" else r for r in frame.regs
+            ]
+            for slot, kept in frame.slots.items():
+                if isinstance(kept, Reg) and kept.kind == "scalar" and kept.ident in single:
+                    frame.slots[slot] = Reg("scalar", kept.number)
+        return made
 
     def _live(self, frame: Frame) -> tuple[int, int, int, int]:
         """What matters in a frame: at the present instruction in the innermost, behind the call in the others."""
@@ -308,6 +351,8 @@ class Walker:
         value = Reg("scalar", scalar.const(insn.imm)) if insn.opcode & 7 == 2 else self.read(insn.src)
         if value.is_pointer and base.kind == "ctx":
             raise Problem(f"{value} may not be stored into the context")
+        if size == 8 and base.kind == "stack" and insn.opcode & 7 == 3:
+            value = identified(self, insn.src, value)
         memory.store(self, self.state, base, insn.off, size, value)
 
     def _atomic(self, insn: Insn, size: int) -> None:
@@ -464,6 +509,11 @@ class Walker:
 def _deepest(entry: int, calls: dict[int, dict[int, int]], depths: dict[int, int]) -> int:
     own = max(depths.get(entry, 0), 1 if entry else 0) + 31 & ~31
     return own + max((_deepest(other, calls, depths) for other in calls[entry]), default=0)
+
+
+def _same(a: State, b: State) -> bool:
+    """Whether two states are one."""
+    return contains(a, b, _all) and contains(b, a, _all)
 
 
 def _all(frame: Frame) -> tuple[int, int, int, int]:

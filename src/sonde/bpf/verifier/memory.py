@@ -47,7 +47,7 @@ def check_alignment(reg: Reg, off: int, size: int) -> None:
 def load(walker: Walker, state: State, reg: Reg, off: int, size: int, *, signed: bool = False) -> Reg:
     """Return what a load of `size` bytes at reg + off gives. Raises Problem."""
     if reg.kind == "stack":
-        return _load_stack(state, reg, off, size)
+        return _load_stack(walker, state, reg, off, size)
     if reg.kind == "ctx":
         return _load_context(walker, reg, off, size)
     if reg.kind == "btf":
@@ -213,7 +213,7 @@ def _byte(frame: Frame, off: int) -> int:
     return kept[off % 8]
 
 
-def _load_stack(state: State, reg: Reg, off: int, size: int) -> Reg:
+def _load_stack(walker: Walker, state: State, reg: Reg, off: int, size: int) -> Reg:
     low, high = _stack_range(reg, off, size)
     frame = state.frames[reg.size]
     if low == high and low % 8 == 0 and size == 8:
@@ -221,7 +221,7 @@ def _load_stack(state: State, reg: Reg, off: int, size: int) -> Reg:
         if isinstance(kept, Reg):
             return kept
     kinds = read_bytes(frame, low, high - low + size)
-    if INVALID in kinds:
+    if INVALID in kinds and not walker.uninitialised_stack:
         raise Problem(f"r10{low + kinds.index(INVALID):+d} is read, but was never written")
     pointer = _pointer_among(frame, low, high + size)
     if pointer is not None and not (low == high and size < 8 and pointer.kind == "scalar"):

@@ -258,9 +258,8 @@ def _reg_contains(a: Reg, b: Reg, precise: bool, idents: dict[int, int]) -> bool
     if a.kind == "none":
         return True  # nothing was read from it
     if a.kind == "scalar" and b.kind == "scalar":
-        if not precise:
-            return True
-        return a.number.contains(b.number) and (not a.ident or _same_ident(a.ident, b.ident, idents))
+        # A number that does not matter itself may stand for an equal one that does.
+        return (not precise or a.number.contains(b.number)) and _same_ident(a.ident, b.ident, idents)
     if a.kind != b.kind or a.off != b.off or a.thing is not b.thing:
         return False
     if a.kind in ("packet", "packet_meta"):
