@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from bpf_hostile_programs import HostileGenerator
-from bpf_hostile_runs import Seen, judge, run
+from bpf_hostile_runs import Seen, judge, program_of, run
 from bpf_pointer_programs import make_program
 
 from sonde.bpf.asm import assemble
@@ -24,6 +24,7 @@ from sonde.bpf.isa import Insn
 from sonde.errors import FormatError
 
 INPUTS = 3
+MAX_INSNS = 6_000
 REPORT_S = 60
 
 
@@ -41,7 +42,7 @@ def check(seed: int, counts: Counter[str]) -> str:
     seen = Seen()
     counts["programs"] += 1
     try:
-        verdict = judge(insns, kind, seen)
+        verdict = judge(insns, kind, seen, MAX_INSNS)
     except FormatError:
         counts["without form"] += 1
         return ""
@@ -49,9 +50,10 @@ def check(seed: int, counts: Counter[str]) -> str:
         counts["refused"] += 1
         return ""
     counts["accepted"] += 1
+    program = program_of(insns, kind)
     for number in range(INPUTS):
         counts["runs"] += 1
-        found = run(insns, kind, seed * INPUTS + number, seen if number < 2 else None)
+        found = run(program, kind, seed * INPUTS + number, seen)
         if found:
             return f"seed {seed}, input {number}: accepted, but {found}"
     return ""

@@ -123,8 +123,8 @@ class Bench:
         return b"".join(n.to_bytes(8, "little") for n in numbers)[:size]
 
 
-def run(insns: Sequence[Insn], kind: str, seed: int, seen: Seen | None = None) -> str:
-    """Run an accepted program once. Returns "" or what shows that it should not have been accepted."""
+def run(program: Program, kind: str, seed: int, seen: Seen | None = None) -> str:
+    """Run an accepted program (of `program_of`) once. Returns "" or what shows that it should not have been accepted."""
     bench = Bench(seed, kind)
     machine = bench.machine
     wrong: list[str] = []
@@ -135,7 +135,7 @@ def run(insns: Sequence[Insn], kind: str, seed: int, seen: Seen | None = None) -
             wrong.append(f"at instruction {pc} no state of the verifier allows {_show(registers)}")
 
     try:
-        machine.run(program_of(insns, kind), bench.context, steps=STEPS, trace=compare if seen is not None else None)
+        machine.run(program, bench.context, steps=STEPS, trace=compare if seen is not None else None)
     except RunError as error:
         return f"{error}; {wrong[0] if wrong else ''}"
     if machine.records:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bpf_hostile_programs import HostileGenerator
-from bpf_hostile_runs import Seen, judge, run
+from bpf_hostile_runs import Seen, judge, program_of, run
 
 from sonde.bpf.asm import assemble
 from sonde.bpf.isa import Insn
@@ -111,6 +111,6 @@ def test_hostile_programs_that_are_accepted_run_without_a_fault(kind: str) -> No
             continue
         if safe:
             accepted += 1
-            found = run(insns, kind, seed, seen)
+            found = run(program_of(insns, kind), kind, seed, seen)
             assert not found, f"seed {seed}: {found}"
     assert accepted > 15
