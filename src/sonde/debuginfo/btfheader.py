@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     Step = tuple[str, CType]
 
-_PARTS_LIMIT = 1 << 16
 _BUILTIN = frozenset(["__builtin_va_list"])  # typedefs that compilers have themselves
 
 
@@ -35,20 +34,22 @@ def iter_header(btf: Btf) -> Iterator[str]:
             types.append(btf.type_by_id(ident))
     for ctype in types:
         writer.name(ctype)
-    inside = {ctype for each in types for ctype in _iter_inside(each)}
+    seen: set[CType] = set()
+    inside = {ctype for each in types for ctype in _iter_inside(each, seen)}
     for ctype in types:
         if ctype.name or (isinstance(ctype, Enum) and ctype not in inside):
             yield from writer.write(ctype)
 
 
-def _iter_inside(ctype: CType) -> Iterator[CType]:
-    """Yield the enumerations without a name whose text stands inside a type's."""
+def _iter_inside(ctype: CType, seen: set[CType]) -> Iterator[CType]:
+    """Yield the enumerations without a name whose text stands inside a type's. What was `seen` is not looked into again."""
     parts = [member.ctype for member in ctype.members] if isinstance(ctype, Struct) else []
     queue = [*parts, ctype.target] if isinstance(ctype, Typedef) else parts
-    for _ in range(_PARTS_LIMIT):
-        if not queue:
-            return
+    while queue:
         each = queue.pop()
+        if each in seen:
+            continue
+        seen.add(each)
         if isinstance(each, FuncProto):
             queue += [each.result, *(param.ctype for param in each.params)]
         elif isinstance(each, (Pointer, Qualified, Array)):
@@ -64,6 +65,7 @@ class _Header:
         self.state: dict[CType, str] = {}
         self.named: dict[tuple[str, str], int] = {}
         self.forwards: set[tuple[str, str]] = set()
+        self.seen: set[Step] = set()
         self.complete: set[CType] = set()  # typedefs that were used by value
         self.alone = False
 
@@ -84,7 +86,11 @@ class _Header:
         self.alone = isinstance(root, Enum)  # the root; others without a name stand where they are used
         stack: list[Step] = [("define", root)]
         while stack:
-            what, ctype = stack.pop()
+            what, ctype = step = stack.pop()
+            if isinstance(ctype, (Pointer, Qualified, Array, FuncProto)):
+                if step in self.seen:  # what it leads to stands already; a corrupt one leads to itself
+                    continue
+                self.seen.add(step)
             if what == "text":
                 self.state[ctype] = "defined"
                 yield from self._text(ctype)
@@ -119,7 +125,8 @@ class _Header:
                 self.complete.add(ctype)
                 stack += [("define", ctype.target), ("mention", ctype)]
         elif isinstance(ctype, Forward):
-            stack.append(("declare", ctype))
+            if ctype.name:
+                stack.append(("declare", ctype))
         elif isinstance(ctype, (Struct, Enum)) and not self.state.get(ctype):
             self.state[ctype] = "open"
             if ctype.name or (isinstance(ctype, Enum) and self.alone):
