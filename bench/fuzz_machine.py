@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from a64_runner import find_qemu
 from bpf_programs import VALUE_BYTES, random_input
 from machine_programs import (
+    FILLED,
     KERNEL_MAPS,
     X86,
     Aarch64,
@@ -56,6 +57,8 @@ def kernel_value(seed: int) -> bytes | None:
         return None
     with loaded:
         loaded.maps["io"].update(bytes(4), bytes(random_input(seed)))
+        for key in FILLED:
+            loaded.maps["h"].update(key, key + key)
         loaded.run("fuzz")
         return (loaded.maps["io"].lookup(bytes(4)) or [b""])[0]
 

@@ -89,15 +89,21 @@ class ProgramGenerator:
 
     def skip(self, size: int) -> None:
         """A jump over some instructions, conditional or not, near or far."""
-        at = len(self.insns)
         op = self.random.choice(self.jumps)
-        self.insns.append(self.fill(op))
+        jump = self.fill(op)
+        self.insns += self.before_jump(jump)
+        at = len(self.insns)
+        self.insns.append(jump)
         self.body(size, False)
         distance = sum(insn.slots for insn in self.insns[at + 1 :])
         if self.random.random() < 0.05:  # jump around the next instruction, which must stay reachable
             self.insns[at : at + 1] = [self.fill(op, 1), Insn(isa.GOTOL, imm=0)]
         else:
             self.insns[at].off = distance
+
+    def before_jump(self, jump: Insn) -> list[Insn]:
+        """What makes a condition worth asking."""
+        return []
 
     def loop(self, length: int) -> None:
         """A loop of up to 6 rounds; its counter lives on the stack, where nothing else of the loop writes."""

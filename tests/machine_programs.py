@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a64_runner import Image
-from bpf_programs import IO, MAP_FD, NUMBERS, VALUE_BYTES, ArrayOfOne, ProgramGenerator
+from bpf_programs import ATOMIC_BYTES, INPUT_BYTES, IO, MAP_FD, NUMBERS, VALUE_BYTES, ArrayOfOne, ProgramGenerator
 
 from sonde.bpf import isa
 from sonde.bpf.asm import assemble
@@ -44,6 +44,10 @@ HASH, ARRAY = MapSpec("h", "hash", 4, 8, 5), MapSpec("a", "array", 4, 8, 4)
 KEY, COUNTER_END = -80, -72  # on the stack
 PACKET = bytes(range(1, 65))
 OWNER = 7
+FILLED = tuple(
+    number.to_bytes(4, "little") for number in (5, 4, 6, 0)
+)  # keys of the hash that are there before a program runs
+HASH_SEED = 374  # the keys 0 to 6 belong to cells 2, 7, 2, 3, 15, 15, 15 of 16
 M = (1 << 64) - 1
 NOT_RUN = frozenset(
     ["gotox", "lddw_btf"]
@@ -97,6 +101,8 @@ class WholeGenerator(ProgramGenerator):
         if not kernel:
             self.arithmetic = [*self.arithmetic, _op("cast"), _op("percpu")]
         self.wholes = [
+            self.swap,
+            self.divide,
             self.wide_number,
             self.map_lookup,
             self.map_lookup,
@@ -129,6 +135,17 @@ class WholeGenerator(ProgramGenerator):
             return self.random.choice(self.wholes)()
         return [self.one(kind)]
 
+    def before_jump(self, jump: Insn) -> list[Insn]:
+        """Often the operands are equal, or next to each other."""
+        if jump.opcode == isa.MAY_GOTO or self.random.random() < 0.6:
+            return []
+        if jump.opcode & isa.BPF_X:
+            made = [Insn(isa.BPF_ALU64 | isa.BPF_MOV | isa.BPF_X, jump.dst, jump.src)]
+        else:
+            made = [Insn(isa.BPF_ALU64 | isa.BPF_MOV, jump.dst, imm=jump.imm)]
+        near = self.random.choice((0, 0, 0, 1, -1))
+        return [*made, Insn(isa.BPF_ALU64 | isa.BPF_ADD, jump.dst, imm=near)] if near else made
+
     # steps of several instructions ----------------------------------------------------------------------------
 
     def text(self, text: str) -> list[Insn]:
@@ -151,6 +168,24 @@ class WholeGenerator(ProgramGenerator):
             (self.random.getrandbits(64), self.random.getrandbits(33), *(n & M for n in NUMBERS))
         )
         return [Insn(isa.LDDW, self.random.randrange(9), imm=number)]
+
+    def swap(self) -> list[Insn]:
+        """A compare-and-exchange that mostly finds what it compares with; the upper half of r0 is for nothing then, or in the way."""
+        bits, register = self.random.choice((32, 64)), self.random.randint(1, 8)
+        at = INPUT_BYTES + self.random.randrange(ATOMIC_BYTES * 8 // bits) * bits // 8
+        name = "atomic64_cmpxchg" if bits == 64 else "atomic_cmpxchg"
+        above = self.random.choice(("", "", f"r{register} <<= 32\nr0 |= r{register}"))
+        return self.text(f"r0 = *(u{bits} *)(r9 +{at})\n{above}\nr0 = {name}((u{bits} *)(r9 +{at}), r0, r{register})")
+
+    def divide(self) -> list[Insn]:
+        """The numbers that division is difficult for."""
+        d, s = self.random.sample(range(9), 2)
+        op = self.random.choice(("/=", "%=", "s/=", "s%="))
+        width = self.random.choice("rw")
+        number = self.random.choice((1 << 63, 1 << 31, 0xFFFFFFFF80000000, 7, M, M - 6, 0x7FFFFFFF80000000))
+        by = self.random.choice((-1, -1, 0, 1, -7, 3))
+        operand = f"{width}{s}" if by == 0 or self.random.random() < 0.7 else str(by)
+        return self.text(f"r{d} = {number} ll\nr{s} = {by}\n{width}{d} {op} {operand}")
 
     def map_load(self, register: int, number: int) -> Insn:
         return Insn(isa.LDDW, register, 1 if self.kernel else self.random.choice((1, 5)), imm=number)
@@ -286,7 +321,7 @@ def missing_forms(counted: Counter[str]) -> list[str]:
 
 def _table(spec: MapSpec) -> SharedMap:
     table = create(MapShape(spec.type, spec.key_size, spec.value_size, spec.max_entries))
-    table.seed = table.region.words[SEED >> 3] = 0x0123456789ABCDEF
+    table.seed = table.region.words[SEED >> 3] = HASH_SEED
     return table
 
 
@@ -295,6 +330,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.hash, self.array = _table(HASH), _table(ARRAY)
+        for key in FILLED:
+            self.hash.update(key, key + key)
         self.fresh = {HASH_FD: bytes(self.hash.region.data), ARRAY_FD: bytes(self.array.region.data)}
         self.hash_at = VALUE_BYTES
         self.array_at = self.hash_at + len(self.fresh[HASH_FD])

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from bpf_programs import IO, ArrayOfOne, ProgramGenerator, kernel_program, random_input
-from machine_programs import KERNEL_MAPS, Interpreter, WholeGenerator
+from machine_programs import FILLED, KERNEL_MAPS, Interpreter, WholeGenerator
 from machine_programs import kernel_program as kernel_program_with_maps
 
 from sonde.bpf.disasm import disassemble
@@ -63,6 +63,8 @@ def test_the_kernel_agrees_about_maps_and_local_functions() -> None:
         with loaded:
             value = bytes(random_input(seed))
             loaded.maps["io"].update(KEY, value)
+            for key in FILLED:
+                loaded.maps["h"].update(key, key + key)
             loaded.run("fuzz")
             left = interpreter.run([insns], [value])[0][1]
             assert loaded.maps["io"].lookup(KEY) == [left[: len(value)]], f"seed {seed}\n{disassemble(insns)}"

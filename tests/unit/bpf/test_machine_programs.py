@@ -22,7 +22,7 @@ from sonde.bpf.jit import translate
 from sonde.bpf.jit.here import Placed, cpu_features
 from sonde.errors import FeatureError, FormatError, RunError
 
-SEEDS = range(240)
+SEEDS = range(350)
 needs_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs x86-64 machine code")
 
 

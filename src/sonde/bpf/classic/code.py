@@ -43,7 +43,7 @@ ANCILLARY_TEXTS = (
     "poff",
     "random",
     "vlan_tpid",
-)  # as tcpdump prints them, in the same order; fmt: skip
+)  # as tcpdump prints them, in the same order
 ANCILLARY_STEP = 4  # from one of them to the next
 
 _SLOT = Struct("=HBBI")

@@ -279,9 +279,8 @@ def _atomic_loop(op: str, place: int, src: int, fetch: bool, wide: bool) -> byte
 
 def _compare_exchange(place: int, src: int, wide: bool, lse: bool) -> bytes:
     size = 2 | wide
-    if lse:
-        clear = b"" if wide else _mov(R0, R0, False)
-        return _word(size << 30 | 0x08E0FC00 | R0 << 16 | place << 5 | src) + clear
+    if lse:  # of 32 bits clears the upper half, whether it stored or not
+        return _word(size << 30 | 0x08E0FC00 | R0 << 16 | place << 5 | src)
     loop = _exclusive(True, B, place, wide)
     loop += _rrr(_SUBS, ZERO, B, R0, wide) + _word(0x54000000 | 3 << 5 | 1)  # b.ne behind the loop
     loop += _exclusive(False, src, place, wide, C)
