@@ -12,7 +12,7 @@ from sonde.user.patches import Patch, put_in, remove_when_left, take_out
 from sonde.user.stopped import StoppedProcess
 
 # What displaced code begins with: name, its first instructions (offsets), bytes in all.
-WINDOWS = {"probed": ((0, 1, 6), 9), "slow": ((0, 2, 4), 5)}
+WINDOWS = {"probed": ((0, 1, 6), 9), "slow": ((0, 2, 4), 5), "main.work": ((0, 4), 8)}
 
 
 class Probe:

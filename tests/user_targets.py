@@ -171,29 +171,85 @@ done:
 }
 """
 
+GO_SOURCE = """
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+//go:noinline
+func work(n int) int { return n*3 + 1 }
+
+func count(wrong chan int) {
+	for i := 0; ; i++ {
+		if work(i) != i*3+1 || len(fmt.Sprint(i)) == 0 {
+			wrong <- i
+		}
+	}
+}
+
+func main() {
+	wrong := make(chan int, 100)
+	for g := 0; g < 8; g++ {
+		go count(wrong)
+	}
+	fmt.Println("ready")
+	var b [1]byte
+	os.Stdin.Read(b[:])
+	if len(wrong) > 0 {
+		fmt.Println("wrong")
+		os.Exit(1)
+	}
+	fmt.Println("ok")
+}
+"""
+
 KINDS = {
     "pie": ("gcc", "-pie", "-fPIE"),
     "no-pie": ("gcc", "-no-pie", "-fno-pie"),
     "static": ("gcc", "-static"),
     "static-pie": ("gcc", "-static-pie", "-fPIE"),
     "musl": ("musl-gcc",),
+    "musl-static": ("musl-gcc", "-static"),
 }
 
 
 @functools.cache
 def build(kind: str = "pie") -> Path:
     """Return the program, compiled in one of KINDS. Skips the test where the compiler is missing."""
+    if kind == "go":
+        return build_go()
     compiler, *flags = KINDS[kind]
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="traced-"))
-    folder.chmod(0o755)
-    _folders.append(folder)
+    folder = _new_folder()
     (folder / "target.c").write_text(SOURCE)
     command = [compiler, "-O1", "-g", "-w", *flags, "-o", str(folder / "target"), str(folder / "target.c"), "-pthread"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "target"
+
+
+def build_go() -> Path:
+    """Return a Go program. Skips the test where Go is missing."""
+    if shutil.which("go") is None:
+        pytest.skip("go is not installed")
+    folder = _new_folder()
+    (folder / "target.go").write_text(GO_SOURCE)
+    environment = {**os.environ, "GO111MODULE": "off", "GOCACHE": str(folder / "cache"), "CGO_ENABLED": "0"}
+    command = ["go", "build", "-o", str(folder / "target"), str(folder / "target.go")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return folder / "target"
+
+
+def _new_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="traced-"))
+    folder.chmod(0o755)
+    _folders.append(folder)
+    return folder
 
 
 _folders: list[Path] = []

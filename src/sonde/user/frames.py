@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _RETURN, _FLAGS, _SEGMENTS = -176, 8, 16
 _SIGRETURNS = (b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", b"\xb8\x0f\x00\x00\x00\x0f\x05")
 _USER_CS = 0x33
-_STACK_BYTES = 1 << 20  # of one thread that are looked at: a frame of the handler that runs is close to the top
+STACK_BYTES = 1 << 20  # of one thread that are looked at: a frame of the handler that runs is close to the top
 
 
 class Slot(Record):
@@ -33,7 +33,7 @@ class Slot(Record):
 
 
 def iter_slots(
-    stopped: StoppedProcess, tid: int, find: Callable[[memoryview], list[int]], limit: int = _STACK_BYTES
+    stopped: StoppedProcess, tid: int, find: Callable[[memoryview], list[int]], limit: int = STACK_BYTES
 ) -> Iterator[Slot]:
     """Yield the words on a thread's stack that `find` picks: it is given the words and returns their indices."""
     registers = stopped.registers(tid)

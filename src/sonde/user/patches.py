@@ -20,7 +20,7 @@ from ..errors import BusyError, TargetError
 from ..record import Record
 from .agent import Site
 from .calls import SYSCALL
-from .frames import Slot, iter_slots
+from .frames import STACK_BYTES, Slot, iter_slots
 from .interrupted import needs_restart
 from .stopped import StoppedProcess
 
@@ -193,7 +193,7 @@ def find_inside(
         if any(start <= pc < start + size for start, size in spans):
             reasons.append(f"thread {tid} is in it, at {pc:#x}")
             continue
-        slots = _slots_into(stopped, tid, spans)
+        slots = _slots_into(stopped, tid, spans, _DEEP_STACK if returns or returns is None else STACK_BYTES)
         slot = next((s for s in slots if s.in_frame or returns is None or s.value in returns), None)
         if slot is not None:
             what = "a signal handler of" if slot.in_frame else "a function called by"
@@ -201,8 +201,8 @@ def find_inside(
     return reasons
 
 
-def _slots_into(stopped: StoppedProcess, tid: int, spans: Sequence[tuple[int, int]]) -> list[Slot]:
-    return list(iter_slots(stopped, tid, lambda words: _indices_between(words, spans), _DEEP_STACK))
+def _slots_into(stopped: StoppedProcess, tid: int, spans: Sequence[tuple[int, int]], limit: int) -> list[Slot]:
+    return list(iter_slots(stopped, tid, lambda words: _indices_between(words, spans), limit))
 
 
 def _indices_between(words: memoryview, spans: Sequence[tuple[int, int]]) -> list[int]:

@@ -14,7 +14,7 @@ lives, its parent's thread cannot be stopped either, and that is an error.
 from __future__ import annotations
 
 import os
-from time import monotonic, sleep
+from time import monotonic, monotonic_ns, sleep
 
 from ..errors import FeatureError, KernelError, PrivilegeError, TargetError
 from . import ptrace
@@ -36,8 +36,8 @@ else:
     import _signal  # `signal` imports enum, which costs 2 ms of start-up
 
 _ALL_SIGNALS = (1 << 64) - 1
-_SPINS = 30  # looks at a thread before sleeping between them: it stops in some microseconds if it is not in the depths of the kernel
-_OURS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
+_NEWS = (_signal.SIGCHLD,)
+_OURS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, *_NEWS)  # what must not end a stop half-way
 _EIO, _EPERM = 5, 1
 
 
@@ -53,6 +53,10 @@ class StoppedProcess:
         self.pid = pid
         self.machine = ptrace.find_machine()
         self.threads: list[int] = []
+        self.stopped_ns = (
+            0  # how long it stood still, from the first thread's stop to the last one's going on; known once it is over
+        )
+        self._begun_ns = self._news = 0
         self._all = all_threads
         self._limit_s = limit_s
         self._held = tuple(held)
@@ -92,6 +96,8 @@ class StoppedProcess:
         seized, self._seized = self._seized, {}
         for tid, stopped in seized.items():
             self._let_go(tid, stopped)
+        if self._begun_ns:
+            self.stopped_ns, self._begun_ns = monotonic_ns() - self._begun_ns, 0
         self.threads = []
         if self._memory >= 0:
             os.close(self._memory)
@@ -99,6 +105,10 @@ class StoppedProcess:
         if self._old_mask is not None:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self._old_mask)
             self._old_mask = None
+            if self._news and _signal.getsignal(_signal.SIGCHLD) not in (_signal.SIG_DFL, _signal.SIG_IGN):
+                os.kill(
+                    os.getpid(), _signal.SIGCHLD
+                )  # some of it may have been about another child: whoever handles that looks
 
     def _let_go(self, tid: int, stopped: bool) -> None:
         """Detach one thread. Only a stopped one can be; one that has died must be taken note of, or its process never ends."""
@@ -118,7 +128,7 @@ class StoppedProcess:
 
     def _wait(self, tid: int, deadline: float) -> int | None:
         """The next status of a thread, 0 when it has ended, None at the deadline or when it is gone."""
-        spins = 0
+        pause = 0.00005
         while True:
             try:
                 status = ptrace.wait(tid)
@@ -128,13 +138,14 @@ class StoppedProcess:
                 ptrace.reap(tid)  # but a child of ours is for whoever started it
             if status is not None:
                 return status
-            spins += 1
-            if spins < _SPINS:
-                os.sched_yield()
-            elif monotonic() > deadline:
+            if monotonic() > deadline:
                 return None
+            if (
+                _signal.sigtimedwait(_NEWS, pause) is not None
+            ):  # a stop sends it; the time is for a thread of ours that is not told
+                self._news += 1
             else:
-                sleep(min(0.00002 * spins, 0.002))
+                pause = min(2 * pause, 0.005)
 
     def _wait_for_the_uninterruptible(self, deadline: float) -> None:
         """Wait until no thread sleeps uninterruptibly: such a one, once interrupted, could not be let go before it wakes up."""
@@ -169,6 +180,7 @@ class StoppedProcess:
                 pass
         else:
             self._seize_one()
+        self._begun_ns = monotonic_ns()
         while True:
             running = [tid for tid, stopped in self._seized.items() if not stopped]
             for tid in running:

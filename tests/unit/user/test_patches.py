@@ -52,6 +52,22 @@ def test_a_probe_counts_and_goes_without_a_trace(kind: str) -> None:
         assert len(os.listdir(f"/proc/{target.pid}/fd")) == 3
 
 
+def test_a_go_program() -> None:
+    """It has its own stacks and signals, threads that come and go, and preempts itself by signals."""
+    with Target(kind="go") as target:
+        mapped, code = len(target.threads()), text(target)
+        assert mapped > 1
+        probe = Probe(target, "main.work")
+        if probe.original != bytes.fromhex("488d0440 488d4001"):
+            pytest.skip(f"this Go compiles the function to other instructions: {probe.original.hex(' ')}")
+        for _ in range(30):
+            probe.put_in()
+            probe.take_out()
+        assert probe.count > 0 and text(target) == code
+        assert probe.remove() == []
+        assert "/memfd:sonde" not in maps(target.pid)
+
+
 def test_put_in_and_taken_out_many_times_under_load() -> None:
     with Target("spin", "3") as target:
         probe = Probe(target, "probed")
