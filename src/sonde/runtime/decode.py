@@ -109,6 +109,14 @@ class Parts:
         at = 0
         pending: list[tuple[int, LayoutField]] = []
         for index, field in sorted(enumerate(fields), key=lambda f: f[1].offset):
+            if field.bit_width and not _is_whole(field):
+                self.names["from_bytes"] = int.from_bytes
+                end = field.offset + (field.bit_offset + field.bit_width + 7) // 8
+                if end > size:
+                    raise FormatError(f"field {field.name} ends behind its record of {size} bytes")
+                read = f"from_bytes(buffer[start + {field.offset} : start + {end}], 'little')"
+                self.expressions[index] = self._expression(index, field, around, read)
+                continue
             if field.offset < at:  # overlaps (members of a union, bit-fields): read on its own below
                 pending.append((index, field))
                 continue
@@ -162,6 +170,11 @@ class Parts:
             return f"{name}.partition(NUL)[0]"
         self.names[f"trailer{index}"] = trailer.encode()
         return f"(cut[0] if (cut := {name}.partition(NUL))[1] else cut[0] + trailer{index})"
+
+
+def _is_whole(field: LayoutField) -> bool:
+    """Whether a bit-field lies within a number that can be unpacked: not one of a packed struct, or of 128 bits."""
+    return field.layout.kind in _NUMBERS and field.bit_offset + field.bit_width <= 8 * field.layout.size
 
 
 def _code(layout: Layout) -> str:

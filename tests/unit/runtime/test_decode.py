@@ -94,6 +94,26 @@ def test_composites_nest() -> None:
     assert decode(record, data) == RecordValue(("a", "b"), (5, (-3, "sh")))
 
 
+def test_bit_fields_that_end_behind_their_unit() -> None:
+    """A packed struct: `unsigned a:3, b:32; signed long c:61;` and, in another, `unsigned __int128 d:100` behind five bits."""
+    int32, int64 = Layout("int", 4, False), Layout("int", 8, True)
+    layout = Layout(
+        "struct",
+        12,
+        fields=(
+            LayoutField("a", 0, int32, 0, 3),
+            LayoutField("b", 0, int32, 3, 32),
+            LayoutField("c", 4, int64, 3, 61),
+        ),
+    )
+    number = 5 | 0xDEADBEEF << 3 | ((-7) & (1 << 61) - 1) << 35
+    decode = layout_decoder(layout, Surroundings())
+    assert decode(number.to_bytes(12, "little")).values == (5, 0xDEADBEEF, -7)
+    wide = Layout("struct", 14, fields=(LayoutField("d", 0, Layout("raw", 16), 5, 100),))
+    data = ((1 << 99 | 77) << 5).to_bytes(14, "little")
+    assert layout_decoder(wide, Surroundings())(data).values == (1 << 99 | 77,)
+
+
 def test_bit_fields_and_unions_overlap() -> None:
     fields = (
         LayoutField("low", 0, Layout("int", 2), 0, 4),

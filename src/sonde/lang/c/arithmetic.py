@@ -16,6 +16,7 @@ from ...debuginfo.ctype import (
     Forward,
     FuncProto,
     Int,
+    Member,
     Pointer,
     Qualified,
     Struct,
@@ -162,6 +163,21 @@ def is_undefined(struct: Struct) -> bool:
 # Shapes -----------------------------------------------------------------------------------------------------------
 
 _QUALIFIERS = frozenset(["const", "volatile", "restrict", "_Atomic"])
+
+
+def const_member(ctype: CType) -> Member | None:
+    """Return the first member of a struct or union, or of what is in it, that is `const`: then the whole cannot be assigned to."""
+    inner = strip(ctype)
+    for member in inner.members if isinstance(inner, Struct) else ():
+        part = member.ctype
+        while isinstance(strip(part), Array) and "const" not in qualifiers(part):
+            part = strip(part).target  # type: ignore[attr-defined]
+        if "const" in qualifiers(part):
+            return member
+        found = const_member(part)
+        if found is not None:
+            return found
+    return None
 
 
 def qualifiers(ctype: CType) -> frozenset[str]:

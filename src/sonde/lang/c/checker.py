@@ -89,7 +89,20 @@ class Scope:
 class FunctionState:
     """The function whose body is being checked."""
 
-    __slots__ = ("breakable", "calls", "gotos", "labels", "locals", "loops", "read", "switches", "symbol", "written")
+    __slots__ = (
+        "breakable",
+        "calls",
+        "gotos",
+        "labels",
+        "locals",
+        "loops",
+        "named",
+        "read",
+        "spared",
+        "switches",
+        "symbol",
+        "written",
+    )
 
     def __init__(self, symbol: FunctionSymbol) -> None:
         self.symbol = symbol
@@ -101,6 +114,8 @@ class FunctionState:
         self.breakable: list[bool] = []  # loops and switches around the statement
         self.switches: list[SwitchState] = []
         self.read: dict[Variable, ast.Node] = {}  # scalars without an initialiser: where they are first read
+        self.named: set[Variable] = set()  # variables that are named after their declaration
+        self.spared: set[Variable] = set()  # those that may stay unused
         self.written: set[Variable] = set()  # assigned, or their address taken
 
 
@@ -143,6 +158,7 @@ class Checker:
         self.tables: dict[str, Table] = {}
         self.table_structs: dict[Table, Struct] = {}  # what a table's name is in an expression
         self.license = "GPL"
+        self.named_functions: set[FunctionSymbol] = set()  # outside of functions, or in another way than by a call
         self.edges: dict[FunctionSymbol, dict[FunctionSymbol, ast.Node]] = {}  # which function names which, and where
         self.bases: dict[ast.Specifiers, CType] = {}  # declarators share their specifiers
         self.alignments: dict[CType, int] = {}  # of typedefs that have that attribute

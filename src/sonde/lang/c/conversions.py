@@ -1,6 +1,6 @@
 """What may become what: conversions by assignment, C11 6.5.16.1, with the warnings of a C compiler.
 
-Pointers that differ in sign only, or in `const`, pass in silence, as BCC has it.
+Pointers that differ in sign only pass in silence, in BCC's dialect also those that lose `const`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from .arithmetic import (
     is_integer,
     is_scalar,
     is_void,
+    qualifiers,
     shown,
     underlying,
 )
@@ -61,9 +62,12 @@ def convert(ck: Checker, node: ast.Expr, source: CType, target: CType, doing: st
     elif isinstance(b, Pointer) and isinstance(a, Pointer):
         if not _pointers_agree(a, b):
             _warn_pointers(ck, node, source, target, doing)
+        elif ck.dialect != "bcc" and "const" in qualifiers(a.target) and "const" not in qualifiers(b.target):
+            ck.warn(node, f"{doing} {shown(target)} from a pointer of type {shown(source)} discards 'const'")
     elif isinstance(b, Pointer) and is_integer(a):
         if ck.constants.get(node) != 0:
-            ck.warn(node, f"{doing} {shown(target)} makes a pointer of an integer of type {shown(source)}")
+            hint = "put it into a variable, and pass the variable's address" if doing == "passing to" else ""
+            ck.warn(node, f"{doing} {shown(target)} makes a pointer of an integer of type {shown(source)}", hint=hint)
     elif is_integer(b) and isinstance(a, Pointer):
         if not (isinstance(b, Int) and b.encoding == "bool"):
             ck.warn(node, f"{doing} {shown(target)} makes an integer of a pointer of type {shown(source)}")

@@ -121,6 +121,8 @@ def use_function(ck: Checker, symbol: FunctionSymbol, node: ast.Node) -> None:
     """Note that the text names a function: its body, if that stands in a header, will be checked now; recursion is found by it."""
     if symbol.name in ck.waiting and symbol.definition is not None:
         ck.wanted.append(ck.waiting.pop(symbol.name))
+    if ck.function is None:
+        ck.named_functions.add(symbol)
     if ck.function is not None and not (symbol.helper or symbol.builtin or symbol.kfunc):
         ck.function.calls.setdefault(symbol, node)
 

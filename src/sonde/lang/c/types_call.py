@@ -7,6 +7,7 @@ from . import ast
 from .analysis import FunctionSymbol, Table
 from .arithmetic import is_integer, is_pointer, promoted, shown
 from .conversions import convert, value
+from .formats import check_format, complaints, parse_format
 from .names import function_of, get_function, is_function, undeclared
 from .types_builtin import BUILTINS
 from .types_method import call_method
@@ -36,6 +37,8 @@ def _call(ck: Checker, node: ast.Call) -> CType:
     check_arguments(ck, node, symbol.ctype, f"'{symbol.name}'")
     if ck.dialect == "bcc":
         _check_bcc(ck, node, symbol)
+    elif symbol.helper:
+        check_format(ck, node, symbol.helper)
     return symbol.ctype.result
 
 
@@ -85,30 +88,14 @@ def _check_printk(ck: Checker, node: ast.Call) -> None:
     form = node.args[0]
     if not isinstance(form, ast.String):
         raise ck.fail(form, "the format of bpf_trace_printk must be a string literal")
-    wanted, strings = count_conversions(form.value)
     given = len(node.args) - 1
-    if wanted != given:
-        ck.warn(node, f"the format has {wanted} conversions, but {given} arguments are given")
+    for message, hint in complaints(ck, form.value, list(node.args[1:])):
+        ck.warn(node, message, hint=hint)
+    strings = sum(conversion.kind == "string" for conversion in parse_format(form.value))
     if given > 3:
         raise ck.fail(node, f"bpf_trace_printk takes three arguments behind the format, not {given}")
     if strings > 1:
         ck.warn(form, "bpf_trace_printk prints one %s in a format only, on kernels before 5.13")
-
-
-def count_conversions(form: bytes) -> tuple[int, int]:
-    """Return how many conversions a format has, and how many of them are strings."""
-    conversions = strings = 0
-    at = form.find(b"%")
-    while at >= 0:
-        end = at + 1
-        while end < len(form) and form[end : end + 1] in b"-+ #0123456789.hlLqjzt":
-            end += 1
-        kind = form[end : end + 1]
-        if kind != b"%":
-            conversions += 1
-            strings += kind == b"s"
-        at = form.find(b"%", end + 1)
-    return conversions, strings
 
 
 RULES: dict[type, Rule] = {ast.Call: _call}

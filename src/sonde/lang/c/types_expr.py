@@ -88,6 +88,8 @@ def _name(ck: Checker, node: ast.Name) -> CType:
     if isinstance(found, Variable):
         ck.symbols[node] = found
         function = ck.function
+        if function is not None:
+            function.named.add(found)
         if function is not None and found.init is None and found.storage == "auto" and found not in function.read:
             function.read[found] = node
         return found.ctype

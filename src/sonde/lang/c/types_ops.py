@@ -10,6 +10,7 @@ from .arithmetic import (
     LONG,
     common_integer,
     compatible,
+    const_member,
     decayed,
     is_incomplete,
     is_integer,
@@ -126,6 +127,10 @@ def modifiable(ck: Checker, node: ast.Expr, ctype: CType) -> None:
     if "const" in qualifiers(ctype):
         name = f"'{node.name}'" if isinstance(node, (ast.Name, ast.Member)) else "an object"
         raise ck.fail(node, f"cannot assign to {name} of const-qualified type {shown(ctype)}")
+    member = const_member(ctype)
+    if member is not None:
+        message = f"cannot assign to an object of type {shown(ctype)}: its member '{member.name}' is const"
+        raise ck.fail(node, message, hint="assign its other members one by one")
     mark_written(ck, node)
 
 

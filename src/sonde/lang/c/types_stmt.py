@@ -10,6 +10,7 @@ from .arithmetic import is_integer, is_void, promoted, qualifiers, shown, underl
 from .checker import SwitchState
 from .constants import constant_value
 from .conversions import condition, convert, value
+from .lints import lint_function
 from .types_ops import is_lvalue
 from .types_var import check_static_assert, declare_locals
 
@@ -218,6 +219,8 @@ def finish_function(ck: Checker, state: FunctionState, body: ast.Compound) -> No
         if variable not in state.written and is_integer(strip(variable.ctype)):
             note = ck.note(variable.span, "it is declared here")
             ck.warn(node, f"'{variable.name}' is used, but never set", notes=note)
+    if ck.in_main(state.symbol.span):
+        lint_function(ck, state, body)
 
 
 def _closing(span: ast.Span) -> ast.Span:  # type: ignore[name-defined]

@@ -9,6 +9,7 @@ from .analysis import Analysis, FunctionInfo, FunctionSymbol, Variable
 from .arithmetic import is_integer, is_void
 from .checker import Checker, FunctionState, TooMany, change
 from .conversions import complete_object
+from .lints import lint_unit
 from .types_call import RULES as CALLS
 from .types_decl import base_type, declared_type, parameter_type
 from .types_expr import RULES as EXPRESSIONS
@@ -50,6 +51,7 @@ def analyse(
             ck.attempt(check)
         _check_wanted(ck)
         _check_calls(ck)
+        lint_unit(ck)
     except TooMany:
         pass
     if ck.errors:

@@ -10,6 +10,7 @@ from .arithmetic import compatible, decayed, is_void, shown
 from .checker import POISON, Silent, change
 from .constants import constant_value
 from .conversions import complete_object, no_floats, value
+from .lints import spares
 from .types_decl import attribute_text, base_type, declare_typedef, declared_type, has_attribute
 from .types_init import initialise
 from .types_table import add_map, table_of_struct, with_values
@@ -100,6 +101,8 @@ def _declare_local(ck: Checker, node: ast.Declaration, item: ast.InitDeclarator)
     ck.types[declarator] = variable.ctype
     assert ck.function is not None
     ck.function.locals.append(variable)
+    if spares(attributes, variable):
+        ck.function.spared.add(variable)
     _clean_up(ck, variable, attributes)
 
 
