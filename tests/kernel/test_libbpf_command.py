@@ -238,3 +238,23 @@ def test_trampolines_on_a_system_call_s_function(tmp_path: Path, monkeypatch: py
     assert ("tracepoint:syscalls:sys_enter_getpgid serves" in done.stderr) is (
         fallen and not features.have("pmu:kprobe")
     )
+
+
+def test_headers_of_the_command_line(tmp_path: Path) -> None:
+    """-I, more than one, and --include, for C and for scripts."""
+    for name, number in (("one", 1), ("two", 20)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.h").write_text(f"#pragma once\nstruct {name} {{ int a; char b[{number}]; }};\n")
+    (tmp_path / "first.h").write_text("#define FIRST 300\n")
+    options = ("-I", str(tmp_path / "one"), f"-I{tmp_path / 'two'}", "--include", str(tmp_path / "first.h"))
+    text = """
+    #include "one.h"
+    #include <two.h>
+    int size;
+    SEC("tp/syscalls/sys_enter_getppid") int f(void *ctx) { OURS size = FIRST + sizeof(struct one) + sizeof(struct two); return 0; }
+    """
+    assert variables(run(tmp_path, text, *options).stdout) == {"size": str(300 + 8 + 24)}
+    script = '#include <one.h>\n#include "two.h"\nBEGIN { printf("%d\\n", FIRST + sizeof(struct one) + sizeof(struct two)); exit(); }'
+    command = [sys.executable, "-m", "sonde", "trace", "-q", *options, "-e", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("332", "")

@@ -40,7 +40,8 @@ class TraceOptions(Record):
     probe_filter: str = ""  # regular expression on full probe names
     without: tuple[str, ...] = ()  # features not to use ("kprobe_multi" …)
     notify: bool = False  # print __BPFTRACE_NOTIFY_PROBES_ATTACHED once attached
-    include: tuple[str, ...] = ()  # directories for imports
+    include: tuple[str, ...] = ()  # directories of C headers (-I)
+    headers: tuple[str, ...] = ()  # C headers that are included before the text (--include)
     traceable_functions: str = ""  # a file in place of available_filter_functions
     engine: str = ""  # "kernel", "user" (inside the process of `pid` or `command`); "": whichever serves
     relocatable: bool = False  # the object may go to another kernel: struct members are looked up when it is loaded
@@ -87,7 +88,7 @@ def _compile_c(
     from ..lang.c.options import Options
     from ..lang.c.sections import compile_object
 
-    flags = tuple(f"-I{directory}" for directory in options.include)
+    flags = (*(f"-I{each}" for each in options.include), *(f"-include{each}" for each in options.headers))
     language = Options("libbpf", flags, os.path.dirname(source.name) or ".", relocatable=options.relocatable)
     spec = compile_object(source, target, language, pid=options.pid, trace=explain)
     for warning in spec.warnings if warn is not None and options.warnings else ():
@@ -182,6 +183,8 @@ def _language_options(options: TraceOptions, child_pid: int) -> Options:
         child_pid=child_pid,
         helper_errors=options.warnings > 1,
         traceable_functions=options.traceable_functions,
+        directories=options.include,
+        headers=options.headers,
         params=options.params,
         named=options.named,
         relocatable=options.relocatable,

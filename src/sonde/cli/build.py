@@ -18,7 +18,8 @@ OPTIONS = (
     Option("output", ("-o", "--output"), "write the object to FILE", "FILE"),
     Option("program", ("-e",), "the text of the script", "PROGRAM"),
     Option("unsafe", ("--unsafe",), "allow functions that change the system"),
-    Option("include_dir", ("-I",), "search headers and imports in DIR", "DIR"),
+    Option("include_dir", ("-I",), "search C headers in DIR; may be repeated", "DIR", many=True),
+    Option("include", ("--include",), "include the C header FILE before the program", "FILE", many=True),
     Option(
         "min_btf", ("--min-btf",), "write the part of a kernel's types (BTF) that objects need, for load --btf", "BTF"
     ),

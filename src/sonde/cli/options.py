@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 
 class Option(Record):
-    """One option. `value` names its argument ("" for a switch); a repeated switch counts, a repeated value replaces."""
+    """One option. `value` names its argument ("" for a switch); a repeated switch counts, a repeated value replaces, or (`many`) adds."""
 
     key: str
     names: tuple[str, ...]
     help: str
     value: str = ""
     hidden: bool = False
+    many: bool = False
 
 
 class Arguments(Record, eq=False):
@@ -30,6 +31,11 @@ class Arguments(Record, eq=False):
     switches: dict[str, int]
     positionals: tuple[str, ...]
     rest: tuple[str, ...]
+    values: dict[str, tuple[str, ...]]  # of options that may be repeated
+
+    def all(self, key: str) -> tuple[str, ...]:
+        """Return all values of an option that may be repeated, in order."""
+        return self.values.get(key, ())
 
     def get(self, key: str, default: str = "") -> str:
         """Return the value of an option, or `default`."""
@@ -46,7 +52,7 @@ HELP = Option("help", ("-h", "--help"), "show this help")
 def parse(table: Sequence[Option], words: Sequence[str]) -> Arguments:
     """Read a command line. Raises UsageError on unknown options and missing or superfluous values."""
     by_name = {name: option for option in table for name in option.names}
-    result = Arguments({}, {}, (), ())
+    result = Arguments({}, {}, (), (), {})
     positionals: list[str] = []
     rest: tuple[str, ...] = ()
     queue = list(words)
@@ -62,7 +68,7 @@ def parse(table: Sequence[Option], words: Sequence[str]) -> Arguments:
             _take_cluster(result, by_name, word, queue)
         else:
             positionals.append(word)
-    return Arguments(result.options, result.switches, tuple(positionals), rest)
+    return Arguments(result.options, result.switches, tuple(positionals), rest, result.values)
 
 
 def _take_cluster(result: Arguments, by_name: dict[str, Option], word: str, queue: list[str]) -> None:
@@ -87,6 +93,8 @@ def _take(result: Arguments, option: Option, name: str, value: str | None, queue
             raise UsageError(f"option {name} needs a value: {name} {option.value}")
         value = queue.pop(0)
     result.options[option.key] = value
+    if option.many:
+        result.values[option.key] = (*result.all(option.key), value)
 
 
 def _find(by_name: dict[str, Option], name: str) -> Option:

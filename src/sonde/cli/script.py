@@ -6,7 +6,7 @@ import os
 import sys
 
 from ..api.trace import TraceOptions
-from ..errors import FeatureError, UsageError
+from ..errors import UsageError
 from .options import Option
 
 TYPE_CHECKING = False
@@ -28,8 +28,8 @@ SCRIPT_OPTIONS = (
     Option("no_warnings", ("--no-warnings",), "hide the compiler's warnings"),
     Option("unsafe", ("--unsafe",), "allow functions that change the system: signal(), system(), override() ..."),
     Option("dry_run", ("--dry-run",), "attach, then leave at once"),
-    Option("include_dir", ("-I",), "search imports in DIR", "DIR"),
-    Option("include", ("--include",), "import FILE before the script", "FILE"),
+    Option("include_dir", ("-I",), "search C headers in DIR; may be repeated", "DIR", many=True),
+    Option("include", ("--include",), "include the C header FILE before the program", "FILE", many=True),
     Option("probe_filter", ("--probe-filter",), "attach only probes whose full name matches REGEX", "REGEX"),
     Option("without", ("--no-feature",), "do without these kernel features: kprobe_multi,uprobe_multi ...", "LIST"),
     TRACEABLE,
@@ -41,8 +41,6 @@ OPTIONAL_FEATURES = ("kprobe_multi", "kprobe_session", "uprobe_multi")
 
 def run_script(arguments: Arguments) -> int:
     """Run (or explain) the script that a command line names; returns the exit status."""
-    if arguments.get("include"):
-        raise FeatureError("--include: not supported yet", hint='an import "FILE"; line in the script does it')
     source, parameters = find_source(arguments)
     options = trace_options(arguments, parameters)
     if arguments.have("explain"):
@@ -103,7 +101,8 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         dry_run=bool(arguments.have("dry_run")),
         probe_filter=arguments.get("probe_filter"),
         without=_features(arguments.get("without")),
-        include=tuple(filter(None, (arguments.get("include_dir"),))),
+        include=arguments.all("include_dir"),
+        headers=arguments.all("include"),
         traceable_functions=find_traceable(arguments),
         engine=_choice(arguments, "engine", ("", "kernel", "user")),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,

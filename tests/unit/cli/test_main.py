@@ -42,7 +42,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         ("sonde", ["trace", "-e", "BEGIN {}", "-p", "1", "-c", "ls"], 2, "exclude each other"),
         ("sonde", ["trace", "/no/such/script.bt"], 2, "cannot read the script"),
         ("bpftrace", ["--nothing"], 1, "unknown option"),
-        ("bpftrace", ["--include", "x.bt", "-e", "BEGIN {}"], 1, "--include: not supported yet"),
+        ("bpftrace", ["--include", "nothere.h", "-e", "BEGIN {}"], 1, 'there is no header "nothere.h"'),
         ("bpftrace", [], 1, "no program"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -198,10 +199,58 @@ def test_includes() -> None:
         "#include <linux/sched.h>\n#include <sys/socket.h>\n#include <net/sock.h>\n#include <linux/whatever.h>"
     )
     assert (scope.constants["AF_INET6"], scope.constants["TASK_RUNNING"]) == (10, 0)
-    assert "#include <foo.h> is not supported yet" in error_of("#include <foo.h>")
+    assert "there is no header <foo.h>" in error_of("#include <foo.h>")
     assert "HINT" in error_of('#include "foo.h"')
     assert "BTF" in error_of("#include <linux/sched.h>", btf=False)
     scope_of("#ifdef NEVER\n#include <foo.h>\n#endif")
+
+
+HEADER = """/* a header of a program, // as it is */
+#ifndef MINE_H
+#define MINE_H
+#include <stdint.h>
+#include "inner/other.h"
+#define LIMIT (SIZE * 2) /* of \
+ both */
+#define TWICE(a) \\
+    ((a) * 2)
+typedef int (*handler)(struct mine *, const char *text);
+struct mine { uint32_t id; char name[SIZE]; struct other inner; handler handle; };
+extern int counter, others[];
+static const char *const words[] = { "a", "{", ";" };
+int open_it(struct mine *it, int flags) __attribute__((nonnull(1)));
+struct mine *find_it(const unknown_t *key);
+static inline int is_open(const struct mine *m)
+{
+    if (m) { return m->id; }
+    return 0;
+}
+enum { FIRST = TWICE(LIMIT), SECOND };
+#endif
+"""
+
+
+def test_headers_of_programs(tmp_path: Path) -> None:
+    """Found beside the script and by -I; functions and variables in them are passed over."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "mine.h").write_text(HEADER)
+    (tmp_path / "inner" / "other.h").write_text("#pragma once\n#define SIZE 12\nstruct other { long x; };\n")
+    text = '#include <mine.h>\n#include "mine.h"\n#include <inner/other.h>\nstruct more { struct mine m; };'
+    scope = parse_c(
+        parse(Source(str(tmp_path / "t.bt"), text + "\nbegin { }")).c_definitions, None, directories=[str(tmp_path)]
+    )
+    assert [name for name, *_ in members(scope, "struct mine")] == ["id", "name", "inner", "handle"]
+    assert (scope.constants["LIMIT"], scope.enumerators["SECOND"].values["SECOND"]) == (24, 49)
+    assert sizeof(scope.types["struct more"]) == 32
+    with pytest.raises(CompileError, match="there is no header"):
+        scope_of("#include <mine.h>")
+
+
+def test_headers_that_include_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.h").write_text('#include "b.h"\n')
+    (tmp_path / "b.h").write_text('#include "a.h"\n')
+    with pytest.raises(CompileError, match="without end"):
+        parse_c(parse(Source("t.bt", "#include <a.h>\nbegin { }")).c_definitions, None, directories=[str(tmp_path)])
 
 
 @pytest.mark.parametrize(

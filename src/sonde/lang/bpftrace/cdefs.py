@@ -24,15 +24,17 @@ from ...debuginfo.ctype import (
 from ...debuginfo.layout import MemberDecl, lay_out
 from ...errors import CompileError
 from ...record import Record
+from ..source import Place
 from . import ast
 from .cconst import Evaluator
 from .cpreproc import CMacro, CToken, Preprocessor, c_error, unquote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ...debuginfo.ctype import TypeRef
+    from ..source import Source
 
     Lookup = Callable[[str], "CType | None"]
 
@@ -50,17 +52,26 @@ class CScope(Record, eq=False):
     macros: dict[str, str]
 
 
-def parse_c(definitions: Iterable[ast.CDefinition], lookup: Lookup | None, arch: str = "x86_64") -> CScope:
+def parse_c(
+    definitions: Iterable[ast.CDefinition],
+    lookup: Lookup | None,
+    arch: str = "x86_64",
+    directories: Sequence[str] = (),
+) -> CScope:
     """Parse the C definitions of a script. `lookup` finds a type of the kernel by a key of `CScope.types`.
 
-    `lookup` None means that the kernel has no BTF. Raises CompileError.
+    `directories` are searched for headers. `lookup` None means that the kernel has no BTF. Raises CompileError.
     """
     predefined = {"__LP64__": "1", "__linux__": "1", f"__{arch}__": "1", "__KERNEL__": "1"}
     if lookup is not None:
         predefined["BPFTRACE_HAVE_BTF"] = "1"
-    preprocessor = Preprocessor(predefined, lookup is not None)
+    from .headers import Headers
+
+    headers = Headers(directories)
+    preprocessor = Preprocessor(predefined, lookup is not None, headers)
     tokens = preprocessor.run(definitions)
     parser = _Parser(tokens, preprocessor.header_constants, lookup, arch)
+    parser.headers = headers.sources
     parser.parse_all()
     constants: dict[str, int | str] = dict(preprocessor.header_constants)
     macros: dict[str, str] = {}
@@ -108,6 +119,17 @@ _STANDARD = {
 _TAGS = ("struct", "union", "enum")
 MAX_NESTING = 32
 MAX_BYTES = 1 << 40
+
+
+def _closer(tokens: list[CToken], at: int) -> int:
+    """The index of what closes the bracket at `at`, or of the last token."""
+    depth = 0
+    while at < len(tokens) - 1:
+        depth += (tokens[at].kind in ("(", "[", "{")) - (tokens[at].kind in (")", "]", "}"))
+        if depth <= 0:
+            break
+        at += 1
+    return at
 
 
 class _Attributes:
@@ -161,6 +183,7 @@ class _Parser(_TokenList):
         self.header_constants = constants
         self.lookup = lookup
         self.arch = arch
+        self.headers: set[Source] = set()  # texts of which only types count
         self.types: dict[str, CType] = {}
         self.enumerators: dict[str, Enum] = {}
         self.pending: dict[str, int] = {}  # enumerators of the enumeration that is being parsed
@@ -218,8 +241,35 @@ class _Parser(_TokenList):
     def parse_all(self) -> None:
         """Parse everything up to the end of the tokens."""
         while self.token.kind != "end":
-            if not self.accept(";"):
+            if not self.accept(";") and not self._skip_object():
                 self._parse_declaration()
+
+    def _skip_object(self) -> bool:
+        """Pass over a function or variable of a header, which scripts cannot use; True if one was there."""
+        at, tokens = self.at, self.tokens
+        span = tokens[at].span
+        if not isinstance(span, Place) or span.source not in self.headers:
+            return False
+        words: list[str] = []
+        while tokens[at].kind in ("name", "*"):
+            if tokens[at].text in ("__attribute__", "__attribute"):
+                at = _closer(tokens, at + 1)
+            words.append(tokens[at].text)
+            at += 1
+        if "typedef" in words or (tokens[at].kind == "{" and set(words) & set(_TAGS)):
+            return False
+        if tokens[at].kind not in ("(", "[", "=", ",", ";") or (
+            tokens[at].kind == ";" and len(words) < 3 and set(words) & set(_TAGS)
+        ):
+            return False  # `struct s;` declares a tag
+        while tokens[at].kind not in (";", "{", "end"):
+            at = _closer(tokens, at) + 1 if tokens[at].kind in ("(", "[") else at + 1
+        if tokens[at].kind == "{":
+            at = _closer(tokens, at)
+            if tokens[at + 1].kind == ";":  # an initialiser
+                at += 1
+        self.at = min(at + 1, len(tokens) - 1)
+        return True
 
     def _parse_declaration(self) -> None:
         start = self.token

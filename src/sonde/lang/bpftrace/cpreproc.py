@@ -1,7 +1,7 @@
 """The C preprocessor, as far as scripts need it: conditions, object-like and function-like macros, constant expressions.
 
-Takes the C definitions of a script, gives the tokens that are left and the macros that are defined in the end. Files are
-not read: what scripts include are kernel headers, whose types come from BTF, or headers whose constants `cheaders` knows.
+Takes the C definitions of a script, gives the tokens that are left and the macros that are defined in the end. Of the kernel's headers, whose
+types come from BTF, and of those whose constants `cheaders` knows no file is read; others are found by `headers`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ...errors import Span
+    from .headers import Headers
 
 MAX_EXPANSION = 20_000  # tokens that one use of a macro may grow to
 MAX_DEPTH = 100
@@ -139,8 +140,10 @@ def unquote(token: CToken) -> str:
 class Preprocessor:
     """Runs over the C definitions in order. `macros` is what is defined; `headers` the constants of a header by its path."""
 
-    def __init__(self, predefined: Mapping[str, str], have_btf: bool) -> None:
+    def __init__(self, predefined: Mapping[str, str], have_btf: bool, headers: Headers | None = None) -> None:
         self.have_btf = have_btf
+        self.headers = headers
+        self._once: set[str] = set()  # files that say #pragma once
         self.macros: dict[str, CMacro] = {}
         self.header_constants: dict[str, int] = {}
         self._conditions: list[list[bool]] = []  # for each open #if: [active now, a branch was taken, enclosing active]
@@ -152,13 +155,14 @@ class Preprocessor:
         """Return the tokens of all active text, macros expanded. Raises CompileError."""
         output: list[CToken] = []
         last: ast.CDefinition | None = None
+        depth = len(self._conditions)
         for definition in definitions:
             last = definition
             if definition.text.startswith("#"):
-                self._run_directive(definition)
+                output += self._run_directive(definition)
             elif self._active():
                 self._add_text(definition, output)
-        if self._conditions and last is not None:
+        if len(self._conditions) > depth and last is not None:
             raise c_error(last.span, "an #if without its #endif")
         return output
 
@@ -171,7 +175,7 @@ class Preprocessor:
         for line in definition.text.splitlines(keepends=True):
             piece = ast.CDefinition(_part(definition.span, at, at + len(line)), line.lstrip())
             if piece.text.startswith("#"):
-                self._run_directive(piece)
+                output += self._run_directive(piece)
             elif self._active():
                 output += self.expand(tokenize(line, piece.span))
             at += len(line)
@@ -179,20 +183,22 @@ class Preprocessor:
     def _active(self) -> bool:
         return all(condition[0] for condition in self._conditions)
 
-    def _run_directive(self, definition: ast.CDefinition) -> None:
+    def _run_directive(self, definition: ast.CDefinition) -> list[CToken]:
+        """Run a directive; the tokens are those of a file that it includes."""
         text = definition.text.replace("\\\n", "  ")
         word = text[1:].split(None, 1)[0] if text[1:].strip() else ""
         word = word[: next((i for i, c in enumerate(word) if c not in NAME), len(word))]
         if word == "include":
-            if self._active():
-                self._include(text[text.index("include") + 7 :].strip(), definition.span)
-            return
+            return self._include(text[text.index("include") + 7 :].strip(), definition.span) if self._active() else []
+        if word == "pragma" and text.split()[1:] == ["once"] and self._active():
+            self._once.add(definition.span.file)
         rest = text[text.index(word) + len(word) :] if word else ""
         tokens = tokenize(rest, _part(definition.span, len(text) - len(rest), len(text)))
         if word in _CONDITIONALS:
             self._run_condition(word, tokens, definition.span)
         elif self._active():
             self._run_definition(word, tokens, rest, definition.span)
+        return []
 
     def _run_condition(self, word: str, tokens: list[CToken], span: Span) -> None:
         if word in ("if", "ifdef", "ifndef"):
@@ -260,18 +266,33 @@ class Preprocessor:
             raise c_error(span, f"the parameters of the macro {name} are never closed")
         self.macros[name] = CMacro(name, tuple(params), tuple(tokens[at + 1 :]))
 
-    def _include(self, what: str, span: Span) -> None:
+    def _include(self, what: str, span: Span) -> list[CToken]:
+        """Take in a header: constants that are known here, nothing where BTF has the types, else a file, whose tokens are returned."""
         from .cheaders import HEADERS, is_kernel_header
 
         path = what[1:].split(">")[0] if what.startswith("<") else what.strip('"').split('"')[0]
         if path in HEADERS:
             self.header_constants.update(HEADERS[path])
-        elif not is_kernel_header(path):
-            hint = "write the definitions that the script needs into the script; kernel types need no #include."
-            raise c_error(span, f"#include {what} is not supported yet", hint)
-        if is_kernel_header(path) and not self.have_btf:
-            hint = "the kernel's types come from BTF (/sys/kernel/btf/vmlinux), which this kernel does not have."
-            raise c_error(span, f"#include {what} is not supported yet", hint)
+        if self.have_btf if is_kernel_header(path) else path in HEADERS:
+            return []
+        found = self.headers.find(path, what.startswith('"'), span) if self.headers is not None else ""
+        if found:
+            return self._include_file(found, span)
+        if is_kernel_header(path):
+            hint = "the kernel's types come from BTF (/sys/kernel/btf/vmlinux), which this kernel does not have; -I names a directory of headers"
+            raise c_error(span, f"there is no header {what}", hint)
+        hint = "-I names the directory of a header; kernel types need no #include"
+        raise c_error(span, f"there is no header {what}", hint)
+
+    def _include_file(self, path: str, span: Span) -> list[CToken]:
+        assert self.headers is not None
+        if path in self._once:
+            return []
+        self.headers.depth += 1
+        try:
+            return self.run(self.headers.lines(path, span))
+        finally:
+            self.headers.depth -= 1
 
     # macros ---------------------------------------------------------------------------------------------------
 

@@ -17,5 +17,7 @@ class Options(Record):
     helper_errors: bool = False  # -k: report each failed call of a helper
     relocatable: bool = False  # the object may go to another kernel: look up each struct member when it is loaded
     traceable_functions: str = ""  # a file that lists the kernel functions that may be traced
+    directories: tuple[str, ...] = ()  # -I: where C headers are looked for
+    headers: tuple[str, ...] = ()  # --include: C headers before the script
     params: tuple[str, ...] = ()  # $1, $2 …
     named: tuple[tuple[str, str | None], ...] = ()  # what getopt() finds

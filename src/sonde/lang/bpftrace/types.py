@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...debuginfo.ctype import INT64
 from ...errors import CompileError
 from ...probes.model import Context
+from ...record import replace
 from ..source import Place, diagnose
 from . import ast
 from .analysis import AnalysedProbe, Analysis, MapInfo, Type
@@ -36,7 +37,7 @@ def analyse(program: ast.Program, source: Source, target: Target, config: Config
     `Analysis.warnings` are those of this pass. Raises CompileError with all diagnostics: probes that do not exist, wrong
     types, wrong calls. Cost: no type of the kernel is decoded that the script does not touch.
     """
-    scope, program = _read_c(program, target)
+    scope, program = _read_c(program, target, options)
     warnings: list[Diagnostic] = []
     groups = expand_probes(program, target, config, options, warnings)
     typer = Typer(target, config, options, scope)
@@ -52,8 +53,13 @@ def analyse(program: ast.Program, source: Source, target: Target, config: Config
     return Analysis(program, probes, _make_maps(typer, program, config), tuple(_unique(warnings)))
 
 
-def _read_c(program: ast.Program, target: Target) -> tuple[CScope | None, ast.Program]:
-    """Read the C definitions of a script, if it has any."""
+def _read_c(program: ast.Program, target: Target, options: Options) -> tuple[CScope | None, ast.Program]:
+    """Read the C definitions of a script, if it has any, behind the headers that the command line wants."""
+    if options.headers:
+        from .headers import included_first
+
+        first = included_first(options.headers)
+        program = replace(program, c_definitions=(*first, *program.c_definitions))
     if not program.c_definitions:
         return None, program
     from ...errors import FeatureError
@@ -63,7 +69,7 @@ def _read_c(program: ast.Program, target: Target) -> tuple[CScope | None, ast.Pr
         lookup = target.btf().get_type
     except FeatureError:
         lookup = None
-    scope = parse_c(program.c_definitions, lookup, target.arch)
+    scope = parse_c(program.c_definitions, lookup, target.arch, options.directories)
     return scope, expand_c_macros(program, scope)
 
 
