@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 from a64_runner import Image, find_qemu
 from bpf_programs import VALUE_BYTES, ArrayOfOne, ProgramGenerator, random_input
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from insn_strategy import instructions
+from machine_programs import make_programs
 from map_programs import IO, IO_NUMBER, MAP_NUMBER, MAPS, VISITED, MapProgram, visiting
 from object_machine import shape_of
 
@@ -17,7 +21,8 @@ from sonde.bpf.asm import assemble
 from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import Insn
 from sonde.bpf.jit import translate
-from sonde.bpf.jit.aarch64 import _bit_pattern, _mov_imm
+from sonde.bpf.jit.aarch64 import _STORE, _bit_pattern, _memory, _mov_imm, _pop, _push
+from sonde.bpf.jit.code import CodeReloc, MachineCode
 from sonde.bpf.jit.maps import BY_RSEQ, make_plan
 from sonde.bpf.maps import MapShape, create
 from sonde.bpf.maps.layout import layout_of
@@ -25,6 +30,7 @@ from sonde.bpf.maps.machine import make_routine
 from sonde.bpf.maps.ringbuf import RingMap
 from sonde.bpf.maps.routines import SEED
 from sonde.bpf.runtime import World, helper_table
+from sonde.errors import FeatureError, FormatError
 from sonde.spec.object import MapSpec
 
 M = (1 << 64) - 1
@@ -243,6 +249,71 @@ def test_helpers_of_rings(qemu: str, tmp_path: Path) -> None:
     assert ring.reserve(4096) == result == 0
     assert left == bytes(ring.region.data[:size])
     ring.close()
+
+
+def register_probe(number: int) -> MachineCode:
+    """Machine code that calls helper `number` with known numbers in the registers that a function may change, and stores all in the buffer afterwards."""
+    code = _push(29, 30) + _push(19, 20) + bytes(8)
+    code += b"".join(_mov_imm(r, 0x1111 * (r + 1) & 0xFFFF) for r in range(18))
+    code += (0xD63F0260).to_bytes(4, "little")  # blr x19
+    code += b"".join(_memory(_STORE, 3, r, 20, 8 * r) for r in range(18))
+    code += _pop(19, 20) + _pop(29, 30) + (0xD65F03C0).to_bytes(4, "little")
+    code += bytes(-len(code) % 8)
+    loads = b"".join(
+        (0x58000000 | (len(code) - at) // 4 << 5 | r).to_bytes(4, "little") for at, r in ((8, 19), (4, 20))
+    )
+    relocs = (CodeReloc(len(code), "helper", number), CodeReloc(len(code) + 8, "map_value", 1))
+    return MachineCode("aarch64", code[:8] + loads + code[16:] + bytes(16), relocs, ())
+
+
+def test_registers_that_are_said_to_stay_do_stay(qemu: str, tmp_path: Path) -> None:
+    pieces = {
+        repr(insn): [insn, Insn(0x95)]
+        for program in make_programs(range(120))
+        for insn in program
+        if insn.opcode & 7 in (4, 7)
+    }
+    texts = [
+        "*(u64 *)(r10 -8) = 5\nr5 = *(u64 *)(r10 -8)",
+        "*(u64 *)(r10 -300) = 70000",
+        "if r1 > 70000 goto +1\nr3 = 1",
+        "r6 = 1",
+        "r0 = r1",
+    ]
+    texts += [
+        f"*(u64 *)(r10 -8) = 5\nr{r} = atomic64_fetch_{op}((u64 *)(r10 -8), r{r})"
+        for op in ("add", "and")
+        for r in range(6)
+    ]
+    texts += [
+        "*(u64 *)(r10 -8) = 5\nr0 = atomic64_cmpxchg((u64 *)(r10 -8), r0, r3)",
+        "*(u64 *)(r10 -8) = 1\nlock *(u64 *)(r10 -8) += r3",
+    ]
+    programs = [*pieces.values(), *(assemble(f"{text}\nexit") for text in texts)]
+    image, codes = Image(144), []
+    for number, insns in enumerate(programs):
+        codes.append(translate(insns, "aarch64", features=FEATURES[number % 2]))
+        image.add(codes[-1], bytes(144))
+        image.name("helper", number)
+    for number in range(len(programs)):
+        image.add(register_probe(number), bytes(144))
+    seen: set[int] = set()
+    for insns, code, (_, left) in zip(programs, codes, image.run(qemu, tmp_path)[len(programs) :]):
+        found = [int.from_bytes(left[8 * r : 8 * r + 8], "little") for r in range(18)]
+        changed = {r for r in range(18) if found[r] != 0x1111 * (r + 1) & 0xFFFF}
+        assert changed <= code.changes, (insns, changed, code.changes)
+        seen |= changed
+    assert seen >= {0, 1, 2, 3, 4, 7, 9, 10}
+
+
+@settings(deadline=None)
+@given(st.lists(instructions(), min_size=1, max_size=12))
+def test_any_instructions_are_translated_or_refused(insns: list[Insn]) -> None:
+    try:
+        code = translate([*insns, Insn(0x95)], "aarch64")
+    except (FormatError, FeatureError):
+        return
+    assert len(code.text) % 4 == 0 and bytes.fromhex("c0035fd6") in code.text
 
 
 def test_immediates(tmp_path: Path, qemu: str) -> None:

@@ -295,7 +295,7 @@ def _plain(insn: Insn, name: str, lse: bool) -> bytes:
     if name == "lddw":
         return _mov_imm(REGISTERS[insn.dst], insn.imm)
     if name == "nospec":
-        return _word(0xD50330FF)  # sb
+        return _word(0xD503379F) + _word(0xD5033FDF)  # dsb nsh; isb: sb is only in newer CPUs
     if name.startswith(("acquire", "release")):
         return _ordered(name, insn)
     if name.startswith("ldx"):
