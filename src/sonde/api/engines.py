@@ -6,7 +6,9 @@ and those probes that happen in it.
 
 from __future__ import annotations
 
-from ..errors import PrivilegeError, SondeError, UsageError
+import os
+
+from ..errors import FeatureError, ProbeError, SondeError, UsageError
 from ..record import replace
 
 TYPE_CHECKING = False
@@ -41,15 +43,13 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
 
     Raises CompileError, ProbeError, UsageError; what the engine that was asked for cannot do is told with the reason.
     """
-    one_process = bool(options.pid or options.command)
-    if options.engine == "user":
-        if not one_process:
-            raise UsageError(
-                "the user engine runs inside one process: which?", hint="give -p PID, or -c COMMAND to start one"
-            )
+    wanted = options.engine or os.environ.get("SONDE_ENGINE", "")
+    if wanted not in ("", *ENGINES):
+        raise UsageError(f"SONDE_ENGINE is {wanted!r}; it may be {' or '.join(ENGINES)}")
+    if wanted == "user":
         return _user(program, options, "asked for")
-    if options.engine == "kernel" or not one_process:
-        return _kernel(program, options, "asked for" if options.engine else "no single process is traced")
+    if wanted == "kernel":
+        return _kernel(program, options, "asked for")
     from ..kernel.refusal import missing_capability
 
     missing = missing_capability(*_NEEDS)
@@ -57,17 +57,13 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
         return _kernel(program, options, "this user may use it")
     try:
         return _user(program, options, f"bpf(2) needs {missing}")
-    except PrivilegeError:
-        raise
-    except SondeError as failure:
-        raise replace_hint(failure, missing) from None
-
-
-def replace_hint(failure: SondeError, missing: str) -> SondeError:
-    """Say that the kernel engine could do it, when only a capability is in the way."""
-    if not failure.hint:
-        failure.hint = f"the kernel engine may do it, which needs {missing}"
-    return failure
+    except (FeatureError, ProbeError) as failure:
+        # What only the kernel can do is refused as the kernel engine refuses it: the capability is what is missing.
+        try:
+            choice = _kernel(program, options, f"the user engine cannot: {failure.message}")
+        except SondeError:
+            raise failure from None
+        return choice
 
 
 def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice:
@@ -93,7 +89,7 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
 
 
 def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
-    from ..user.engine import UserEngine
+    from ..user.engine import UserEngine, check_probes
     from ..user.target import user_target
     from .trace import _warner, compile, live_target
 
@@ -103,6 +99,7 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
         pid = child.pid if child is not None else options.pid
         inside = replace(options, pid=pid, command="")
         spec = compile(program, target, inside, child_pid=child.pid if child else 0, warn=_warner(options))
+        check_probes(spec, pid)
     except BaseException:
         if child is not None:
             child.close()

@@ -22,7 +22,7 @@ from .agent import Agent
 from .clock import FIRST_NS, THEN_NS, Clock, is_trusted
 from .code import jump_to
 from .image import Image
-from .local import LocalPrograms
+from .local import LocalPrograms, local_helpers
 from .patches import Patch, put_in, remove_when_left, take_out
 from .sites import Files, Site, find_data, find_functions, find_sites
 from .stopped import StoppedProcess
@@ -33,9 +33,10 @@ from .x86.window import plan_window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from ..bpf.helpers import Helper
     from ..bpf.isa import Insn
     from ..bpf.maps import SharedMap
     from ..bpf.verifier import Refusal
@@ -48,6 +49,10 @@ PLACED = ("uprobe", "uretprobe", "usdt")
 _REACH = 1 << 30  # sites further apart than this have code of their own
 _CODE_BYTES, _CODE_BYTES_A_SITE = 1 << 18, 1 << 11
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
+_MOST, _MOST_LOCAL = (
+    200_000,
+    20_000,
+)  # instructions that are followed to verify a program: a second and a tenth for 10,000
 _POLL_NS = 10_000_000  # how often a ring is looked at: nobody in the process tells us
 
 
@@ -98,6 +103,7 @@ class UserObject:
         self.worker: _Worker | None = None
         self.notes: list[str] = []  # probes that could not be had, with the reason
         self._programs: dict[str, list[Insn]] = {}
+        self._interpreted: set[str] = set()  # programs of sonde's own that are too long to be verified in time
         self._images: list[tuple[int, int, Image]] = []
         self._agents: list[Agent] = []
         self._patches: list[Patch] = []
@@ -105,8 +111,9 @@ class UserObject:
         self._returns: list[int] = []  # where functions with a return probe come back to
         self._readers: list[Reader] = []
         self._local: LocalPrograms | None = None
+        self._state: memoryview | None = None
         self._closed = False
-        check_probes(spec)
+        check_probes(spec, pid)
         self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
         self._files = Files(pid)
         try:
@@ -135,14 +142,43 @@ class UserObject:
         local = {probe.program for probe in self.spec.probes if probe.type in LOCAL}
         for program in self.spec.programs:
             insns = decode(bytes(relocate(program, numbers)))
-            allowed = None if program.name in local else (lambda helper: helper.name in helpers.NAMES)
-            verdict = verify(insns, program.type, infos, helpers=allowed)
-            if verdict.refusal is not None:
+            names = local_helpers() if program.name in local else helpers.NAMES
+            missing = [name for name in program.helpers if name not in names]
+            if missing:
+                raise FeatureError(
+                    f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which only the kernel has",
+                    feature=f"helper:{missing[0]}",
+                    hint="use --engine kernel",
+                )
+            most = _MOST_LOCAL if program.name in local else _MOST
+            verdict = verify(insns, program.type, infos, helpers=_only(names), max_insns=most)
+            if verdict.refusal is not None and program.name in local and verdict.processed >= most:
+                self._interpreted.add(program.name)
+            elif verdict.refusal is not None:
                 raise _refused(program, verdict.refusal)
             self._programs[program.name] = insns
 
     def _place(self) -> None:
-        """Find the sites, and put maps and code into the process; nothing is changed in its own code yet."""
+        """Put maps and code where they are to be; nothing is changed in the process's own code yet."""
+        if any(probe.type in PLACED for probe in self.spec.probes):
+            self._place_in_process()
+        else:
+            for spec in self.spec.maps:
+                self._fill(spec, create(self._shape(spec)))
+        self._local = LocalPrograms(dict(enumerate(self.maps.values(), 1)), self._slots)
+        for probe in self.spec.probes:
+            if probe.type in LOCAL and probe.program not in self._local:
+                take = self._local.interpret if probe.program in self._interpreted else self._local.add
+                take(probe.program, self._programs[probe.program])
+        self.worker = _Worker(self, self._state)
+
+    def _fill(self, spec: MapSpec, table: SharedMap) -> None:
+        self.maps[spec.name] = table
+        if spec.initial:
+            table.update(bytes(4), spec.initial.ljust(spec.value_size, b"\0"))
+
+    def _place_in_process(self) -> None:
+        """Find the sites, and share maps and code with the process."""
         with self._stop(all_threads=False) as stopped:
             planned = [
                 _Planned(probe, site)
@@ -167,11 +203,6 @@ class UserObject:
             around, facts = self._surroundings(stopped)
         for (low, high), agent in zip(groups, self._agents):
             self._images.append((low, high, Image(agent, places, around, facts, cpu_features())))
-        self._local = LocalPrograms(dict(enumerate(self.maps.values(), 1)), self._slots)
-        for probe in self.spec.probes:
-            if probe.type in LOCAL and probe.program not in self._local:
-                self._local.add(probe.program, self._programs[probe.program])
-        self.worker = _Worker(self, self._state)
 
     def _find(self, probe: ProbeSpec, stopped: StoppedProcess) -> list[Site]:
         found = find_sites(probe, self._files, stopped.read)
@@ -188,10 +219,8 @@ class UserObject:
             shape = self._shape(spec)
             size, repeated = measure(shape)
             shared = self._agents[0].share(stopped, size, repeated)
-            table = self.maps[spec.name] = create(shape, fd=shared.fd)
-            places[number] = table, shared.address
-            if spec.initial:
-                table.update(bytes(4), spec.initial.ljust(spec.value_size, b"\0"))
+            self._fill(spec, create(shape, fd=shared.fd))
+            places[number] = self.maps[spec.name], shared.address
         return places
 
     def _shape(self, spec: MapSpec) -> MapShape:
@@ -264,8 +293,9 @@ class UserObject:
         patches, hows = [], {}
         for address, group in sorted(by_site.items()):
             image = self._image_at(address)
-            before = [self._runner(image, each) for each in group if each.probe.type != "uretprobe"]
-            after = [self._runner(image, each) for each in group if each.probe.type == "uretprobe"]
+            runners = [(each.probe.type, self._runner(image, each)) for each in reversed(group)]  # the kernel's order
+            before = [runner for kind, runner in runners if kind != "uretprobe"]
+            after = [runner for kind, runner in runners if kind == "uretprobe"]
             try:
                 patch, how = self._build(image, group[0].site, before, after)
             except ProbeError as failure:
@@ -396,14 +426,27 @@ class UserObject:
         self.close()
 
 
-def check_probes(spec: ObjectSpec) -> None:
-    """Raise ProbeError for an object with probes that this engine does not serve."""
+def check_probes(spec: ObjectSpec, pid: int) -> None:
+    """Raise ProbeError for an object with probes that this engine does not serve in process `pid` (0: in none)."""
     for probe in spec.probes:
+        if probe.type in PLACED and not pid:
+            raise ProbeError(
+                f"{probe.name}: the user engine probes one process: which?",
+                hint="give -p PID, or -c COMMAND to start one",
+            )
         if probe.type not in LOCAL and probe.type not in PLACED:
             raise ProbeError(
                 f"{probe.name}: the user engine serves {', '.join((*PLACED, *LOCAL))}, no {probe.type} probes",
                 hint="use --engine kernel",
             )
+
+
+def _only(names: frozenset[str]) -> Callable[[Helper], bool]:
+    return lambda helper: helper.name in names
+
+
+def _probe_of(spec: ObjectSpec, program: ProgramSpec) -> str:
+    return next((probe.name for probe in spec.probes if probe.program == program.name), program.name)
 
 
 def _refused(program: ProgramSpec, refusal: Refusal) -> UnsafeError:
@@ -468,11 +511,11 @@ class PolledReader(RingReader):
 class _Worker:
     """What sonde does itself while the session runs: interval probes, and the clock of the process (see spec.engine.Worker)."""
 
-    def __init__(self, owner: UserObject, state: memoryview) -> None:
+    def __init__(self, owner: UserObject, state: memoryview | None) -> None:
         self._owner = owner
         self._epoll = select.epoll()
         self._timers: dict[int, ProbeSpec] = {}
-        self._clock = Clock(state) if is_trusted() else None
+        self._clock = Clock(state) if state is not None and is_trusted() else None
         self._tick = _timer(FIRST_NS, THEN_NS) if self._clock is not None else -1
         if self._tick >= 0:
             self._epoll.register(self._tick, select.EPOLLIN)
