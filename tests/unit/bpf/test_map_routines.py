@@ -18,8 +18,9 @@ from sonde.bpf.jit.here import Placed
 from sonde.bpf.maps import MapShape, SharedMap, create
 from sonde.bpf.maps.hash import HashMap
 from sonde.bpf.maps.layout import layout_of
-from sonde.bpf.maps.machine import make_routine
+from sonde.bpf.maps.machine import STACK_PUT, make_routine
 from sonde.bpf.maps.routines import SEED
+from sonde.bpf.maps.stacks import StackMap
 
 M = (1 << 64) - 1
 NUMBERS = {"lookup": 1, "update": 2, "delete": 3}
@@ -262,3 +263,32 @@ def test_what_changes_while_it_is_compared_is_not_taken() -> None:
         machine.left, machine.trace, machine._program = 100_000, change, Program(insns)
         assert table.region.words[seq] & 1 == 0
         assert machine.enter(0, base, where, 0, 0, 1) == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stack_traces(engine: str) -> None:
+    """Traces that are alike, that share a bucket, too long ones and all flags: each is put into one map by the routine, and into another by Python."""
+    shape = MapShape("stack_trace", 4, 40, 4)
+    with create(shape) as table, create(shape) as model:
+        model.seed = model.region.words[SEED >> 3] = table.seed
+        layout = layout_of(table)
+        assert isinstance(model, StackMap) and layout is not None
+        insns, random, seen = make_routine(layout, STACK_PUT).insns, Random(3), set()
+        machine, program = Machine(), Program(insns)
+        base = machine.memory.add(table.region.data)
+        with Placed(translate(insns, platform.machine())) as placed:
+            call = CALL(placed.address)
+            for _ in range(600):
+                frames = [random.randrange(1, 3) << 40] * random.randrange(9)
+                flags = random.choice((0, 0, 0x100, 0x200, 0x400, 0x700, 5, 0x800, 1 << 40))
+                data = b"".join(pc.to_bytes(8, "little") for pc in frames)
+                if engine == "interpreter":
+                    machine.left, machine._program = 100_000, program
+                    got = machine.enter(0, base, machine.memory.add(bytearray(data)), len(frames), flags)
+                else:
+                    buffer = ctypes.create_string_buffer(data, max(len(data), 1))
+                    got = call(table.region.address, ctypes.addressof(buffer), len(frames), flags, 0)
+                assert signed(got) == model.put(frames, flags)
+                seen.add(signed(got))
+        assert bytes(table.region.data) == bytes(model.region.data)
+        assert {-17, -22} < seen and len(seen) > 4

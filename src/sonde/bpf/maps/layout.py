@@ -13,7 +13,7 @@ _MOST_CELLS = 1 << 27  # so that sixteen bytes each fit a signed 32-bit offset
 _MOST_OFFSET = 1 << 31
 _MOST_VALUE_BYTES = 1 << 16
 _HASHED = ("hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "lpm_trie")
-_OTHERS = ("array", "percpu_array", "queue", "stack", "bloom_filter", "ringbuf")
+_OTHERS = ("array", "percpu_array", "queue", "stack", "bloom_filter", "ringbuf", "stack_trace")
 
 
 class MapLayout(Record):

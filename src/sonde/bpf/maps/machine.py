@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LOOKUP, UPDATE, DELETE, PUSH, POP, PEEK, LOOKUP_PERCPU = 1, 2, 3, 87, 88, 89, 195
 RING_OUTPUT, RING_RESERVE, RING_SUBMIT, RING_DISCARD, RING_QUERY = 130, 131, 132, 133, 134
 FOR_EACH, LOOP = 164, 181
+STACK_PUT = 1 << 16  # no helper of programs: what an engine does with a stack that it walked
 FINISHERS = (RING_SUBMIT, RING_DISCARD)  # of a record: their first argument is no map
 _HASHES = ("hash", "percpu_hash", "lru_hash", "lru_percpu_hash")
 _ARRAYS = ("array", "percpu_array")
@@ -113,6 +114,7 @@ def _texts() -> dict[tuple[str, int], Callable[[MapLayout], list[str]]]:
         table[kind, LOOKUP_PERCPU] = _percpu_lookup
     for kind in (*_HASHES, *_ARRAYS):
         table[kind, FOR_EACH] = callbacks.for_each
+    table["stack_trace", STACK_PUT] = plain.stack_put
     table["", LOOP] = callbacks.loop
     for kind in ("queue", "stack"):
         table[kind, PUSH], table[kind, POP], table[kind, PEEK] = plain.queue_push, plain.queue_pop, plain.queue_peek

@@ -1,10 +1,11 @@
-"""Helpers of arrays, queues, stacks and bloom filters as eBPF: what machine code calls where there is no kernel and no Python to change a map.
+"""Helpers of arrays, queues, stacks, bloom filters and stack traces as eBPF: what machine code calls where there is no kernel and no Python to change a map.
 
 Arguments are those of the helper, the map's address first, and in r5 who asks (see `routines`):
 
     array         lookup(map, key), update(map, key, value, flags, who), delete
     queue, stack  push(map, value, flags, -, who), pop(map, value, -, -, who), peek(map, value, -, -, who)
     bloom filter  push(map, value, flags), peek(map, value)
+    stack trace   put(map, frames, count, flags): what bpf_get_stackid does with a walked stack
 
 Arrays are written in place, like the kernel's. A queue or stack is changed while its one claim is held: whoever does not get it in `CLAIM_TRIES` gives up
 with EBUSY, so that a thread that died with the claim stops nobody. Bits of a filter are set by atomic or.
@@ -17,6 +18,7 @@ from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
 from .base import COUNT, FRESH, HAND, LOST
 from .hash import CLAIM_TRIES, MULTIPLIER
 from .routines import SEED, copy, pieces
+from .stacks import BPF_F_FAST_STACK_CMP, BPF_F_REUSE_STACKID, STACK_FLAGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,6 +146,37 @@ def queue_pop(layout: MapLayout) -> list[str]:
 def queue_peek(layout: MapLayout) -> list[str]:
     """As pop, and the value stays."""
     return _take(layout, False)
+
+
+# Stack traces -----------------------------------------------------------------------------------------------------
+
+
+def stack_put(layout: MapLayout) -> list[str]:
+    """put(map, frames, count, flags): keep a trace that somebody walked; its number, or a negative errno. Flags are those of bpf_get_stackid."""
+    most = layout.value_size // 8
+    frame = ["r9 = r5", "r9 <<= 3", "r9 += r7", "r9 = *(u64 *)(r9 +0)"]
+    turn = ["r0 *= r1", "r2 = r0", "r2 >>= 32", "r0 ^= r2"]
+    known, fast, reuse = STACK_FLAGS, BPF_F_FAST_STACK_CMP, BPF_F_REUSE_STACKID
+    return [
+        f"if r4 > {known} goto wrong", "r6 = r1", "r7 = r2", "r8 = r3", f"if r8 <= {most} goto fits", f"r8 = {most}",
+        f"fits: r0 = *(u64 *)(r6 +{SEED})", f"r1 = {MULTIPLIER} ll", "r5 = 0",
+        "hash: if r5 >= r8 goto hashed", *frame, "r0 ^= r9", *turn, "r5 += 1", "goto hash",
+        "hashed:", *turn,
+        # r6: the bucket; r3: what its word is to say; r8: how many frames; r2: its number
+        "r3 = r0", "w3 = w3", "r2 = r8", "r2 += 1", "r2 <<= 32", "r3 |= r2",
+        "r2 = r0", f"r1 = {layout.mask}", "r2 &= r1", "r1 = r2", f"r1 *= {layout.entry_stride}", "r6 += r1", f"r6 += {layout.entries}",
+        "r0 = load_acquire((u64 *)(r6 +0))", "if r0 s< 0x0 goto busy", "if r0 != r3 goto other",
+        f"if r4 & {fast} goto same", "r5 = 0",
+        "compare: if r5 >= r8 goto same", *frame, "r1 = r5", "r1 <<= 3", "r1 += r6", "r1 = *(u64 *)(r1 +8)", "if r1 != r9 goto other",
+        "r5 += 1", "goto compare",
+        "same: r0 = r2", "exit",
+        "other: if r0 == 0x0 goto take", f"if r4 & {reuse} goto take", f"r0 = {-EEXIST}", "exit",
+        "take: r5 = 1", "r5 <<= 63", "r5 |= r3", "r1 = r0", "r0 = atomic64_cmpxchg((u64 *)(r6 +0), r0, r5)", "if r0 != r1 goto busy",
+        "r5 = 0",
+        "write: if r5 >= r8 goto written", *frame, "r1 = r5", "r1 <<= 3", "r1 += r6", "*(u64 *)(r1 +8) = r9", "r5 += 1", "goto write",
+        "written: store_release((u64 *)(r6 +0), r3)", "goto same",
+        f"busy: r0 = {-EBUSY}", "exit", f"wrong: r0 = {-EINVAL}", "exit",
+    ]  # fmt: skip
 
 
 # Bloom filters ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 BPF_F_SKIP_MASK, BPF_F_USER_STACK, BPF_F_FAST_STACK_CMP, BPF_F_REUSE_STACKID = 0xFF, 1 << 8, 1 << 9, 1 << 10
-_KNOWN = BPF_F_SKIP_MASK | BPF_F_USER_STACK | BPF_F_FAST_STACK_CMP | BPF_F_REUSE_STACKID
+STACK_FLAGS = BPF_F_SKIP_MASK | BPF_F_USER_STACK | BPF_F_FAST_STACK_CMP | BPF_F_REUSE_STACKID
 _BUSY = 1 << 63
 _MOST_FRAMES = 127  # kernel.perf_event_max_stack
 
@@ -36,7 +36,7 @@ class StackMap(SharedMap):
 
     def put(self, frames: Sequence[int], flags: int) -> int:
         """Keep a trace and return its number; a negative errno when the bucket has another one (EEXIST), or the flags are wrong."""
-        if flags & ~_KNOWN:
+        if flags & ~STACK_FLAGS:
             return -EINVAL
         frames = frames[: self.value_size // 8]
         h = mix(self.seed, frames)
