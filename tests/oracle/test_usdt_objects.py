@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from kernel.sdt_program import address_of, build_program
 from oracle.test_linking_against_bpftool import compile_text, needs_clang
 
+from sonde.api.linking import link
 from sonde.api.objects import bind, load_object, open_object, read_object
 from sonde.api.usdtspecs import UsdtSpecs
 from sonde.debuginfo.ctype import Array, Enum, Int, Member, Struct
@@ -149,3 +151,24 @@ def test_arguments_out_of_reach(made: str) -> None:
         specs.place(Place(ProbeSpec("usdt:x", "usdt", ""), "", (UsdtArg(4, True, "mem", -8, 80, 40, 4),)))
     with pytest.raises(FeatureError, match="out of reach of a program \\(%xmm0\\)"):
         specs.place(Place(ProbeSpec("usdt:x", "usdt", ""), "", (UsdtArg(8, False, "none", text="%xmm0"),)))
+
+
+@pytest.mark.skipif(not shutil.which("bpftool"), reason="needs bpftool (Debian package bpftool)")
+def test_two_of_them_linked(program: str, tmp_path: Path) -> None:
+    """The header's functions and maps are weak, and in both: one of each is left, and both programs find their arguments."""
+    halves = TEXT.replace("PATH", program).split("SEC(")
+    head = halves[0] + "SEC(" + halves[1].split("long plain")[0]
+    one = head + "long plain[4];\nSEC(" + halves[2]
+    two = head + "long counted[4];\nSEC(" + halves[3]
+    paths = [compile_text(t, tmp_path / f"{n}.o", "-D__TARGET_ARCH_x86") for n, t in (("one", one), ("two", two))]
+    ours, theirs = tmp_path / "ours.o", tmp_path / "theirs.o"
+    ours.write_bytes(link(paths))
+    subprocess.run(["bpftool", "gen", "object", str(theirs), *paths], check=True)
+    found, other = open_object(str(ours)), open_object(str(theirs))
+    assert [(p.name, p.insns) for p in found.programs] == [(p.name, p.insns) for p in other.programs]
+    assert sorted(m.name for m in found.maps if m.name.startswith("__bpf")) == [
+        "__bpf_usdt_ip_to_spec_id", "__bpf_usdt_specs",
+    ]  # fmt: skip
+    with load_object(read_object(str(ours))).object as live:
+        assert subprocess.run([program, "ffsf"]).returncode == 7
+        assert results(live.maps[".bss"].lookup(bytes(4)))[:3] == (3, 7, 2)
