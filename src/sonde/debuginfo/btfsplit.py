@@ -35,8 +35,7 @@ def find_in_base(
             search.records.setdefault(classes[node], _by_class(record, classes))
     for each in search.records:
         search.find_named(each)
-    while search.find_leading():
-        pass
+    search.find_leading()
     return search.same
 
 
@@ -60,7 +59,6 @@ class _Search:
         self.records: dict[int, Entry] = {}
         self.same = dict(known)
         self._read: dict[int, Entry] = {}
-        self._index: dict[tuple[object, ...], list[int]] | None = None
 
     def theirs(self, ident: int) -> Entry:
         """Return a record of the base; references are numbers of types."""
@@ -124,25 +122,25 @@ class _Search:
                         queue.append((item[0], other[0]))
         return pairs
 
-    def find_leading(self) -> bool:
-        """Look for types without a name that lead to what was found; tells whether there were any."""
-        found = False
+    def find_leading(self) -> None:
+        """Look for types without a name that lead to what was found; what leads to them is looked at again."""
+        users: dict[int, list[int]] = {}
         for each, record in self.records.items():
-            info = record[1]
-            if each in self.same or not isinstance(info, int) or info >> 24 & 31 not in _LEADING:
+            for target in _targets(record) if _kind(record) in _LEADING else ():
+                users.setdefault(target, []).append(each)
+        queue = [each for each, record in self.records.items() if _kind(record) in _LEADING]
+        index = self._make_index() if queue else {}
+        while queue:
+            each = queue.pop()
+            record = self.records[each]
+            if each in self.same or any(target not in self.same for target in _targets(record)):
                 continue
-            if any(isinstance(item, tuple) and item and item[0] not in self.same for item in record):
-                continue
-            if self._index is None:
-                self._index = self._make_index()
             key = tuple((self.same[i[0]],) if isinstance(i, tuple) and i else i for i in record)
-            ident = self._index.get(_short(key), [])
-            for number in ident:
+            for number in index.get(_short(key), []):
                 if tuple(self.theirs(number)) == key:
                     self.same[each] = number
-                    found = True
+                    queue += users.get(each, ())
                     break
-        return found
 
     def _make_index(self) -> dict[tuple[object, ...], list[int]]:
         """The base's types without a name, by what they lead to; names of parameters are left out."""
@@ -153,6 +151,15 @@ class _Search:
             if words[1] >> 24 & 31 in _LEADING:
                 index.setdefault(_numbers(words), []).append(ident)
         return index
+
+
+def _kind(record: Entry) -> int:
+    info = record[1]
+    return info >> 24 & 31 if isinstance(info, int) else 0
+
+
+def _targets(record: Entry) -> list[int]:
+    return [item[0] for item in record if isinstance(item, tuple) and item]
 
 
 def _is_declared(mine: Entry, their: Entry) -> bool:

@@ -2,7 +2,7 @@
 
 Every type that is reached becomes a node: words, names, and references to other nodes. Two nodes are the same type when their words and names
 are equal and their references lead to the same types. Types are recursive, so that is found from above: nodes are first sorted by what they say
-themselves, and then apart by where they lead, until nothing changes (the partition refinement that minimises automata). What is left
+themselves, and then apart by where they lead, until nothing changes (the partition refinement that minimises automata, Hopcroft 1971). What is left
 together is written once, in the order in which it was added. Nothing recurses: the kernel's types nest thousands deep.
 
 A declaration without a body (`struct x;`) is the same as the definition of that name, where all definitions of the name are one type: first taken as
@@ -21,7 +21,7 @@ from .ctype import Array, Enum, Float, Forward, FuncProto, Int, Pointer, Qualifi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Union
 
     from .btf import Btf
@@ -194,24 +194,70 @@ def _classes(records: list[Entry]) -> tuple[list[int], dict[int, int]]:
 
 
 def _refine(records: list[Entry], forwards: dict[int, int]) -> list[int]:
-    """Part the nodes by what they say and where they lead, until nothing changes."""
-    classes = [_first_class(node, record) for node, record in enumerate(records)]
-    known = 0
+    """Part the nodes by what they say, and then by where they lead, until nothing changes.
+
+    In each round only those are looked at that lead to a node whose class was new in the round before; of a class that parts, the largest piece keeps its
+    number. So a chain of n pointers takes n steps, not n rounds over all nodes.
+    """
+    refs = [[forwards.get(i[0], i[0]) for i in record if isinstance(i, tuple) and i] for record in records]
+    users: list[list[int]] = [[] for _ in records]
+    for node, targets in enumerate(refs):
+        for target in targets:
+            users[target].append(node)
+    seen: dict[tuple[object, ...], int] = {}
+    classes = [seen.setdefault(_plain(node, record), len(seen)) for node, record in enumerate(records)]
+    members: list[set[int]] = [set() for _ in seen]
+    for node, each in enumerate(classes):
+        members[each].add(node)
+    looked_at = {node for node, targets in enumerate(refs) if targets}
+    while looked_at:
+        moved = [group for each in _by_class(looked_at, classes) for group in _part(each, members, classes, refs)]
+        looked_at = set()
+        for group in moved:
+            members[classes[group[0]]].difference_update(group)
+            for node in group:
+                classes[node] = len(members)
+                looked_at.update(users[node])
+            members.append(set(group))
+    for node, definition in forwards.items():
+        classes[node] = classes[definition]
+    return classes
+
+
+def _plain(node: int, record: Entry) -> tuple[object, ...]:
+    """What a node says itself."""
+    return (_first_class(node, record), *(bool(item) if isinstance(item, tuple) else (item,) for item in record))
+
+
+def _by_class(nodes: set[int], classes: list[int]) -> Iterator[list[int]]:
+    grouped: dict[int, list[int]] = {}
+    for node in nodes:
+        grouped.setdefault(classes[node], []).append(node)
+    yield from grouped.values()
+
+
+def _part(nodes: list[int], members: list[set[int]], classes: list[int], refs: list[list[int]]) -> Iterator[list[int]]:
+    """Yield the groups that leave a class: some of its nodes lead elsewhere than the rest, which is not looked at and leads to one place."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for node in nodes:
+        groups.setdefault(tuple([classes[target] for target in refs[node]]), []).append(node)
+    whole = members[classes[nodes[0]]]
+    if len(nodes) < len(whole):
+        other = _find_other(whole, set(nodes))
+        groups.pop(tuple([classes[target] for target in refs[other]]), None)
+    else:
+        groups.pop(max(groups, key=lambda key: len(groups[key])))
+    yield from groups.values()
+
+
+def _find_other(whole: set[int], nodes: set[int]) -> int:
+    """Return one of a class that is not among some of its nodes. By `pop`, since iterating over a set that was emptied from its start takes long."""
+    popped = []
     while True:
-        seen: dict[tuple[object, ...], int] = {}
-        fresh = []
-        for node, (old, record) in enumerate(zip(classes, records)):
-            if node in forwards:
-                fresh.append(-1)
-                continue
-            key = (old, *(classes[item[0]] if isinstance(item, tuple) and item else item for item in record))
-            fresh.append(seen.setdefault(key, len(seen)))
-        for node, definition in forwards.items():
-            fresh[node] = fresh[definition]
-        classes = fresh
-        if len(seen) == known:
-            return classes
-        known = len(seen)
+        popped.append(whole.pop())
+        if popped[-1] not in nodes:
+            whole.update(popped)
+            return popped[-1]
 
 
 def _first_class(node: int, record: Entry) -> int:

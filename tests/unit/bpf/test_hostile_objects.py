@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from btf_builder import BtfBuilder
 from hostile_objects import FOLDER, WAYS, damage, run, sound_files
 
 ROOT = Path(__file__).parents[3]
@@ -34,6 +35,21 @@ def test_random_damage(seed: int) -> None:
     for number in range(60):
         way, data = files[(number * 7 + seed) % len(files)]
         run(way, damage(data, chance))
+
+
+@pytest.mark.parametrize("way", ["down", "up", "around"])
+def test_long_chains_of_pointers(way: str) -> None:
+    """Types that a pairwise or round by round comparison would take minutes for: within the limit that every file has."""
+    made, count = BtfBuilder(), 12_000
+    if way == "up":
+        made.int("int", 4, True)
+    for number in range(1, count):
+        made.ptr(number if way == "up" else number + 1)
+    if way == "down":
+        made.int("int", 4, True)
+    if way == "around":
+        made.add("const", "", 1)
+    run("btf", made.build())
 
 
 def test_a_harmful_file_is_saved(tmp_path: Path) -> None:
