@@ -40,12 +40,13 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class Side:
-    """How one run of a tool ended: exit status, output, errors, and the seconds until it was attached."""
+    """How one run of a tool ended: exit status, output, errors, the seconds until it was attached, the interrupts until it ended."""
 
     status: int
     out: str
     err: str
     attached_s: float
+    interrupts: int = 1
 
 
 @dataclass
@@ -103,6 +104,8 @@ def compare(case: Case, theirs: Side, ours: Side) -> Comparison:
         return result
     if theirs.status != ours.status:
         say(f"exit status: {theirs.status} under BCC, {ours.status} here")
+    if ours.interrupts > 1:
+        say(f"{ours.interrupts} interrupts to end it, and {theirs.interrupts} under BCC")
     titles = find_titles(theirs.out), find_titles(ours.out)
     result.titles = len(titles[0])
     if titles[0] != titles[1]:
@@ -125,11 +128,15 @@ def compare(case: Case, theirs: Side, ours: Side) -> Comparison:
 
 
 def _compare_failures(case: Case, theirs: Side, ours: Side, result: Comparison) -> None:
-    """Where this kernel cannot have what a tool needs, BCC fails, and so must we: with a message, never with silence."""
+    """BCC fails. We show the rows of a case that has some; others this kernel cannot have, and we say so: no silence."""
+    say = result.differences.append
     if not re.search(case.fails, theirs.out + theirs.err):
-        result.differences.append(f"BCC does not fail by {case.fails!r}: {theirs.err}")
-    if theirs.status != ours.status or not (ours.out + ours.err).strip():
-        result.differences.append(f"BCC ended with {theirs.status}, sonde with {ours.status} and {ours.err!r}")
+        say(f"BCC does not fail by {case.fails!r}: {theirs.out}{theirs.err}")
+    result.rows = len(find_rows(case, ours.out)) if case.rows else 0
+    if case.rows and not result.rows:
+        say(f"BCC fails, and here are no rows either: {ours.out}{ours.err}")
+    if not case.rows and (theirs.status != ours.status or not (ours.out + ours.err).strip()):
+        say(f"BCC ended with {theirs.status}, sonde with {ours.status} and {ours.out}{ours.err!r}")
 
 
 def _compare_rows(case: Case, rows: tuple[list[tuple[str, ...]], list[tuple[str, ...]]], result: Comparison) -> None:
@@ -161,7 +168,8 @@ def describe(case: Case, theirs: Side, ours: Side) -> dict[str, Any]:
     result = compare(case, theirs, ours)
     entry: dict[str, Any] = {"same": not result.differences, **asdict(result)}
     if case.fails:
-        entry["fails"] = theirs.err.strip().splitlines()[-1]
+        found = re.search(f".*(?:{case.fails}).*", theirs.out + theirs.err)
+        entry["fails"] = found[0].strip() if found else ""
     kept = {key: value for key, value in entry.items() if value or key == "same"}
     return {**kept, "attached_s": [theirs.attached_s, ours.attached_s]}
 

@@ -3,6 +3,7 @@
 Used on the host as a module, and in guests as source text: it imports nothing but the standard library.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -57,7 +58,7 @@ def run_pair(commands, workload, *, environs, settle_s=1.5, after_s=1.0, limit_s
     """Run several tools at the same time around one workload: they see the same processes, and have the same to say.
 
     Each starts when the one before it is attached. `app` is the path of a program that runs beside them: {app} in commands and workload is
-    its process. Return for each (exit status, stdout, stderr, seconds until it was attached).
+    its process. Return for each (exit status, stdout, stderr, seconds until it was attached, interrupts until it ended).
     """
     if before:
         null = subprocess.DEVNULL
@@ -108,9 +109,16 @@ class _Side:
         self.took_s = waiting.since - self.started
 
     def collect(self, limit_s):
-        try:
-            self.tool.wait(limit_s)
-        except subprocess.TimeoutExpired:
+        """Return what it has to say at its end. It has been interrupted, and is again: BCC loses an interrupt that comes in a callback."""
+        end = time.monotonic() + limit_s
+        interrupts = 1
+        while time.monotonic() < end:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.tool.wait(20)
+                break
+            _signal(self.tool, signal.SIGINT, whole=True)
+            interrupts += 1
+        if self.tool.poll() is None:
             _signal(self.tool, signal.SIGKILL, whole=True)
             self.tool.wait()
         texts = []
@@ -118,7 +126,7 @@ class _Side:
             file.seek(0)
             texts.append(file.read().decode(errors="replace"))
             file.close()
-        return [self.tool.returncode, *texts, round(self.took_s, 2)]
+        return [self.tool.returncode, *texts, round(self.took_s, 2), interrupts]
 
 
 def _work(workload, limit_s):
@@ -148,29 +156,41 @@ class _Notice:
 
 
 class _Descriptors:
-    """Waits until the tool has opened its last program, link or event."""
+    """Waits until the tool has opened its last program, link or event.
+
+    That is so when no more have come for `settle_s`, in which it has rested: a busy machine leaves it little time to go on. One that never
+    rests, since there is so much to print, has four times as long.
+    """
 
     def __init__(self, session, settle_s):
         self.session = session
         self.settle_s = settle_s
         self.count = 0
-        self.since = time.monotonic()
+        self.busy_s = 0.0
+        self.since = self.rested = time.monotonic()
 
     def over(self, out):
         now = time.monotonic()
-        count = sum(self._open_by(pid) for pid in os.listdir("/proc") if pid.isdigit())
+        found = [self._look_at(pid) for pid in os.listdir("/proc") if pid.isdigit()]
+        count, busy_s = sum(opened for opened, _ in found), sum(used_s for _, used_s in found)
         if count != self.count:
-            self.count, self.since = count, now
-        return count > 0 and now - self.since > self.settle_s
+            self.count, self.since, self.rested, self.busy_s = count, now, now, busy_s
+        if busy_s - self.busy_s > self.settle_s / 4:
+            self.rested, self.busy_s = now, busy_s
+        return count > 0 and (now - self.rested > self.settle_s or now - self.since > 4 * self.settle_s)
 
-    def _open_by(self, pid):
-        found = 0
+    def _look_at(self, pid):
+        """Return how many it has open and the seconds of processor time that it has used, (0, 0) for what is not of the session."""
+        found, used_s = 0, 0.0
         try:
             if os.getsid(int(pid)) != self.session:
-                return 0
+                return 0, 0.0
+            with open(f"/proc/{pid}/stat") as file:
+                fields = file.read().rpartition(")")[2].split()
+            used_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 target = os.readlink(f"/proc/{pid}/fd/{fd}")
                 found += any(word in target for word in ("bpf-prog", "bpf_link", "bpf-link", "[perf_event]"))
         except OSError:
             pass  # it ended, or a descriptor was closed
-        return found
+        return found, used_s

@@ -74,7 +74,7 @@ def same(entries: list[dict[str, Any]]) -> str:
         ]
         if "sums" in entry:
             parts[-1:] = ["counts " + ", ".join(f"{a}/{b}" for a, b in entry["sums"])]
-        words.append(", ".join(parts) if entry["same"] and parts else "fails alike" if entry["same"] else "**no**")
+        words.append(", ".join(parts) if entry["same"] else "**no**")
     if not words:
         return "-"
     return ("" if "**no**" in words else "yes: ") + "; ".join(dict.fromkeys(words))
