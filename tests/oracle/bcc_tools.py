@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from oracle.tools import DROPPED, PY, TCP, WRITE
+from oracle.tools import DROPPED, OOM, PY, TCP, WRITE
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ DATAGRAMS = f'{PY} \'import socket; s=socket.socket(2,2); s.bind(("127.0.0.1",0)
 WAKES = (
     f'{PY} \'import subprocess,time; p=subprocess.Popen(["cat"],stdin=-1); time.sleep(0.5); p.stdin.write(b"x"); p.stdin.flush(); '
     "time.sleep(0.2); p.stdin.close(); p.wait()'"
+)
+PIPES = f"{PY} 'import os; r,w=os.pipe(); [(os.write(w,b\"x\"),os.read(r,1)) for _ in range(500)]'"
+# Files' pages in memory, and then the mark below which whoever allocates frees memory himself is put above what is free.
+PRESS = (
+    "f=/proc/sys/vm/min_free_kbytes; old=$(cat $f); cat /usr/lib/x86_64-linux-gnu/libLLVM*.so* >/dev/null; "
+    f'{PY} \'import re;free=int(re.findall(r"MemFree: *(\\d+)",open("/proc/meminfo").read())[0]);w=open("\'$f\'","w",1);'
+    'w.write(f"{free+free//20}\\n");x=[b"x"*(1<<20) for _ in range(8)]' + "'; echo $old > $f"
 )
 RETRANSMITTED = DROPPED.replace('c.send(b"x")', 'c.send(b"x"); import time; time.sleep(1)')
 
@@ -122,7 +129,7 @@ TOOLS = (
     ),
     Tool("trace", "t:syscalls:sys_enter_unlinkat", "echo > /tmp/sonde-u; rm /tmp/sonde-u", r"rm +sys_enter_unlinkat"),
     Tool("trace", "'c:getppid \"called\"'", LIBC_PPID, r"python3 +getppid +called"),
-    Tool("wakeuptime", "-f 30", WAKES, r"^python3;.*pipe_write;.*;cat \d+$"),
+    Tool("wakeuptime", "-f --stack-storage-size 65536 30", WAKES, r"^python3;.*pipe_write;.*;cat \d+$"),
     # kprobes: in a guest
     Tool("bindsnoop", "", BIND, r"python3 +TCP +127\.0\.0\.1 +45999", needs="kprobe"),
     Tool(
@@ -158,16 +165,15 @@ TOOLS = (
     Tool("fileslower", "10 -a", FIFO, r"cat +\d+ +R +\d+ +[1-9]\d\d+\.\d+ sonde-fifo", needs="kprobe"),
     Tool("funccount", "vfs_read", READS, r"vfs_read'? +(\d+)", 500, needs="kprobe"),
     Tool("funclatency", "vfs_read", READS, r"count: (\d+)", 500, needs="kprobe"),
+    Tool("klockstat", "-d 99", PIPES, r"b'vfs_write\+\w+' +\d+ +500 +\d+ +\d+$", needs="kprobe"),
     Tool(
-        "klockstat",
-        "-d 3",
-        BUSY,
-        r"Caller +Avg (Wait|Hold)|Tracing lock events",
+        "offcputime",
+        "-K -f --stack-storage-size 65536 30",
+        WAKES,
+        r"^cat;.*pipe_read;.*;finish_task_switch\S* \d+$",
         needs="kprobe",
-        starts=True,
     ),
-    Tool("offcputime", "-p {pid} 3", "sleep 1", r"Tracing off-CPU time", needs="kprobe", starts=True),
-    Tool("oomkill", "", "true", r"Tracing OOM kills", needs="kprobe", starts=True),
+    Tool("oomkill", "", OOM, r'Triggered by PID (\d+) \("python3"\), OOM kill of PID \1 \("python3"\)', needs="kprobe"),
     Tool(
         "pidpersec",
         "",
@@ -269,7 +275,7 @@ GUEST_TOOLS = (
     Tool("filegone", "", "touch /tmp/sonde-gone; rm /tmp/sonde-gone", r"rm +DELETE +sonde-gone", needs="kprobe"),
     Tool("dirtop", "-C -d /tmp 6 1", MADE, r"^\d+ +16 +\d+ +1024 +/tmp$", needs="kprobe"),
     Tool("virtiostat", "1 3", "ls -R /usr/share/doc | head; sleep 2", r"b'virtiofs' +b'virtio0' +b'requests\.0' +\d+", needs="kprobe"),
-    Tool("drsnoop", "", "true", r"COMM +PID +LAT\(ms\) +PAGES", needs="kprobe", starts=True),
+    Tool("drsnoop", "", PRESS, r"^python3 +\d+ +\d+\.\d+ +\d+$", needs="kprobe"),
 )  # fmt: skip
 
 NOWHERE = {
