@@ -107,7 +107,7 @@ def attach_target(kind: str, name: str, module: str = "") -> tuple[int, int]:
     ident = types.get_type_id(full, "typedef") if kind == "trace_raw_tp" else types.get_func_id(full)
     if not ident:
         where = "the kernel" if is_kernel(module) else f"module {module}"
-        raise ProbeError(f"the BTF of {where} has no {_words(kind)} {name}")
+        raise ProbeError(f"the BTF of {where} has no {_words(kind)} {name}", hint=_where_to_look(kind))
     return ident, 0 if is_kernel(module) else open_module_btf(module)
 
 
@@ -124,6 +124,15 @@ def _bpf_target(ident: int, name: str) -> tuple[int, int]:
 
 def _words(kind: str) -> str:
     return {"trace_iter": "iterator", "trace_raw_tp": "raw tracepoint", "lsm_mac": "LSM hook"}.get(kind, "function")
+
+
+def _where_to_look(kind: str) -> str:
+    if kind == "lsm_mac":
+        return "the hooks are the members of struct security_hook_heads"
+    listed = {"trace_iter": "iter", "trace_raw_tp": "rawtracepoint"}.get(kind)
+    return f"sonde list '{listed or 'fentry'}:*' shows what there is" + (
+        "" if listed else "; a function that is inlined is not"
+    )
 
 
 def load_btf(blob: bytes) -> int:
