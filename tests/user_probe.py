@@ -8,7 +8,7 @@ import os
 from user_targets import Target
 
 from sonde.user.agent import Agent
-from sonde.user.patches import Patch, put_in, remove_when_left, take_out
+from sonde.user.patches import Patch, put_in_soon, remove_when_left, take_out
 from sonde.user.stopped import StoppedProcess
 
 # What displaced code begins with: name, its first instructions (offsets), bytes in all.
@@ -49,8 +49,7 @@ class Probe:
 
     def put_in(self) -> None:
         """Put it in."""
-        with StoppedProcess(self.pid) as stopped:
-            put_in(stopped, [self.agent], [self.patch])
+        put_in_soon(self.pid, [self.agent], [self.patch])
 
     def take_out(self) -> None:
         """Take it out; the memory stays."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .stopped import StoppedProcess
 
 # Offsets from the saved rip in the frame.
-_RETURN, _FLAGS, _SEGMENTS = -176, 8, 16
+_RETURN, _ALTERNATE, _FLAGS, _SEGMENTS = -176, -152, 8, 16
 _SIGRETURNS = (b"\x48\xc7\xc0\x0f\x00\x00\x00\x0f\x05", b"\xb8\x0f\x00\x00\x00\x0f\x05")
 _USER_CS = 0x33
 STACK_BYTES = 1 << 20  # of one thread that are looked at: a frame of the handler that runs is close to the top
@@ -42,7 +42,7 @@ def iter_slots(
     words = memoryview(data[: len(data) & -8]).cast("Q")
     for index in find(words):
         place = start + 8 * index
-        yield Slot(tid, place, words[index], _is_saved_counter(stopped, place))
+        yield Slot(tid, place, words[index], _is_saved_counter(stopped, place, start))
 
 
 def _used_stack(stopped: StoppedProcess, start: int, thread_pointer: int, limit: int) -> bytes:
@@ -54,13 +54,20 @@ def _used_stack(stopped: StoppedProcess, start: int, thread_pointer: int, limit:
     return stopped.read_some(start, min(end - start, limit))
 
 
-def _is_saved_counter(stopped: StoppedProcess, place: int) -> bool:
-    words = memoryview(stopped.read_some(place + _RETURN, 200)).cast("B")
-    if len(words) < 200:
+def _is_saved_counter(stopped: StoppedProcess, place: int, sp: int) -> bool:
+    """True when `place` is the rip of the frame of a handler that runs on the stack at `sp`."""
+    data = stopped.read_some(place + _RETURN, 200)
+    if len(data) < 200:
         return False
-    back, flags, segments = (
-        int.from_bytes(words[at - _RETURN : at - _RETURN + 8], "little") for at in (_RETURN, _FLAGS, _SEGMENTS)
+    back, stack, stack_size, flags, segments = (
+        _word(data, at) for at in (_RETURN, _ALTERNATE, _ALTERNATE + 16, _FLAGS, _SEGMENTS)
     )
     if segments & 0xFFFF != _USER_CS or not flags & 2 or flags >> 22:
         return False
+    if stack <= place < stack + stack_size and not stack <= sp < stack + stack_size:
+        return False  # on a stack for signals that the thread is not on: another's, or what is left of an earlier one
     return stopped.read_some(back, 9).startswith(_SIGRETURNS)
+
+
+def _word(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset - _RETURN : offset - _RETURN + 8], "little")

@@ -21,6 +21,7 @@ from ..record import Record
 from .agent import Site
 from .calls import SYSCALL
 from .frames import STACK_BYTES, Slot, iter_slots
+from .goroutines import is_go, iter_stack_tops
 from .interrupted import needs_restart
 from .stopped import StoppedProcess
 
@@ -74,6 +75,25 @@ def put_in(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence[P
         raise
 
 
+def put_in_soon(pid: int, agents: Sequence[Agent], patches: Sequence[Patch], limit_s: float = 1.0) -> int:
+    """Stop a process and replace all sites, again and again while threads stand where they cannot be moved from, for `limit_s` at most.
+
+    Returns for how many nanoseconds the process stood still the last time. Raises as `put_in`.
+    """
+    deadline, pause = monotonic() + limit_s, 0.0005
+    while True:
+        stopped = StoppedProcess(pid)
+        try:
+            with stopped:
+                put_in(stopped, agents, patches)
+            return stopped.stopped_ns
+        except BusyError:
+            if monotonic() > deadline:
+                raise
+        sleep(pause)
+        pause = min(2 * pause, 0.05)
+
+
 def _check(stopped: StoppedProcess, patches: Sequence[Patch]) -> None:
     end = 0
     for patch in patches:
@@ -111,14 +131,26 @@ def _plan_moves(stopped: StoppedProcess, patches: Sequence[Patch]) -> _Moves:
         if target:
             moves.threads[tid] = target
     boundaries = {address for address, (patch, offset) in inside.items() if offset in patch.moves}
-    for tid in stopped.threads if boundaries else ():
-        for slot in iter_slots(stopped, tid, lambda words: _indices(words, boundaries)):
-            patch, offset = inside[slot.value]
-            if slot.in_frame:
-                moves.frames[slot.place] = patch.moves[offset]
-            elif _may_follow_call(patch.original, offset):
-                raise _busy(stopped, tid, patch, "has a call to return to")
+    if boundaries:
+        go = is_go(stopped)
+        if go:
+            _check_goroutines(stopped, boundaries, inside)
+        for tid in stopped.threads:
+            for slot in iter_slots(stopped, tid, lambda words: _indices(words, boundaries)):
+                patch, offset = inside[slot.value]
+                if slot.in_frame and not go:
+                    moves.frames[slot.place] = patch.moves[offset]
+                elif slot.in_frame or _may_follow_call(patch.original, offset):
+                    raise _busy(stopped, f"thread {tid}", patch, "will return to a place")
     return moves
+
+
+def _check_goroutines(stopped: StoppedProcess, boundaries: set[int], inside: Mapping[int, tuple[Patch, int]]) -> None:
+    """Raise BusyError when a goroutine that waits for its turn stands in a site."""
+    for top in iter_stack_tops(stopped):
+        found = boundaries.intersection(memoryview(top[: len(top) & -8]).cast("Q"))
+        if found:
+            raise _busy(stopped, "a goroutine", inside[found.pop()][0], "stands")
 
 
 def _moved(
@@ -135,15 +167,13 @@ def _moved(
         return 0
     target = patch.moves.get(offset)
     if target is None or (back and stopped.read(target, back) != SYSCALL):
-        raise _busy(stopped, tid, patch, "stands")
+        raise _busy(stopped, f"thread {tid}", patch, "stands")
     return target + back
 
 
-def _busy(stopped: StoppedProcess, tid: int, patch: Patch, what: str) -> BusyError:
-    return BusyError(
-        f"thread {tid} of process {stopped.pid} {what} within the code at {patch.address:#x} that a probe would replace",
-        hint="try again",
-    )
+def _busy(stopped: StoppedProcess, who: str, patch: Patch, what: str) -> BusyError:
+    text = f"{who} of process {stopped.pid} {what} within the code at {patch.address:#x} that a probe would replace"
+    return BusyError(text, hint="try again")
 
 
 def _indices(words: memoryview, wanted: Collection[int]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import struct
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from user_probe import Probe
 from user_targets import KINDS, Target
 
+from sonde.debuginfo.elf import Elf
 from sonde.errors import BusyError, TargetError
 from sonde.user.agent import find_agents
 from sonde.user.patches import Patch, put_in, remove_when_left, take_out
@@ -66,6 +68,28 @@ def test_a_go_program() -> None:
         assert probe.count > 0 and text(target) == code
         assert probe.remove() == []
         assert "/memfd:sonde" not in maps(target.pid)
+
+
+def test_a_goroutine_that_stands_in_a_site_has_to_run_on_first() -> None:
+    with Target(kind="go") as target:
+        probe = Probe(target, "main.work")
+        with StoppedProcess(target.pid) as stopped:
+            with Elf.open(str(target.path)) as elf:
+                symbol = elf.get_symbol("runtime.allgs")
+            assert symbol is not None
+            table, count = struct.unpack("<QQ", stopped.read(symbol.vaddr, 16))
+            assert count >= 8
+            pointers = struct.unpack(f"<{count}Q", stopped.read(table, 8 * count))
+            tops = [int.from_bytes(stopped.read(pointer + 56, 8), "little") for pointer in pointers]
+            place = next(top for top in tops if top) + 16
+            before = stopped.read(place, 8)
+            stopped.write(place, (probe.address + 4).to_bytes(8, "little"))
+            with pytest.raises(BusyError, match="a goroutine of process"):
+                put_in(stopped, [probe.agent], [probe.patch])
+            stopped.write(place, before)
+        assert find_agents(target.pid)[0].sites == ()
+        probe.put_in()
+        probe.take_out()
 
 
 def test_put_in_and_taken_out_many_times_under_load() -> None:
