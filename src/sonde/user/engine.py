@@ -19,6 +19,7 @@ from ..record import Record
 from ..spec.relocation import relocate
 from . import frame, helpers, trampoline
 from .agent import Agent
+from .calls import SYSCALL
 from .clock import FIRST_NS, THEN_NS, Clock, is_trusted
 from .code import jump_to
 from .image import Image
@@ -26,10 +27,11 @@ from .local import LocalPrograms, local_helpers
 from .patches import Patch, put_in, remove_when_left, take_out
 from .sites import Files, Site, find_data, find_functions, find_sites
 from .stopped import StoppedProcess
+from .syscalls import ANY, CallSite, find_calls, wanted_of
 from .target import slots_for
 from .unwinding import UNWINDERS, put_back
 from .x86.relocate import relocate as move
-from .x86.window import plan_window
+from .x86.window import Window, plan_window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,9 +47,9 @@ if TYPE_CHECKING:
     from .trampoline import Runner
 
 LOCAL = ("begin", "end", "self", "interval")  # run by sonde itself
-PLACED = ("uprobe", "uretprobe", "usdt")
+PLACED = ("uprobe", "uretprobe", "usdt", "tracepoint")
 _REACH = 1 << 30  # sites further apart than this have code of their own
-_CODE_BYTES, _CODE_BYTES_A_SITE = 1 << 18, 1 << 11
+_CODE_BYTES, _CODE_BYTES_A_SITE, _CODE_BYTES_ANY_CALL = 1 << 18, 1 << 11, 1 << 13
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 _MOST, _MOST_LOCAL = (
     200_000,
@@ -108,6 +110,10 @@ class UserObject:
         self._agents: list[Agent] = []
         self._patches: list[Patch] = []
         self._unwinders: list[Site] = []
+        self._calls: list[CallSite] = []
+        self._ways_back: dict[
+            int, tuple[int, int]
+        ] = {}  # from the same state in our code: address, bytes of ours on the stack
         self._returns: list[int] = []  # where functions with a return probe come back to
         self._readers: list[Reader] = []
         self._local: LocalPrograms | None = None
@@ -183,20 +189,24 @@ class UserObject:
             planned = [
                 _Planned(probe, site)
                 for probe in self.spec.probes
-                if probe.type in PLACED
+                if probe.type in PLACED and probe.type != "tracepoint"
                 for site in self._find(probe, stopped)
             ]
             self._planned = planned
             if any(each.probe.type == "uretprobe" for each in planned):
                 self._unwinders = find_functions(UNWINDERS, self._files)
+            numbers = frozenset(wanted_of(p).number for p in self.spec.probes if p.type == "tracepoint")
+            self._calls = find_calls(numbers, self._files, stopped.read) if numbers else []
             addresses = [each.site.address for each in planned] + [site.address for site in self._unwinders]
+            addresses += [each.site.address for each in self._calls]
             groups = list(_neighbours(addresses))
             if not groups:
                 mapping = next(m for m in self._files.mappings() if m.executable and m.is_file)
                 groups = [(mapping.start, mapping.start)]
             for low, high in groups:
                 count = sum(low <= address <= high for address in addresses)
-                size = _CODE_BYTES + _CODE_BYTES_A_SITE * count
+                calls = sum(low <= call.site.address <= high and call.number < 0 for call in self._calls)
+                size = _CODE_BYTES + _CODE_BYTES_A_SITE * count + _CODE_BYTES_ANY_CALL * calls
                 entries = 16 + count + len(self.spec.maps)
                 self._agents.append(Agent.create(stopped, near=(low, high), size=size, entries=entries))
             places = self._share_maps(stopped)
@@ -306,9 +316,11 @@ class UserObject:
             else:
                 patches.append(patch)
             hows.update({each.probe.name: how for each in group})
+        patches += self._plan_calls(hows)
         if not patches:
             raise ProbeError(
-                f"none of {len(by_site)} places can be probed: {self.notes[0]}", hint="use --engine kernel"
+                f"none of {len(by_site)} places can be probed: {self.notes[0] if self.notes else 'there are none'}",
+                hint="use --engine kernel",
             )
         for site in (
             self._unwinders
@@ -318,16 +330,50 @@ class UserObject:
                 patches.append(self._build(image, site, [image.guard(self._private, self._agents)], [])[0])
         return patches, hows
 
+    def _plan_calls(self, hows: dict[str, str]) -> list[Patch]:
+        """Patches for the places that make system calls."""
+        probes = [(probe, wanted_of(probe)) for probe in self.spec.probes if probe.type == "tracepoint"]
+        patches = []
+        for call in self._calls:
+            image = self._image_at(call.site.address)
+            wanted = [w for w in probes if call.number < 0 or w[1].number in (ANY, call.number)]
+            runners = [
+                (w, image.program(self._programs[probe.program], probe.cookie, record=True))
+                for probe, w in reversed(wanted)
+            ]
+            # Where only one call is made, every call is that one.
+            numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
+            enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
+            exits = tuple((number, runner) for number, exits, runner in numbered if exits)
+            try:
+                patches.append(self._build_call(image, call.site, trampoline.Calls(enters, exits)))
+            except ProbeError as failure:
+                self.notes.append(f"system calls at {call.site.address:#x} are not seen: {failure.message}")
+        for probe, _ in probes:
+            hows[probe.name] = f"{len(patches)} places that make system calls"
+        return patches
+
+    def _build_call(self, image: Image, site: Site, calls: trampoline.Calls) -> Patch:
+        window = _window(site)
+        near = image.agent.address
+        size = len(trampoline.system_calls(near, calls, image.around, site.address, (near, near))[0])
+        start = image.agent.reserve(size + len(move(window.code, window.addr, near).code) + 16)
+        moved = move(window.code, window.addr, start + size)
+        places = dict(moved.places)
+        ends = (start + size, start + size + places[len(SYSCALL)])
+        code, waits = trampoline.system_calls(start, calls, image.around, site.address, ends)
+        self._ways_back.update((place, (site.address + len(SYSCALL), size)) for place, size in waits)
+        self._ways_back.update((start + size + offset, (address, 0)) for offset, address in moved.returns)
+        image.agent.write(start, code + moved.code)
+        jump = jump_to(window.addr, start) + b"\x90" * (window.patch - 5)
+        moves = {offset: start + size + place for offset, place in moved.places}
+        return Patch(window.addr, _replaced(site, window), jump[: window.patch], moves)
+
     def _image_at(self, address: int) -> Image:
         return next(image for low, high, image in self._images if low <= address <= high)
 
     def _build(self, image: Image, site: Site, before: list[Runner], after: list[Runner]) -> tuple[Patch, str]:
-        window = plan_window(site.code, site.address, start=site.start, end=site.end, base=site.start, limit=site.limit)
-        if window.kind not in ("nop", "relocated"):
-            raise ProbeError(
-                f"{site.path}: no jump fits at {site.address:#x}: {window.reason}",
-                hint="the kernel engine can probe it",
-            )
+        window = _window(site)
         kind = frame.ENTRY if site.is_entry else frame.INSIDE
         size = len(
             self._trampoline(image.agent.address, before, after, image, kind, site)
@@ -340,8 +386,9 @@ class UserObject:
         moved = move(window.code, window.addr, start + len(code))
         image.agent.write(start, code + moved.code)
         jump = jump_to(window.addr, start) + b"\x90" * (window.patch - 5)
-        original = window.code[: window.patch]
+        original = _replaced(site, window)
         moves = {offset: start + len(code) + place for offset, place in moved.places}
+        self._ways_back.update((start + len(code) + offset, (address, 0)) for offset, address in moved.returns)
         how = f"{window.kind} window of {window.length} bytes"
         return Patch(window.addr, original, jump[: window.patch], moves), how
 
@@ -385,12 +432,23 @@ class UserObject:
                 with self._stop() as stopped:
                     take_out(stopped, self._agents, patches)
                     self._count_semaphores(stopped, -1)
+                    self._lead_out(stopped)
                     if self._returns:
                         put_back(stopped, self._private, frozenset(self._returns))
             except TargetError:
                 pass  # it has ended
         if self.worker is not None:
             self.worker.stop()
+
+    def _lead_out(self, stopped: StoppedProcess) -> None:
+        """Let threads that stand in moved instructions, or wait in a system call of theirs, go on where these came from."""
+        for tid in stopped.threads:
+            way = self._ways_back.get(stopped.get_pc(tid))
+            if way is not None:
+                registers = stopped.registers(tid)
+                registers.pc = way[0]
+                registers.sp += way[1]
+                stopped.set_registers(tid, registers)
 
     def close(self) -> None:
         """Take everything out of the process. Twice is harmless."""
@@ -426,6 +484,22 @@ class UserObject:
         self.close()
 
 
+def _window(site: Site) -> Window:
+    """The instructions that a jump at a site displaces. Raises ProbeError where none fits."""
+    window = plan_window(site.code, site.address, start=site.start, end=site.end, base=site.start, limit=site.limit)
+    if window.kind not in ("nop", "relocated"):
+        raise ProbeError(
+            f"{site.path}: no jump fits at {site.address:#x}: {window.reason}", hint="the kernel engine can probe it"
+        )
+    return window
+
+
+def _replaced(site: Site, window: Window) -> bytes:
+    """The bytes that the jump takes the place of: those of the window, perhaps with padding behind them."""
+    first = window.addr - site.start
+    return site.code[first : first + window.patch]
+
+
 def check_probes(spec: ObjectSpec, pid: int) -> None:
     """Raise ProbeError for an object with probes that this engine does not serve in process `pid` (0: in none)."""
     for probe in spec.probes:
@@ -434,6 +508,8 @@ def check_probes(spec: ObjectSpec, pid: int) -> None:
                 f"{probe.name}: the user engine probes one process: which?",
                 hint="give -p PID, or -c COMMAND to start one",
             )
+        if probe.type == "tracepoint":
+            wanted_of(probe)
         if probe.type not in LOCAL and probe.type not in PLACED:
             raise ProbeError(
                 f"{probe.name}: the user engine serves {', '.join((*PLACED, *LOCAL))}, no {probe.type} probes",

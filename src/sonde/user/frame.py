@@ -21,6 +21,7 @@ SLOT, CPU, FLAGS, COOKIE, KIND, PLACE, REGS = 0, 4, 8, 16, 24, 32, 40
 ENTRY, RETURN, INSIDE = 0, 1, 2
 REGS_BYTES = 168
 FRAME_BYTES = REGS + REGS_BYTES
+RECORD, RECORD_BYTES = FRAME_BYTES, 64  # behind it, for system calls: what their events record
 RED_ZONE = 128
 
 _LAYOUT = get_ptregs("x86_64")

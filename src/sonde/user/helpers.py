@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PRIMITIVE = 1 << 12
 _NAMES = (
-    "check", "clock", "boot_time", "monotonic_time", "pid_tgid", "uid_gid", "comm", "cpu", "cookie", "function", "random", "tgkill",
+    "check", "clock", "boot_time", "monotonic_time", "pid_tgid", "uid_gid", "comm", "cpu", "cookie", "function", "random", "tgkill", "registers",
 )  # fmt: skip
 NUMBERS = {name: PRIMITIVE + at for at, name in enumerate(_NAMES)}
 PRIMITIVE_NAMES = {number: name for name, number in NUMBERS.items()}
@@ -160,7 +160,12 @@ def _tgkill(facts: Facts) -> bytes:
     return code + bytes([0x74, len(thread)]) + thread + process
 
 
-_PRIMITIVES = {
+def _registers(facts: Facts) -> bytes:
+    """The address of the frame's struct pt_regs."""
+    return mem(b"\x8d", RAX, R12, frame.REGS, True) + b"\xc3"
+
+
+_PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "check": _check,
     "clock": _clock,
     "boot_time": _counted(7, 0),
@@ -173,6 +178,7 @@ _PRIMITIVES = {
     "function": lambda facts: _word(frame.PLACE, True),
     "random": _random,
     "tgkill": _tgkill,
+    "registers": _registers,
 }
 
 
@@ -266,7 +272,7 @@ def _stack() -> list[str]:
     return [
         "*(u64 *)(r10 -8) = r3", "r5 = r4", "r5 &= 255", "*(u64 *)(r10 -24) = r5", "r4 &= -256",
         f"if r4 == {_USER_STACK} goto user", f"r0 = {-EOPNOTSUPP}", "exit",
-        "user: r6 = r1", "r7 = r2", "r8 = r3",
+        "user: r7 = r2", "r8 = r3", _call("registers"), "r6 = r0",
         f"r1 = *(u64 *)(r6 +{regs['ip']})", *_take("first"),
         f"r9 = *(u64 *)(r6 +{regs['sp']})",
         f"r1 = *(u64 *)(r6 {kind:+d})", f"if r1 != {frame.ENTRY} goto frames",

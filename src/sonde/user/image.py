@@ -16,9 +16,9 @@ from ..bpf.jit.maps import BY_FRAME, make_plan
 from ..bpf.jit.x86_encoding import RAX, RDI, mov_imm, rr
 from ..bpf.maps.layout import layout_of
 from ..bpf.maps.machine import has_routine, make_routine
-from ..errors import FeatureError
+from ..errors import FeatureError, UnsafeError
 from ..record import replace
-from . import helpers
+from . import frame, helpers
 from .code import NOT_EQUAL, Code
 from .prepare import prepare
 from .trampoline import Runner, Surroundings, claim_routine
@@ -56,15 +56,24 @@ class Image:
         self._kinds = {number: table.shape.kind for number, (table, _) in maps.items()}
         self.around = replace(around, claim=agent.place(claim_routine(around)))
 
-    def program(self, insns: Sequence[Insn], cookie: int = 0) -> Runner:
-        """Place a verified program; the same code is placed once."""
+    def program(self, insns: Sequence[Insn], cookie: int = 0, *, record: bool = False) -> Runner:
+        """Place a verified program; the same code is placed once. `record`: its context is the record of an event, not registers.
+
+        Raises UnsafeError for a program that reads beyond its record.
+        """
         key = ("program", tuple((i.opcode, i.dst, i.src, i.off, i.imm) for i in insns))
-        prepared = prepare(insns, self._kinds)
+        prepared = prepare(insns, self._kinds, registers=not record)
+        if record and prepared.context_bytes > frame.RECORD_BYTES:
+            raise UnsafeError(
+                f"a program reads {prepared.context_bytes} bytes of its event's record, which has {frame.RECORD_BYTES}",
+                "",
+            )
         found = self._placed.get(key)
         if found is None:
             code = translate(prepared.insns, _ARCH, features=self.features, plan=self._plan, alone=prepared.alone)
             found = self._placed[key] = self._bind(code)
-        return Runner(found, prepared.fields, prepared.exclusive, cookie)
+        context = frame.RECORD if record else frame.REGS
+        return Runner(found, prepared.fields, prepared.exclusive, cookie, context)
 
     def guard(self, private: int, agents: Sequence[Agent]) -> Runner:
         """A program of our own for the entries of unwinders (see `unwinding`)."""

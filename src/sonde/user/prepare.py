@@ -28,20 +28,23 @@ class Prepared(Record):
     fields: frozenset[str]
     exclusive: bool
     alone: frozenset[int] = frozenset()
+    context_bytes: int = 0  # how much of its context it reads
 
 
-def prepare(insns: Sequence[Insn], kinds: Mapping[int, str]) -> Prepared:
-    """Prepare a verified program. `kinds` are the types of its maps, by their numbers."""
+def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], *, registers: bool = True) -> Prepared:
+    """Prepare a verified program. `kinds` are the types of its maps, by their numbers; `registers`: its context is a struct pt_regs."""
     out = list(insns)
     alone = join_additions(out, kinds)
     fields: set[str] = set()
     exclusive = False
+    reach = 0
     for first, body in split_functions(out).items():
         found = _Flow(body, kinds, first == 0)
         found.run()
-        fields |= found.fields
+        fields |= found.fields | found.of_helpers if registers else found.of_helpers
+        reach = max(reach, found.reach)
         exclusive = exclusive or found.exclusive
-    return Prepared(out, frozenset(fields), exclusive, alone)
+    return Prepared(out, frozenset(fields), exclusive, alone, reach)
 
 
 class _Flow:
@@ -54,6 +57,8 @@ class _Flow:
         self.main = main
         self.any_percpu = any("percpu" in kind for kind in kinds.values())
         self.fields: set[str] = set()
+        self.of_helpers: set[str] = set()
+        self.reach = 0
         self.exclusive = False
         self.percpu_loads: set[int] = set()
 
@@ -101,6 +106,7 @@ class _Flow:
 
     def _read(self, insn: Insn) -> None:
         size = _LOAD_SIZES[insn.opcode & 0x18]
+        self.reach = max(self.reach, insn.off + size)
         for name, offset in frame.OFFSETS.items():
             if offset < insn.off + size and insn.off < offset + 8:
                 self.fields.add(name)
@@ -125,7 +131,7 @@ class _Flow:
                     if helper.result.startswith("value") and "percpu" in self.kinds.get(known, "percpu"):
                         result = frozenset(["percpu"])
                 elif kind == "ctx" and "ctx" in held:
-                    self.fields.update(_OF_HELPERS.get(helper.name, ("ip", "sp", "bp", "kind")))
+                    self.of_helpers.update(_OF_HELPERS.get(helper.name, ("ip", "sp", "bp", "kind")))
                 elif "percpu" in held:
                     self.exclusive = True
         else:  # a local function may do anything with what it is given
@@ -133,13 +139,15 @@ class _Flow:
                 self.exclusive = True
             if any("ctx" in state.get(register, _NOTHING) for register in range(1, 6)):
                 self.fields.update(frame.OFFSETS)
-                self.fields.add("kind")
+                self.of_helpers.update((*frame.OFFSETS, "kind", "place"))
+                self.reach = _ANYWHERE
         for register in range(6):
             state[register] = _OTHER
         state[0] = result
 
 
 _NOTHING: frozenset[object] = frozenset()  # nothing was ever put there
+_ANYWHERE = 1 << 13
 _OF_HELPERS = {"get_func_ip": ("place",), "get_attach_cookie": ()}
 _OTHER: frozenset[object] = frozenset(["other"])  # something that is none of what is followed here
 

@@ -23,6 +23,7 @@ from ..bpf.jit.x86_encoding import (
     RCX,
     RDI,
     RDX,
+    RSI,
     RSP,
     alu_imm,
     imm,
@@ -48,13 +49,14 @@ HASH = 0x9E3779B97F4A7C15
 class Runner(Record):
     """A program that is in place: its address, what it reads of the context, its cookie. `exclusive`: no other run may use its slot meanwhile.
 
-    `fields` are names of registers in pt_regs.
+    `fields` are names of registers in pt_regs; `context` is the offset in the frame of what it gets as its context.
     """
 
     address: int
     fields: frozenset[str]
     exclusive: bool = False
     cookie: int = 0
+    context: int = frame.REGS
 
 
 class Surroundings(Record):
@@ -132,13 +134,134 @@ def _run(code: Code, at: int, runners: Sequence[Runner], around: Surroundings) -
     for runner in runners:
         if runner.cookie:
             code.add(mov_imm(RAX, runner.cookie), mem(_STORE, RAX, R12, frame.COOKIE, True))
-        code.add(mem(_LEA, RDI, R12, frame.REGS, True))
+        code.add(mem(_LEA, RDI, R12, runner.context, True))
         code.add(jump_to(at + len(code.bytes), runner.address, b"\xe8"))
     if exclusive:
         code.add(mem(_LOAD, RAX, R12, frame.SLOT, False), rr(b"\xc1", 4, RAX, True) + b"\x06")
         code.add(mov_imm(RCX, around.state + frame.BUSY), rr(b"\x01", RCX, RAX, True))
         code.add(mem(b"\xc7", 0, RAX, 0, False) + imm(0))
         code.label("skip")
+
+
+class Calls(Record):
+    """What is to run at a place that makes system calls: programs at the beginning and at the end, by the number of the call (-1: of every one)."""
+
+    enters: tuple[tuple[int, Runner], ...]
+    exits: tuple[tuple[int, Runner], ...]
+
+    def numbers(self) -> list[int]:
+        """The numbers that programs ask for, without "every one"."""
+        return sorted({number for number, _ in (*self.enters, *self.exits) if number >= 0})
+
+
+# rt_sigreturn does not come back; a child of these comes back on a stack that has no frame of ours.
+_NO_RETURN, _CHILDREN = 15, (56, 57, 58, 435)
+_ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
+_GAP = frame.RED_ZONE + frame.RECORD_BYTES
+
+
+def system_calls(
+    at: int, calls: Calls, around: Surroundings, site: int, moved: tuple[int, int]
+) -> tuple[bytes, list[tuple[int, int]]]:
+    """The code for a place that makes system calls, and (address, bytes) of where a thread waits in one, with so many bytes of ours on its stack.
+
+    `moved` are the addresses of the moved `syscall` and of what follows it.
+
+    Which programs run is found by comparing the number. What a call does to registers it does here: rcx and r11 are lost anyway, and compilers expect nothing of
+    the flags.
+    """
+    code = Code()
+    waits: list[tuple[int, int]] = []
+    everything = [number for number, _ in (*calls.enters, *calls.exits) if number < 0]
+    for number in calls.numbers():
+        code.add(b"\x3d" + imm(number))  # cmp eax, number
+        code.jump(f"call {number}", EQUAL)
+    special = (_NO_RETURN, *_CHILDREN)
+    if everything:
+        for number in special:
+            code.add(b"\x3d" + imm(number))
+            code.jump(f"special {number}", EQUAL)
+        _any_call(code, at, calls, around, site, moved, waits)
+    else:
+        code.add(jump_to(at + len(code.bytes), moved[0]))
+    for number in calls.numbers():
+        code.label(f"call {number}")
+        _one_call(code, at, number, calls, around, site, moved, waits)
+    for number in special if everything else ():
+        code.label(f"special {number}")
+        if number not in calls.numbers():
+            _one_call(code, at, number, calls, around, site, moved, waits)
+        else:
+            code.jump(f"call {number}")
+    return code.finish(), waits
+
+
+def _of(runners: Sequence[tuple[int, Runner]], number: int) -> list[Runner]:
+    return [runner for wanted, runner in runners if wanted in (number, -1)]
+
+
+def _one_call(
+    code: Code,
+    at: int,
+    number: int,
+    calls: Calls,
+    around: Surroundings,
+    site: int,
+    moved: tuple[int, int],
+    waits: list[tuple[int, int]],
+) -> None:
+    """A call whose number is known: a frame before it and another after it, so that none is needed meanwhile."""
+    enters, exits = _of(calls.enters, number), _of(calls.exits, number)
+    if enters:
+        _event(code, at, enters, around, site, exits=False)
+    if not exits or number == _NO_RETURN:
+        code.add(jump_to(at + len(code.bytes), moved[0]))
+        return
+    code.add(b"\x0f\x05")
+    waits.append((at + len(code.bytes), 0))
+    code.add(mov_imm(RCX, number))
+    _event(code, at, exits, around, site, exits=True)
+    code.add(jump_to(at + len(code.bytes), moved[1]))
+
+
+def _any_call(
+    code: Code,
+    at: int,
+    calls: Calls,
+    around: Surroundings,
+    site: int,
+    moved: tuple[int, int],
+    waits: list[tuple[int, int]],
+) -> None:
+    """A call of any number: it waits on the stack, below the red zone."""
+    enters, exits = _of(calls.enters, -1), _of(calls.exits, -1)
+    if enters:
+        _event(code, at, enters, around, site, exits=False)
+    if not exits:
+        code.add(jump_to(at + len(code.bytes), moved[0]))
+        return
+    below = frame.RED_ZONE + 8
+    code.add(mem(_LEA, RSP, RSP, -below, True), mem(_STORE, RAX, RSP, 0, True), b"\x0f\x05")
+    waits.append((at + len(code.bytes), below))
+    code.add(mem(_LOAD, RCX, RSP, 0, True), mem(_LEA, RSP, RSP, below, True))
+    _event(code, at, exits, around, site, exits=True)
+    code.add(jump_to(at + len(code.bytes), moved[1]))
+
+
+def _event(code: Code, at: int, runners: Sequence[Runner], around: Surroundings, site: int, *, exits: bool) -> None:
+    """Run programs on the record of an event: the number of the call is in rax at its beginning, in rcx at its end."""
+    inner = Code()
+    start = at + len(code.bytes)
+    _open(inner, runners, frame.INSIDE, _GAP, site)
+    number = RCX if exits else RAX
+    inner.add(mem(_LOAD, RAX, RSP, _field("ax"), True))  # the flags were there meanwhile
+    record = frame.RECORD
+    inner.add(mem(b"\xc7", 0, RSP, record, True) + imm(0), mem(_STORE, number, RSP, record + 8, True))
+    for place, register in enumerate((RAX,) if exits else _ARGUMENTS):
+        inner.add(mem(_STORE, register, RSP, record + 16 + 8 * place, True))
+    _run(inner, start, runners, around)
+    _close(inner, frame.INSIDE, _GAP)
+    code.add(inner.finish())
 
 
 def claim_routine(around: Surroundings) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from sonde.user.engine import UserEngine, UserObject
 from sonde.user.target import user_target
 
 SOURCE = r"""
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define EXPORT __attribute__((noinline, noclone, used))
@@ -56,6 +60,8 @@ int main(void) {
       for (int i = 0; i < 8; i++) pthread_create(&t[i], 0, many, (void *)n);
       for (int i = 0; i < 8; i++) pthread_join(t[i], 0);
     }
+    if (!strcmp(what, "calls")) for (long i = 0; i < n; i++) { getppid(); result += syscall(SYS_close, -1 - i) == -1; }
+    if (!strcmp(what, "sleep")) { struct timespec t = {n / 1000, n % 1000 * 1000000}; result = clock_nanosleep(CLOCK_MONOTONIC, 0, &t, 0); }
     if (!strcmp(what, "fork")) {
       pid_t child = fork();
       if (!child) { for (long i = 0; i < n; i++) work(i, name); _exit(0); }
@@ -92,9 +98,16 @@ class Running:
         self.pid = self.process.pid
 
     def ask(self, line: str) -> int:
-        assert self.process.stdout is not None and self.process.stdin is not None
+        self.say(line)
+        return self.hear()
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
+
+    def hear(self) -> int:
+        assert self.process.stdout is not None
         return int(self.process.stdout.readline())
 
     def compile(self, script: str) -> ObjectSpec:
@@ -237,6 +250,49 @@ def test_a_child_of_fork_goes_on_counting_as_itself(running: Running) -> None:
         child = running.ask("fork 25")
         counts = {struct.unpack("<II", key[:8]): total(loaded, "AT_", key) for key, _ in loaded.maps["AT_"].items()}
         assert counts == {(running.pid, running.pid): 10, (child, child): 25}
+
+
+def test_system_calls_by_name(running: Running) -> None:
+    script = """
+    tracepoint:syscalls:sys_enter_close { @[args.fd] = count(); }
+    tracepoint:syscalls:sys_exit_close { @r[args.ret] = count(); }
+    tracepoint:syscalls:sys_enter_getppid { @p = count(); }
+    """
+    with running.attach(script) as loaded:
+        assert running.ask("calls 5") == 5
+        fds = {
+            struct.unpack("<q", key)[0] & 0xFFFFFFFF: total(loaded, "AT_", key) for key, _ in loaded.maps["AT_"].items()
+        }
+        assert fds == {-1 - n & 0xFFFFFFFF: 1 for n in range(5)}
+        assert [(struct.unpack("<q", key), total(loaded, "AT_r", key)) for key, _ in loaded.maps["AT_r"].items()] == [
+            ((-9,), 5)
+        ]
+        assert total(loaded, "percpu") == 5
+    assert not running.traces()
+
+
+def test_all_system_calls(running: Running) -> None:
+    script = "tracepoint:raw_syscalls:sys_enter { @[args.id] = count(); } tracepoint:raw_syscalls:sys_exit { @r[args.id] = count(); }"
+    with running.attach(script) as loaded:
+        running.ask("calls 7")
+        child = running.ask("fork 1")
+        assert child > 0
+        for name in ("AT_", "AT_r"):
+            counts = {struct.unpack("<q", key)[0]: total(loaded, name, key) for key, _ in loaded.maps[name].items()}
+            assert (counts[110], counts[3]) == (7, 7)  # getppid, close
+
+
+def test_a_thread_that_waits_in_a_system_call_is_led_out(running: Running) -> None:
+    loaded = running.attach(
+        "tracepoint:syscalls:sys_enter_clock_nanosleep { @ = count(); } tracepoint:syscalls:sys_exit_clock_nanosleep { @r = count(); }"
+    )
+    before = time.monotonic()
+    running.say("sleep 600")
+    time.sleep(0.2)
+    loaded.close()
+    assert not running.traces()
+    assert running.hear() == 0
+    assert time.monotonic() - before >= 0.6
 
 
 def test_begin_and_end_run_in_sonde_on_the_same_maps(running: Running) -> None:
