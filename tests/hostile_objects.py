@@ -32,7 +32,7 @@ from sonde.errors import FeatureError, FormatError, ProbeError
 
 FOLDER = Path(__file__).parent / "hostile"
 OBJECTS = Path(__file__).parent / "objects"
-SECONDS = 5
+SECONDS = 5  # of CPU time
 BYTES = 1 << 30  # of address space, beyond what the process has
 REFUSALS = (FormatError, FeatureError, ProbeError)
 WORDS = (0, 1, 2, 3, 7, 8, 0x7F, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
@@ -127,13 +127,13 @@ def time_limit(seconds: int) -> Iterator[None]:
     def ring(*_: object) -> None:
         raise TimeoutError(f"more than {seconds} s")
 
-    old = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    old = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, old)
 
 
 def sound_files() -> list[tuple[str, bytes]]:
