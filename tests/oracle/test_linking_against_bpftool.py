@@ -18,7 +18,7 @@ from sonde.bpf.objfile.read import read_object as read
 from sonde.bpf.objfile.write import write_object
 from sonde.cli.main import run
 from sonde.debuginfo.ctype import Struct
-from sonde.errors import FormatError
+from sonde.errors import CompileError, FormatError
 from sonde.lang.source import Source
 
 OBJECTS = Path(__file__).parents[1] / "objects"
@@ -216,6 +216,77 @@ def test_c_text_and_an_object_of_clang_s(tmp_path: Path) -> None:
     with load_object(read_object(out)).object as live:
         live.run("of_c")
         assert live.run("of_clang") == 307
+
+
+USES = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+struct pair { int left; long right; };
+extern struct { __uint(max_entries, 64); __type(key, int); __type(value, struct pair); __uint(type, BPF_MAP_TYPE_HASH); } pairs SEC(".maps");
+extern int level;
+extern struct pair both;
+extern long twice(long x);
+int add(int one, int two);
+SEC("raw_tp") int of_c(void *ctx)
+{
+	int key = 1;
+	struct pair *found = bpf_map_lookup_elem(&pairs, &key);
+	level += 10;
+	both.right = twice(both.left + 1);
+	return found ? add(found->left, twice(3)) + level * 1000 : -1;
+}
+"""
+DEFINES = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+struct pair { int left; long right; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 64); __type(key, int); __type(value, struct pair); } pairs SEC(".maps");
+int level = 5;
+struct pair both = { 20, 0 };
+static __noinline long inner(long x) { return x + x; }
+__noinline long twice(long x) { return inner(x); }
+__noinline int add(int one, int two) { return one + two; }
+SEC("raw_tp") int fill(void *ctx)
+{
+	int key = 1; struct pair value = { 7, 8 };
+	bpf_map_update_elem(&pairs, &key, &value, 0);
+	return both.right;
+}
+"""
+
+
+@needs_clang
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_c_text_uses_what_an_object_of_clang_s_defines(order: tuple[int, int], tmp_path: Path) -> None:
+    source, other, out = tmp_path / "uses.bpf.c", tmp_path / "defines.o", str(tmp_path / "out.o")
+    source.write_text(USES)
+    compile_text(DEFINES, other)
+    paths = [str(source), str(other)]
+    assert run("sonde", ["build", "-o", out, *(paths[i] for i in order)]) == 0
+    with load_object(read_object(out)).object as live:
+        assert live.run("of_c") == 0xFFFFFFFF
+        assert live.run("fill") == 42
+        assert live.run("of_c") == 7 + 6 + 25 * 1000
+
+
+@needs_clang
+def test_c_text_that_declares_otherwise(tmp_path: Path) -> None:
+    source, other = tmp_path / "uses.bpf.c", tmp_path / "defines.o"
+    compile_text(DEFINES, other)
+    for old, new, name in (
+        ("extern int level", "extern long level", "level"), ("long twice(long x)", "int twice(long x)", "twice"),
+        ("max_entries, 64", "max_entries, 65", "pairs"), ("int left; long right", "long left; long right", "(pairs|both)"),
+    ):  # fmt: skip
+        source.write_text(USES.replace(old, new))
+        with pytest.raises(FormatError, match=f"{name} is .* here, but .* in {source}"):
+            link([str(source), str(other)])
+
+
+def test_c_text_alone_must_define_what_it_uses() -> None:
+    with pytest.raises(CompileError, match=r"declared, but (nowhere defined|defined nowhere)"):
+        build(Source("uses.bpf.c", USES))
 
 
 def test_words_that_cannot_be_linked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from struct import unpack_from
 
+from ..debuginfo.btfmin import flatten
 from ..errors import FormatError, ProbeError
+from ..lang.c.options import EXTERN
 from ..record import replace
 
 TYPE_CHECKING = False
@@ -88,13 +90,18 @@ class _Unbinder:
         self.target = target
         self.taken: set[str] = set()
         by_address = {r.symbol for p in spec.programs for r in p.relocs if r.kind == "map_value"}
-        self.data = {each.name for each in spec.maps if each.name in by_address or each.name.startswith(".")}
+        self.elsewhere = {e.name for e in spec.maps if e.name.startswith(EXTERN) or e.pinning == EXTERN}
+        self.data = {e.name for e in spec.maps if e.name in by_address or e.name.startswith(".")} - self.elsewhere
         self.names = {each.name: self.name_map(each) for each in spec.maps}
         self.externs: dict[str, Extern] = {}
         self.fixed: dict[str, int] = {}  # enumerators that are taken as they are on the target
 
     def name_map(self, spec: MapSpec) -> str:
         """Return the name of a map, or of the section of data that it becomes: one whose entry programs know by address."""
+        if spec.name in self.elsewhere:
+            name = spec.name.removeprefix(EXTERN)
+            self.taken.add(name)
+            return name
         if spec.name not in self.data:
             if any(spec.initial):
                 raise FormatError(
@@ -128,9 +135,8 @@ class _Unbinder:
 
         programs = tuple(copy for program in self.spec.programs for copy in self.programs(program))
         license = self.spec.programs[0].license
-        return ObjectFile(
-            programs, tuple(self.map(each) for each in self.spec.maps), tuple(self.externs.values()), license
-        )
+        maps = tuple(self.map(each) for each in self.spec.maps if each.name not in self.elsewhere)
+        return ObjectFile(programs, maps, tuple(self.externs.values()), license)
 
     def programs(self, spec: ProgramSpec) -> Iterator[Program]:
         """A program for each place that it is attached to."""
@@ -182,6 +188,9 @@ class _Unbinder:
         if reloc.kind in ("map", "map_value"):
             if reloc.symbol not in self.names:
                 raise FormatError(f"program {spec.name} uses map {reloc.symbol!r}, which the object does not have")
+            if reloc.symbol in self.elsewhere:
+                self.extern_map(next(each for each in self.spec.maps if each.name == reloc.symbol))
+                return Fill(reloc.pc, "extern", self.names[reloc.symbol], reloc.addend)
             if reloc.kind == "map" and reloc.symbol in self.data:
                 raise FormatError(
                     f"map {reloc.symbol} is used both as a map and by address: an object can only have one"
@@ -189,6 +198,8 @@ class _Unbinder:
             return Fill(reloc.pc, reloc.kind, self.names[reloc.symbol], reloc.addend)
         if reloc.kind == "core" and reloc.core is not None:
             return Fill(reloc.pc, "core", core=self.question(spec, reloc.core))
+        if reloc.kind == "kfunc" and reloc.symbol.startswith(EXTERN):
+            return Fill(reloc.pc, "kfunc", self.extern_function(reloc.symbol.removeprefix(EXTERN)))
         if reloc.kind in ("kfunc", "ksym", "ksym_btf"):
             self.extern(reloc)
             kind = "ksym" if reloc.kind == "ksym_btf" else reloc.kind
@@ -221,11 +232,29 @@ class _Unbinder:
             found = self.target.btf().get_var(reloc.symbol)
         self.externs[reloc.symbol] = Extern(reloc.symbol, KSYMS, found or Qualified("const", VOID), reloc.weak)
 
+    def extern_function(self, name: str) -> str:
+        """Declare a function of another object."""
+        from ..bpf.objfile.model import Extern
+
+        self.externs[name] = Extern(name, "", flatten(dict(self.spec.externs)[name]))
+        return name
+
+    def extern_map(self, spec: MapSpec) -> None:
+        """Declare a variable, or a map, of another object."""
+        from ..bpf.objfile.model import MAPS, Extern
+        from ..bpf.objfile.write import define_map
+        from ..debuginfo.ctype import VOID
+
+        name = self.names[spec.name]
+        if spec.pinning == EXTERN:
+            self.externs[name] = Extern(name, MAPS, define_map(self.map(replace(spec, pinning=""))))
+        else:
+            self.externs[name] = Extern(name, "", flatten(spec.value_type or VOID))
+
     def map(self, spec: MapSpec) -> MapDef:
         """One map."""
         from ..bpf.objfile.maps import is_data
         from ..bpf.objfile.model import MAPS, MapDef
-        from ..debuginfo.btfmin import flatten
         from ..debuginfo.ctype import Struct
         from ..kernel.abi import map_type
         from ..kernel.maps import entries_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import FormatError, UsageError
+from ..record import replace
 from .objects import is_object, open_object
 
 TYPE_CHECKING = False
@@ -40,7 +41,9 @@ def _read(path: str, options: TraceOptions | None, warn: Callable[[str], None] |
         raise UsageError(f"{path} is neither an object nor C", hint="what is linked are objects (.o) and .bpf.c files")
     from ..lang.source import Source
     from .build import build
+    from .trace import TraceOptions
 
+    options = replace(options or TraceOptions(), linkable=True)
     return build(Source(path, data.decode("utf-8", "surrogateescape")), options, warn=warn)
 
 

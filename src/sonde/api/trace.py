@@ -44,6 +44,7 @@ class TraceOptions(Record):
     headers: tuple[str, ...] = ()  # C headers that are included before the text (--include)
     traceable_functions: str = ""  # a file in place of available_filter_functions
     engine: str = ""  # "kernel", "user" (inside the process of `pid` or `command`); "": whichever serves
+    linkable: bool = False  # C: what is declared and not defined is another object's, to be linked with
     relocatable: bool = False  # the object may go to another kernel: struct members are looked up when it is loaded
 
 
@@ -89,7 +90,8 @@ def _compile_c(
     from ..lang.c.sections import compile_object
 
     flags = (*(f"-I{each}" for each in options.include), *(f"-include{each}" for each in options.headers))
-    language = Options("libbpf", flags, os.path.dirname(source.name) or ".", relocatable=options.relocatable)
+    folder = os.path.dirname(source.name) or "."
+    language = Options("libbpf", flags, folder, relocatable=options.relocatable, linkable=options.linkable)
     spec = compile_object(source, target, language, pid=options.pid, trace=explain)
     for warning in spec.warnings if warn is not None and options.warnings else ():
         if warning.severity != "INFO" or options.verbose:

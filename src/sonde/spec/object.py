@@ -310,3 +310,6 @@ class ObjectSpec(Record):
     # What programs have from that machine's kernel for good ("struct file.f_mode"): another one cannot run them.
     fixed: str = ""
     assumed: tuple[Assumption, ...] = ()  # to be checked where another kernel loads this
+    externs: tuple[
+        tuple[str, CType], ...
+    ] = ()  # functions of another object: it cannot be loaded before they were linked

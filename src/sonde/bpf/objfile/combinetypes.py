@@ -9,18 +9,22 @@ from struct import pack, unpack_from
 
 from ...debuginfo.btfrecords import add_btf
 from ...debuginfo.btfwrite import BtfWriter
-from ...debuginfo.ctype import declare
+from ...debuginfo.ctype import Struct, declare, strip
 from ...errors import FormatError
+from ...record import replace
 from .btfext import iter_extension
 from .combine import iter_sections
 from .elfwrite import LOCAL, PROGBITS
+from .maps import read_definition
 from .samedeclaration import same_declaration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...debuginfo.btf import Btf
+    from ...debuginfo.ctype import CType
     from .combine import Global, Input
     from .elfwrite import ElfWriter, OutSection
+    from .model import MapDef
 
     Variable = tuple[int, int, int]  # node, offset, size
     Record = tuple[OutSection, int, tuple[object, ...]]
@@ -87,7 +91,7 @@ class _Merger:
         before = self.declared.get(name)
         if before is not None:
             other, theirs, number = before
-            if not same_declaration(btf.type_by_id(ident), theirs.type_by_id(number)):
+            if not _agree(name, btf.type_by_id(ident), theirs.type_by_id(number)):
                 raise each.error(
                     f"{name} is {declare(btf.type_by_id(ident), name)} here, "
                     f"but {declare(theirs.type_by_id(number), name)} in {other.path}"
@@ -200,6 +204,28 @@ class _Merger:
                 words = [self.types.ident(item[0]) if isinstance(item, tuple) else item for item in rest]
                 made += pack(f"<{1 + len(words)}I", at, *words)
         return made
+
+
+def _agree(name: str, one: CType, other: CType) -> bool:
+    """Compare two declarations of a name; those of maps by what they say, in whatever order and words."""
+    if same_declaration(one, other):
+        return True
+    left, right = strip(one), strip(other)
+    if not isinstance(left, Struct) or not isinstance(right, Struct) or left.name or right.name:
+        return False
+    try:
+        return _same_map(read_definition(name, left, 0), read_definition(name, right, 0))
+    except FormatError:
+        return False
+
+
+def _same_map(one: MapDef, other: MapDef) -> bool:
+    same = replace(one, key=None, value=None, inner=None) == replace(other, key=None, value=None, inner=None)
+    for left, right in ((one.key, other.key), (one.value, other.value)):
+        same = same and (left is None or right is None or same_declaration(left, right))
+    if one.inner is None or other.inner is None:
+        return same and one.inner is other.inner
+    return same and _same_map(one.inner, other.inner)
 
 
 def _linkage(words: tuple[int, ...]) -> int:

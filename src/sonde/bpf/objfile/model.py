@@ -51,6 +51,7 @@ class Fill(Record):
     subprogram  call or address of the function that starts at instruction `addend`         symbol, addend
     kfunc       call of a function of the kernel                                           symbol, weak
     ksym        64-bit load of the address of a symbol of the kernel; `typed`: by its BTF   symbol, weak, typed
+    extern      64-bit load of a map, or of a byte of a variable, of another object         symbol, addend
     core        what a CO-RE relocation asks                                               core
     """
 
@@ -127,7 +128,10 @@ class MapDef(Record):
 
 
 class Extern(Record):
-    """Something that the kernel has: of its configuration (section .kconfig, at `offset` of its map), or one of its symbols (.ksyms)."""
+    """Something that the kernel has: of its configuration (section .kconfig, at `offset` of its map), or one of its symbols (.ksyms).
+
+    In objects that are to be linked also what another one has: maps (.maps), variables and functions (no section).
+    """
 
     name: str
     section: str

@@ -99,7 +99,7 @@ class _Writer:
                 self.write_struct_ops(each)
                 continue
             section = self.elf.section(MAPS, PROGBITS, ALLOC | WRITE, 8)
-            definition = _definition(each)
+            definition = define_map(each)
             offset, size = len(section.data), definition.size + 8 * _slots(each)
             if any(number >= max(each.max_entries, 1) for number, _ in each.values):
                 raise FormatError(f"map {each.name} of {each.max_entries} entries is to hold more of them")
@@ -143,6 +143,9 @@ class _Writer:
 
     def write_externs(self) -> None:
         """Declare what the kernel has, by section."""
+        for each in self.found.externs:
+            if each.section not in (KCONFIG, KSYMS):
+                self.declare(each)  # another object's
         for section in (KCONFIG, KSYMS):
             listed = []
             for each in self.found.externs:
@@ -246,7 +249,7 @@ class _Writer:
             imm = fill.addend
         else:
             symbol = self._find(program, fill, self.externs)
-            imm = 0 if wide else -1
+            imm = fill.addend if wide else -1
         source = 0 if wide else 1
         section.data[at + 1] = section.data[at + 1] & 0x0F | source << 4
         pack_into("<i", section.data, at + 4, imm)
@@ -388,7 +391,7 @@ def _slots(each: MapDef) -> int:
     return max((number + 1 for number, _ in each.values), default=0)
 
 
-def _definition(each: MapDef) -> Struct:
+def define_map(each: MapDef) -> Struct:
     """The struct by which libbpf knows a map. What entries hold at the start comes behind it, as in C behind a flexible array."""
     numbers = [
         ("type", each.type),
@@ -406,6 +409,6 @@ def _definition(each: MapDef) -> Struct:
     members = [Member(name, ctype, 64 * i) for i, (name, ctype) in enumerate(attributes)]
     size = 8 * len(members)
     if each.inner is not None or each.values:
-        held: CType = _definition(each.inner) if each.inner is not None else _PROTO
+        held: CType = define_map(each.inner) if each.inner is not None else _PROTO
         members.append(Member("values", Array(Pointer(held), 0), 8 * size))
     return Struct("struct", "", size, tuple(members))

@@ -109,7 +109,7 @@ class Table(Record, eq=False):
     flags: int
     span: Span
     bcc_kind: str = ""
-    pinning: str = ""  # a path, or "by_name"
+    pinning: str = ""  # a path, "by_name", or options.EXTERN: another object defines the map
     inner: str = ""  # name of the inner map's template
     public: bool = False
     initial: tuple[tuple[int, str], ...] = ()  # of maps of maps and programs: index, and the name of what is put there

@@ -136,6 +136,7 @@ class Checker:
     def __init__(self, environment: Environment, dialect: str, main: Source | None) -> None:
         self.environment = environment
         self.dialect = dialect
+        self.linkable = False
         self.main = main
         self.rules: dict[type, Rule] = {}
         self.statement_rules: dict[type, StatementRule] = {}

@@ -44,7 +44,7 @@ def compile_c(source: Source, target: Target, options: Options, *, trace: Trace 
         from .explain import show_tree
 
         trace("syntax tree", show_tree(unit, source))
-    analysis = analyse(unit, environment, dialect=options.dialect, main=source)
+    analysis = analyse(unit, environment, dialect=options.dialect, main=source, linkable=options.linkable)
     if trace is not None:
         from .explain import show_names
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ...compiler.ir import Const
 from ...debuginfo.ctype import Int, sizeof, strip
+from ...spec.object import MapSpec
 from .lower_frame import failure
+from .options import EXTERN
 from .values import Place, ir_type, is_aggregate
 
 TYPE_CHECKING = False
@@ -26,11 +28,21 @@ def extern_place(f: Frame, variable: Variable) -> Place:
                 variable.span, f"the kernel has no symbol {variable.name}", "declare it __weak, and test its address"
             )
         return Place(Const(address), 0, variable.ctype, "kernel")
+    if f.program.text.options.linkable:
+        return _elsewhere(f, variable)
     raise failure(
         variable.span,
         f"variable {variable.name} is declared, but defined nowhere",
         "say __kconfig or __ksym where the kernel defines it",
     )
+
+
+def _elsewhere(f: Frame, variable: Variable) -> Place:
+    """A variable that another object defines: the start of a map of its own, which becomes the variable when objects are linked."""
+    name = EXTERN + variable.name
+    size = max(sizeof(variable.ctype), 1)
+    f.program.module.add_map(MapSpec(name, "array", 4, size, 1, value_type=variable.ctype))
+    return Place(f.b.map_value(name), 0, variable.ctype, "map")
 
 
 def _configured(f: Frame, variable: Variable) -> Place:

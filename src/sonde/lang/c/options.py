@@ -55,6 +55,9 @@ if TYPE_CHECKING:
             ...
 
 
+EXTERN = "extern:"  # before the name of a function, or of the map of a variable, that another object defines
+
+
 class Entry(Record):
     """What a function is compiled for, when it is made into a program.
 
@@ -94,6 +97,7 @@ class Options(Record):
     relocatable: bool = (
         False  # the object may go to another kernel: accesses of kernel structs are noted as CO-RE relocations
     )
+    linkable: bool = False  # what the text declares and does not define is another object's, to be linked with
     count_losses: bool = False  # records that found no room in a ring buffer are counted (see `losses`)
     header: str = ""  # a file that is included before the text (BCC's hdr_file)
 

@@ -10,18 +10,21 @@ from ...probes.sections import find_section, suggest
 from ...record import replace
 from ...spec.object import ObjectSpec, ProbeSpec
 from ..source import diagnose
+from .analysis import FunctionSymbol
 from .losses import LOST
-from .options import Entry, Options
+from .options import EXTERN, Entry, Options
 from .places import places_of, plan_instead
 from .views import streams_of, views_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...debuginfo.ctype import CType
     from ...errors import Diagnostic
     from ...spec.object import MapSpec, ProgramSpec
     from ...spec.target import Target
     from ..source import Source
-    from .analysis import FunctionSymbol
     from .compile import Text, Trace
 
 
@@ -60,6 +63,7 @@ def compile_object(
         views=views_of(text) if shown else (),
         streams=streams_of(text) if shown else (),
         lost=LOST if LOST in maps else "",
+        externs=tuple(_iter_externs(text)),
         warnings=(*text.warnings, *notes),
     )
     if trace is not None:
@@ -68,6 +72,15 @@ def compile_object(
         trace("bytecode", show_programs(spec))
         trace("attach plan", show_plan(spec))
     return spec
+
+
+def _iter_externs(text: Text) -> Iterator[tuple[str, CType]]:
+    """Yield the functions that another object defines, with their prototypes."""
+    seen: set[str] = set()
+    for symbol in text.analysis.symbols.values():
+        if isinstance(symbol, FunctionSymbol) and symbol.kfunc.startswith(EXTERN) and symbol.kfunc not in seen:
+            seen.add(symbol.kfunc)
+            yield symbol.name, symbol.ctype
 
 
 def _no_program(source: Source) -> Diagnostic:

@@ -10,6 +10,7 @@ from .arithmetic import is_integer, is_void
 from .checker import Checker, FunctionState, TooMany, change
 from .conversions import complete_object
 from .lints import lint_unit
+from .options import EXTERN
 from .types_call import RULES as CALLS
 from .types_decl import base_type, declared_type, parameter_type
 from .types_expr import RULES as EXPRESSIONS
@@ -32,14 +33,21 @@ MAX_SLOT_PARAMS = 13  # the context as an array of numbers, and what a trampolin
 
 
 def analyse(
-    unit: ast.TranslationUnit, environment: Environment, *, dialect: str = "bcc", main: Source | None = None
+    unit: ast.TranslationUnit,
+    environment: Environment,
+    *,
+    dialect: str = "bcc",
+    main: Source | None = None,
+    linkable: bool = False,
 ) -> Analysis:
     """Find out what a C text means. Raises CompileError with all errors, up to 20 of them.
 
     `dialect` is "bcc" or "libbpf". `main` is the text itself; what stands in other sources came from headers: their functions are no programs,
-    and those that nobody calls are not looked at. None: all of it is the text. Reads of BTF only what the text names.
+    and those that nobody calls are not looked at. None: all of it is the text. `linkable`: functions that are declared only are another object's.
+    Reads of BTF only what the text names.
     """
     ck = Checker(environment, dialect, main)
+    ck.linkable = linkable
     ck.rules = {**EXPRESSIONS, **OPERATORS, **CALLS}
     ck.statement_rules = STATEMENTS
     ck.text_tags = {f"{node.kind} {node.name}" for node in _iter_definitions(unit) if node.name}
@@ -182,6 +190,8 @@ def _walk_calls(ck: Checker, symbol: FunctionSymbol, path: list[FunctionSymbol],
                 f"'{callee.name}' calls itself ({names}), which BPF cannot",
                 hint="turn it into a loop with a bound",
             )
+        elif callee.definition is None and not (callee.kfunc or callee.helper or callee.builtin) and ck.linkable:
+            change(callee, kfunc=EXTERN + callee.name)
         elif callee.definition is None and not (callee.kfunc or callee.helper or callee.builtin):
             note = ck.note(callee.span, "it is declared here")
             ck.error(node, f"'{callee.name}' is declared, but nowhere defined", notes=note)

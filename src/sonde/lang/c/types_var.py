@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...debuginfo.ctype import Array, CType, Float, FuncProto, Pointer, Void, sizeof, strip
 from ...errors import CompileError
+from ...record import replace
 from . import ast
 from .analysis import FunctionSymbol, Variable
 from .arithmetic import compatible, decayed, is_void, shown
@@ -11,6 +12,7 @@ from .checker import POISON, Silent, change
 from .constants import constant_value
 from .conversions import complete_object, no_floats, value
 from .lints import spares
+from .options import EXTERN
 from .types_decl import attribute_text, base_type, declare_typedef, declared_type, has_attribute
 from .types_init import initialise
 from .types_table import add_map, table_of_struct, with_values
@@ -178,6 +180,8 @@ def _declare_variable(
         table = table_of_struct(ck, variable, declarator)
         if item.init is not None:
             table = with_values(ck, table, variable, item.init)
+        elif storage == "extern" and ck.linkable:
+            table = replace(table, pinning=EXTERN)
         add_map(ck, table, variable.ctype)
         return
     ck.file_scope.names[declarator.name] = variable
