@@ -125,6 +125,42 @@ static void *stuff(void *unused) {
   while (going) { slow(space, 0, 0, sizeof space); for (int i = 0; i < 4096; i++) if (space[i * 256]) wrong++; rounds++; }
   return NULL;
 }
+/* A restartable sequence (rseq(2)): it reads what a tracer may change, takes its time, and finds it unchanged, or is begun again. */
+volatile long generation;
+#ifndef __GLIBC_PREREQ
+#define __GLIBC_PREREQ(major, minor) 0
+#endif
+#if __GLIBC_PREREQ(2, 35)
+#include <sys/rseq.h>
+static void *restartable(void *unused) {
+  struct rseq *area = (struct rseq *)((char *)__builtin_thread_pointer() + __rseq_offset);
+  if (!__rseq_size) { wrong++; return NULL; }
+  while (going) {
+    long torn = 0;
+    __asm__ volatile(
+        ".pushsection __rseq_cs, \"aw\"\n.balign 32\n3: .long 0, 0\n.quad 1f, 2f - 1f, 4f\n.popsection\n"
+        "0: lea 3b(%%rip), %%rax\n mov %%rax, %[cs]\n"
+        "1: mov generation(%%rip), %%rdx\n mov $20000, %%ecx\n"
+        "5: dec %%ecx\n jnz 5b\n cmp generation(%%rip), %%rdx\n je 2f\n mov $1, %[torn]\n"
+        "2: jmp 6f\n"
+        ".byte 0x0f, 0xb9, 0x3d\n.long 0x53053053\n"
+        "4: incq aborted(%%rip)\n jmp 0b\n6:\n"
+        : [cs] "=m"(area->rseq_cs), [torn] "+r"(torn) : : "rax", "rcx", "rdx", "memory", "cc");
+    wrong += torn;
+    rounds++;
+  }
+  return NULL;
+}
+#else
+#define restartable rest
+#endif
+volatile long aborted;
+static void confine(void) { /* whoever calls memfd_create is killed */
+  struct sock_filter { unsigned short code; unsigned char jt, jf; unsigned k; } code[] = {{0x20, 0, 0, 0}, {0x15, 0, 1, 319}, {0x06, 0, 0, 0x80000000}, {0x06, 0, 0, 0x7fff0000}};
+  struct { unsigned short length; void *code; } program = {4, code};
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (prctl(PR_SET_SECCOMP, 2, &program)) { perror("seccomp"); _exit(3); }
+}
 static volatile int in_handler, leave_handler;
 static void hold(int s) { in_handler = 1; while (!leave_handler) usleep(1000); leave_handler = in_handler = 0; }
 
@@ -135,7 +171,8 @@ int main(int argc, char **argv) {
   const char *what = argc > 1 ? argv[1] : "rest";
   int wanted = argc > 2 ? atoi(argv[2]) : 0;
   if (!strcmp(what, "waits")) { patient = wanted; waits(); goto done; }
-  void *(*run)(void *) = !strcmp(what, "spin") ? spin : !strcmp(what, "breed") ? breed : !strcmp(what, "slow") ? stuff : rest;
+  void *(*run)(void *) = !strcmp(what, "spin") ? spin : !strcmp(what, "breed") ? breed : !strcmp(what, "slow") ? stuff
+    : !strcmp(what, "rseq") ? restartable : rest;
   if (!strcmp(what, "slow")) signal(SIGUSR1, hold);
   if (!strcmp(what, "signals")) {
     struct sigaction a = {.sa_sigaction = on_queued, .sa_flags = SA_SIGINFO | SA_RESTART};
@@ -145,6 +182,11 @@ int main(int argc, char **argv) {
     plain.sa_handler = on_user; sigaction(SIGUSR1, &plain, NULL);
     setitimer(ITIMER_REAL, &each, NULL);
     run = spin;
+  }
+  if (!strcmp(what, "confined")) confine();
+  if (!strcmp(what, "dispatched")) {
+    static char selector;
+    if (prctl(59, 1, 0, ~0ul >> 1, &selector)) { puts("none"); return 0; } /* every system call is exempt */
   }
   if (!strcmp(what, "undumpable")) prctl(PR_SET_DUMPABLE, 0);
   if (!strcmp(what, "vfork")) {
@@ -267,8 +309,10 @@ class Target:
 
     def __init__(self, *arguments: str, kind: str = "pie", user: int | None = None) -> None:
         self.path = build(kind)
+        credentials = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+        command = [str(self.path), *arguments]
         self.process = subprocess.Popen(
-            [str(self.path), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user, bufsize=1
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, **credentials
         )
         self.pid = self.process.pid
         assert self.line() == "ready"

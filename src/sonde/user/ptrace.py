@@ -24,6 +24,7 @@ GETREGSET, SETREGSET = 0x4204, 0x4205
 SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 SETSIGMASK, GETSIGMASK = 0x420B, 0x420A
 GET_RSEQ_CONFIGURATION = 0x420F
+GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211
 POKEDATA = 5
 
 # Options of SEIZE and SETOPTIONS.
@@ -231,6 +232,16 @@ def get_rseq_address(tid: int) -> int:
     except KernelError:
         return 0
     return int(found.pointer)
+
+
+def is_dispatched(tid: int) -> bool:
+    """True when a stopped thread has its system calls turned into signals (syscall user dispatch). Linux 6.4: older ones do not tell."""
+    found = (ctypes.c_uint64 * 4)()  # mode, address of the selector, the range that is exempt
+    try:
+        request(GET_SYSCALL_USER_DISPATCH_CONFIG, tid, ctypes.sizeof(found), ctypes.addressof(found))
+    except KernelError:
+        return False
+    return bool(found[0])
 
 
 def get_event_message(tid: int) -> int:

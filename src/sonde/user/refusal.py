@@ -154,3 +154,11 @@ def _of_yama(pid: int, name: str, status: dict[str, str]) -> SondeError | None:
             hint=f"start the program by -c, or run: sudo sysctl kernel.yama.ptrace_scope=0, or {_ROOT_HINT}",
         )
     return None
+
+
+def is_confined(tid: int) -> bool:
+    """True for a thread with filters of seccomp that sonde has not got itself: those that both have come from what both run in, a container."""
+    theirs, ours = read_status(tid), read_status(os.getpid())
+    mode = theirs.get("Seccomp", "0")
+    filters = int(theirs.get("Seccomp_filters", "1"))  # Linux 5.9
+    return mode != "0" and (mode != "2" or filters > int(ours.get("Seccomp_filters", "0")))

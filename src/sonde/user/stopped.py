@@ -20,7 +20,7 @@ from ..errors import FeatureError, KernelError, PrivilegeError, TargetError
 from . import ptrace
 from .calls import Call, assemble
 from .interrupted import is_in_system_call, mend
-from .refusal import explain, read_status
+from .refusal import explain, is_confined, read_status
 from .slack import find_slack, is_slack
 
 TYPE_CHECKING = False
@@ -148,9 +148,10 @@ class StoppedProcess:
                 pause = min(2 * pause, 0.005)
 
     def _wait_for_the_uninterruptible(self, deadline: float) -> None:
-        """Wait until no thread sleeps uninterruptibly: such a one, once interrupted, could not be let go before it wakes up."""
+        """Wait until every thread was seen awake: one that sleeps uninterruptibly for long, once interrupted, could not be let go before it wakes up."""
+        stuck = [tid for tid in self._list_threads() if tid not in self._held]
         while True:
-            stuck = [tid for tid in self._list_threads() if _state(self.pid, tid) == "D"]
+            stuck = [tid for tid in stuck if _state(self.pid, tid) == "D"]
             if not stuck:
                 return
             if monotonic() > deadline:
@@ -370,12 +371,12 @@ class StoppedProcess:
         They follow each other whatever the results are. `after` has functions to be called when call number n has returned, with the
         results so far. If sonde dies, the rest is done all the same, and the thread goes on (`calls`). Raises TargetError.
         """
-        self._check_system_calls()
-        if not self._settled:
-            self.settle()
-        tid = self.threads[0]
-        registers = self._outside_rseq(tid)
         try:
+            self._check_system_calls()
+            if not self._settled:
+                self.settle()
+            tid = self.threads[0]
+            registers = self._outside_rseq(tid)
             mask = ptrace.get_signal_mask(tid)
             size = len(assemble(calls, registers, mask, 0))
             place = self._find_slack(size)
@@ -448,19 +449,21 @@ class StoppedProcess:
             raise FeatureError(
                 f"system calls in another process are made on x86-64 only, not on {os.uname().machine}", feature="arch"
             )
-        theirs, ours = read_status(self.threads[0]), read_status(os.getpid())
-        mode, filters = theirs.get("Seccomp", "0"), int(theirs.get("Seccomp_filters", "1"))
-        if mode == "0" or (mode == "2" and filters <= int(ours.get("Seccomp_filters", "0"))):
-            self._checked = True  # no filter, or no more than sonde has itself, which then comes from what both run in
-            return
-        try:
-            ptrace.request(ptrace.SETOPTIONS, self.threads[0], 0, ptrace.O_TRACESYSGOOD | ptrace.O_SUSPEND_SECCOMP)
-        except (KernelError, ProcessLookupError):
-            raise PrivilegeError(
-                f"process {self.pid} has confined itself by seccomp: a system call that sonde makes in it could end it",
-                capability="CAP_SYS_ADMIN",
-                hint="run sonde with CAP_SYS_ADMIN, which can suspend the filter for its own calls, or use the kernel engine",
-            ) from None
+        tid = self.threads[0]
+        if ptrace.is_dispatched(tid):
+            raise TargetError(
+                f"thread {tid} of process {self.pid} handles its system calls itself (prctl(PR_SET_SYSCALL_USER_DISPATCH)), and would get those of sonde too",
+                hint="use the kernel engine",
+            )
+        if is_confined(tid):
+            try:
+                ptrace.request(ptrace.SETOPTIONS, tid, 0, ptrace.O_TRACESYSGOOD | ptrace.O_SUSPEND_SECCOMP)
+            except (KernelError, ProcessLookupError):
+                raise PrivilegeError(
+                    f"process {self.pid} has confined itself by seccomp: a system call that sonde makes in it could end it",
+                    capability="CAP_SYS_ADMIN",
+                    hint="run sonde with CAP_SYS_ADMIN, which can suspend the filter for its own calls, or use the kernel engine",
+                ) from None
         self._checked = True
 
     def _outside_rseq(self, tid: int) -> Registers:

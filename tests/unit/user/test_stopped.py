@@ -8,7 +8,9 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -252,25 +254,98 @@ def test_kernel_threads_and_oneself_are_refused() -> None:
 )
 def test_what_forbids_tracing_is_explained(arguments: tuple[str, ...], user: int, text: str) -> None:
     with Target(*arguments, user=user) as target:
-        reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            try:
-                os.setresuid(65534, 65534, 65534)
-                with StoppedProcess(target.pid):
-                    os.write(writer, b"traced")
-            except PrivilegeError as error:
-                os.write(writer, f"{error.capability} {error.render()}".encode())
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        os.close(writer)
-        said = os.read(reader, 4096).decode()
-        os.close(reader)
+        said = as_user(lambda: call_in(target.pid))
         assert text in said and "CAP_SYS_PTRACE" in said and "HINT" in said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: to start a program of another user")
+def test_root_suspends_the_filter_of_a_confined_process() -> None:
+    with Target("confined", "1") as target, StoppedProcess(target.pid) as stopped:
+        try:
+            made = stopped.system_call("memfd_create", b"x\0", 0)
+        except PrivilegeError as error:
+            pytest.skip(f"this kernel does not suspend seccomp filters: {error.message}")
+        assert made > 2 and stopped.system_call("close", made) == 0
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: to start a program of another user")
 def test_root_traces_another_users_process() -> None:
     with Target("spin", "2", user=65534) as target, StoppedProcess(target.pid) as stopped:
         assert stopped.system_call("getpid") == target.pid
+
+
+def test_a_confined_process_is_refused_without_the_privilege_to_suspend_its_filter() -> None:
+    with Target("confined", "1", user=65534 if os.getuid() == 0 else None) as target:
+        said = as_user(lambda: call_in(target.pid))
+        assert "confined itself by seccomp" in said and "CAP_SYS_ADMIN" in said
+
+
+def test_a_process_that_handles_its_own_system_calls_is_refused() -> None:
+    with Target("rest", "1") as target:
+        with StoppedProcess(target.pid) as stopped:
+            assert not ptrace.is_dispatched(stopped.threads[0])
+            before = stopped.system_call("prctl", 59, 1, 0, (1 << 63) - 1, 0)
+        if before:
+            pytest.skip("this kernel has no syscall user dispatch")
+        with StoppedProcess(target.pid) as stopped:
+            if not ptrace.is_dispatched(stopped.threads[0]):
+                pytest.skip("this kernel does not tell about syscall user dispatch (Linux 6.4 does)")
+            with pytest.raises(TargetError, match="handles its system calls itself"):
+                stopped.system_call("getpid")
+
+
+def call_in(pid: int) -> str:
+    """What comes of a system call in a process."""
+    try:
+        with StoppedProcess(pid) as stopped:
+            return str(stopped.system_call("memfd_create", b"x\0", 0))
+    except (PrivilegeError, TargetError) as error:
+        return f"{error.render()} {getattr(error, 'capability', '')}"
+
+
+def as_user(action: Callable[[], str]) -> str:
+    """Do something as an ordinary user, in a process of its own; its result."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if os.getuid() == 0:
+                os.setresgid(65534, 65534, 65534)
+                os.setgroups([])
+                os.setresuid(65534, 65534, 65534)
+            os.write(writer, action().encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    said = os.read(reader, 4096).decode()
+    os.close(reader)
+    return said
+
+
+def test_a_restartable_sequence_is_begun_again() -> None:
+    with Target("rseq", "1") as target:
+        place = target.symbol("generation")
+        worker = next(tid for tid in target.threads() if tid != target.pid)
+        for number in range(60):
+            with StoppedProcess(target.pid) as stopped:
+                stopped.threads.remove(worker)
+                stopped.threads.insert(0, worker)
+                assert stopped.system_call("gettid") == worker
+                stopped.write(place, number.to_bytes(8, "little"))
+        assert int(target.ask("r")) > 0
+
+
+def test_any_thread_of_ours_may_stop_a_process() -> None:
+    results: list[int] = []
+    with Target("spin", "3") as target:
+
+        def stop() -> None:
+            with StoppedProcess(target.pid) as stopped:
+                results.append(stopped.system_call("getpid") - target.pid)
+
+        for _ in range(10):
+            thread = threading.Thread(target=stop)
+            thread.start()
+            thread.join()
+    assert results == [0] * 10
