@@ -121,7 +121,7 @@ def test_no_signal_is_lost() -> None:
                 if number % 3 == 0:
                     libc.sigqueue(target.pid, int(signal.SIGRTMIN), ctypes.c_void_p(number))
                     sent += number
-                stopped.system_call("getpid")
+                assert stopped.system_call("getpid") == target.pid
                 libc.sigqueue(target.pid, int(signal.SIGRTMIN), ctypes.c_void_p(1))
                 sent += 1
             if number % 5 == 0:
