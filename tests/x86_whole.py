@@ -1,6 +1,7 @@
 """Replaces the entry of every function of the libraries in this very process, works on, and takes all of it out again.
 
-A program of its own (`python tests/x86_whole.py`), as what it does may kill it. Each trampoline counts its function's calls and then does what the window says. Prints a line of JSON:
+With two numbers as its arguments, windows at random instructions in place of the entries: a seed, and in how many instructions there is one.
+A program of its own (`python tests/x86_whole.py [SEED EVERY]`), as what it does may kill it. Each trampoline counts its function's calls and then does what the window says. Prints a line of JSON:
 for each library how many functions were replaced in which way and how many were called, and what went wrong.
 """
 
@@ -11,6 +12,7 @@ import ctypes
 import json
 import mmap
 import os
+import random
 import struct
 import sys
 import threading
@@ -20,12 +22,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from sonde.debuginfo.elf import PT_LOAD, Elf
+from sonde.debuginfo.x86length import measure
 from sonde.user.x86.relocate import relocate
 from sonde.user.x86.text import Text
 from sonde.user.x86.window import Window
 
 PAGE = 4096
-AREA_BYTES = 4 << 20
+AREA_BYTES = 16 << 20
 MAP_FIXED_NOREPLACE = 0x100000
 _libc = ctypes.CDLL(None)
 _libc.mmap.restype = ctypes.c_void_p
@@ -48,24 +51,44 @@ class Library:
     def __init__(self, path: str, first: int, end: int) -> None:
         self.path, self.elf = path, Elf.open(path)
         self.bias = first - min(s.vaddr & -PAGE for s in self.elf.segments if s.type == PT_LOAD)
-        self.area = next(a for a in range((end + (1 << 24)) & -PAGE, end + (1 << 30), 1 << 22) if map_at(a, AREA_BYTES))
+        self.area = next(a for a in range((end + (1 << 24)) & -PAGE, end + (1 << 30), 1 << 24) if map_at(a, AREA_BYTES))
         self.at = self.area + AREA_BYTES // 8  # counters come first
         self.kinds: Counter[str] = Counter()
         self.patches: list[tuple[int, bytes]] = []  # address, bytes to write
 
-    def plan(self) -> None:
-        """Make a trampoline for each function."""
+    def plan(self, chance: random.Random | None) -> None:
+        """Make a trampoline for each function, or with `chance` for instructions in it."""
         text = Text(self.elf)
+        symbols = list(self.elf.iter_functions())
+        # This thread is inside of pwrite when it replaces code there; nobody moves its program counter.
+        busy = {symbol.vaddr for symbol in symbols if "pwrite" in symbol.name} if chance else set()
+        sizes = {symbol.vaddr: symbol.size for symbol in symbols if symbol.size and symbol.vaddr not in busy}
         taken = 0
-        for vaddr in sorted({symbol.vaddr for symbol in self.elf.iter_functions() if symbol.size}):
-            window = text.plan(vaddr)
-            if window.addr < taken:  # two names a few bytes apart
-                continue
-            jump, kind = self._jump(window)
-            self.kinds[kind] += 1
-            if jump:
-                self.patches.append((window.addr + self.bias, jump))
-                taken = window.addr + max(window.keep, window.length)
+        for vaddr in sorted(sizes):
+            for place in self._places(vaddr, sizes[vaddr], chance) if chance else [vaddr]:
+                if (
+                    place < taken or self.at > self.area + AREA_BYTES - PAGE
+                ):  # two names a few bytes apart, no room left
+                    continue
+                window = text.plan(place)
+                jump, kind = self._jump(window)
+                self.kinds[kind] += 1
+                if jump:
+                    self.patches.append((window.addr + self.bias, jump))
+                    taken = window.addr + max(window.keep, window.length)
+
+    def _places(self, vaddr: int, size: int, chance: random.Random) -> list[int]:
+        """Return some instructions of a function."""
+        every = int(sys.argv[2])
+        offset = self.elf.get_offset(vaddr)
+        body = bytes(self.elf.data[offset : offset + size])
+        places, at = [], 0
+        with contextlib.suppress(IndexError):
+            while at < size:
+                if chance.random() * every < 1:
+                    places.append(vaddr + at)
+                at += measure(body, at)
+        return places
 
     def _jump(self, window: Window) -> tuple[bytes, str]:
         """Return the bytes to write, and how the function was served."""
@@ -90,7 +113,7 @@ class Library:
             "<Q", counter
         )  # lea -128(%rsp), %rsp; pushf; push %rax; movabs
         code += bytes.fromhex("48ff00 58 9d 488da42480000000")  # incq (%rax); pop; popf; lea
-        code += relocate(window.code, window.addr + self.bias, start + len(code)).code
+        code += relocate(window.code, window.addr + self.bias, start + len(code), patch=window.patch).code
         ctypes.memmove(start, code, len(code))
         return len(code) + 15 & -16
 
@@ -112,7 +135,6 @@ def find_libraries() -> list[Library]:
 def work() -> str:
     """Use as many functions of these libraries as can be done in a second, and return what came out."""
     import hashlib
-    import random
     import zlib
 
     found = []
@@ -165,10 +187,11 @@ def main() -> None:
     for name in ("libstdc++.so.6", "libm.so.6"):
         with contextlib.suppress(OSError):
             ctypes.CDLL(name)
+    chance = random.Random(int(sys.argv[1])) if len(sys.argv) > 1 else None
     before = work()
     libraries = find_libraries()
     for library in libraries:
-        library.plan()
+        library.plan(chance)
     memory = os.open("/proc/self/mem", os.O_RDWR)
     patches = [patch for library in libraries for patch in library.patches]
     originals = [os.pread(memory, len(jump), addr) for addr, jump in patches]

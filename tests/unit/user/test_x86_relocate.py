@@ -97,6 +97,8 @@ FORMS: dict[str, tuple[str, dict[str, object]]] = {
         for count in (0, 1, 2, 1 << 32)
     },
     "jump within": ("85c0 7402 89c3 01c8 e320", {"targets": (0x2a,)}),
+    "jump over a lock prefix behind": (
+        "85c0 90 7401 f00fb10f", {"targets": (6,), "registers": {"rcx": 7, "rdi": MEMORY, "rax": 0}}),
     "jump back within": ("b904000000 83c003 e2fb 50", {}),
 }  # fmt: skip
 NOT_FAR = {"jmp through rip", "call through rip", "push rip", "pop to rip", "mov rsp to rip", "mul by rip"}
@@ -197,6 +199,12 @@ def test_what_is_not_moved(text: str) -> None:
 def test_a_jump_into_an_instruction_of_the_window() -> None:
     with pytest.raises(ProbeError, match="middle of an instruction"):
         relocate(bytes.fromhex("eb01 4889e5"), OLD, NEAR)
+    # Behind the bytes that are replaced, the original instruction is still there to be jumped into.
+    lock = bytes.fromhex("85c0 90 7401 f00fb10f")  # test; nop; je over the lock prefix; lock cmpxchg
+    assert dict(relocate(lock, OLD, NEAR).returns)[8] == OLD + 5
+    moved = relocate(lock, OLD, NEAR).code
+    assert NEAR + 8 + int.from_bytes(moved[4:8], "little", signed=True) == OLD + 6
+    assert relocate(bytes.fromhex("eb01 4889e5"), OLD, NEAR, patch=2)
 
 
 @given(st.binary(min_size=1, max_size=24), st.sampled_from([OLD + 5, NEAR, FAR, 0x10000]))

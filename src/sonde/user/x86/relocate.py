@@ -42,35 +42,37 @@ def unmovable(instruction: Instruction, code: bytes) -> str:
 _NEAR = frozenset(["jump", "branch", "loop", "call"])
 
 
-def relocate(code: bytes, old: int, new: int) -> Relocated:
-    """Return the instructions of the window `code`, which is at address `old`, for address `new`.
+def relocate(code: bytes, old: int, new: int, *, patch: int = 5) -> Relocated:
+    """Return the instructions of the window `code`, which is at address `old`, for address `new`; its first `patch` bytes are replaced.
 
     Raises ProbeError for what `plan_window` would not have chosen, and for the few instructions that cannot be so far away.
     """
-    writer = _Writer(old, new, len(code))
+    instructions = []
     at = 0
     while at < len(code):
-        instruction = decode(code, at)
+        instructions.append((at, decode(code, at)))
+        at += instructions[-1][1].length
+    writer = _Writer(old, new, [at for at, _ in instructions], min(patch, len(code)))
+    for at, instruction in instructions:
         own = code[at : at + instruction.length]
         reason = unmovable(instruction, own)
         if reason:
             raise ProbeError(f"cannot move the instruction at {old + at:#x}: {reason}")
         writer.begin(at)
         _FORMS.get(instruction.kind, _write_plain)(writer, instruction, own, old + at)
-        at += instruction.length
     if instruction.kind not in ENDS:
-        writer.begin(at)
-        writer.jump(old + at)
+        writer.begin(len(code))
+        writer.jump(old + len(code))
     return writer.finish()
 
 
 class _Writer:
     """Code for one address under construction."""
 
-    __slots__ = ("code", "inner", "literals", "new", "old", "places", "returns", "size")
+    __slots__ = ("begins", "code", "inner", "literals", "new", "old", "patch", "places", "returns")
 
-    def __init__(self, old: int, new: int, size: int) -> None:
-        self.old, self.new, self.size = old, new, size
+    def __init__(self, old: int, new: int, begins: list[int], patch: int) -> None:
+        self.old, self.new, self.begins, self.patch = old, new, begins, patch
         self.code = bytearray()
         self.places: dict[int, int] = {}
         self.returns: dict[int, int] = {}
@@ -110,8 +112,13 @@ class _Writer:
             self.put_literal(b"\xff\x25", target)
 
     def is_inner(self, target: int) -> bool:
-        """Tell whether a target moved along; the window's first instruction is where the probe is, and stays the target."""
-        return self.old < target < self.old + self.size
+        """Tell whether a target moved along. The window's first instruction is where the probe is, and stays the target.
+
+        Raises ProbeError for a target amid an instruction, such as that behind a lock prefix, if its bytes do not stay.
+        """
+        if self.old < target < self.old + self.patch and target - self.old not in self.begins:
+            raise ProbeError(f"a jump leads into the middle of an instruction, to {target:#x}")
+        return target > self.old and target - self.old in self.begins
 
     def is_near(self, target: int) -> bool:
         return self.is_inner(target) or abs(target - self.new) < _REACH_BYTES
@@ -122,10 +129,8 @@ class _Writer:
 
     def finish(self) -> Relocated:
         for at, offset in self.inner:
-            if offset not in self.places:
-                raise ProbeError(f"a jump leads into the middle of an instruction, to {self.old + offset:#x}")
             self.code[at : at + 4] = _displacement(self.places[offset] - at - 4)
-        places = tuple((old, new) for old, new in self.places.items() if old < self.size)
+        places = tuple((offset, self.places[offset]) for offset in self.begins)
         returns = tuple(self.returns.items())
         if self.literals:
             self.code += b"\xcc" * (-self.here() % 8)
@@ -147,7 +152,7 @@ def _write_plain(writer: _Writer, instruction: Instruction, code: bytes, at: int
         writer.put(code)
         return
     target = at + instruction.rip
-    if writer.is_inner(target) or abs(target - writer.new) < _REACH_BYTES:
+    if abs(target - writer.new) < _REACH_BYTES:
         writer.put(_with_rip(instruction, code, target - writer.here()))
         return
     moved = with_far_operand(instruction, code, target)
