@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..lang.source import Source
     from ..runtime.child import Command
-    from ..spec.engine import Engine
+    from ..spec.engine import Engine, LoadedObject
     from ..spec.object import ObjectSpec
     from .trace import TraceOptions
 
@@ -54,7 +54,12 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
 
     missing = missing_capability(*_NEEDS)
     if not missing:
-        return _kernel(program, options, "this user may use it")
+        if not options.pid or not options.any_engine:
+            return _kernel(program, options, "this user may use it")
+        try:
+            return _loaded(_user(program, options, "all of it happens in one process"))
+        except SondeError as failure:
+            return _kernel(program, options, f"the user engine cannot: {failure.message}")
     try:
         return _user(program, options, f"bpf(2) needs {missing}")
     except (FeatureError, ProbeError) as failure:
@@ -64,6 +69,26 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
         except SondeError:
             raise failure from None
         return choice
+
+
+class _Loaded:
+    """An engine whose object is in place already: what could go wrong has not."""
+
+    def __init__(self, engine: Engine, loaded: LoadedObject) -> None:
+        self.name = engine.name
+        self._loaded = loaded
+
+    def load(self, spec: ObjectSpec) -> LoadedObject:
+        """Return the object, which is the caller's now."""
+        return self._loaded
+
+
+def _loaded(choice: Choice) -> Choice:
+    """Put the object into the process now. Raises what loading raises, and ProbeError when nothing in it is the process's own."""
+    if all(probe.type in ("begin", "end", "self", "interval") for probe in choice.spec.probes):
+        raise ProbeError("no probe stands in the process")
+    choice.engine = _Loaded(choice.engine, choice.engine.load(choice.spec))
+    return choice
 
 
 def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice:
@@ -98,8 +123,11 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
     try:
         pid = child.pid if child is not None else options.pid
         inside = replace(options, pid=pid, command="")
-        spec = compile(program, target, inside, child_pid=child.pid if child else 0, warn=_warner(options))
+        warnings: list[str] = []
+        spec = compile(program, target, inside, child_pid=child.pid if child else 0, warn=warnings.append)
         check_probes(spec, pid)
+        for text in warnings:  # only now: where another engine runs it, that one warns
+            _warner(options)(text)
     except BaseException:
         if child is not None:
             child.close()

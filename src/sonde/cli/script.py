@@ -7,6 +7,7 @@ import sys
 
 from ..api.trace import TraceOptions
 from ..errors import UsageError
+from ..record import replace
 from .options import Option
 
 TYPE_CHECKING = False
@@ -39,10 +40,10 @@ SCRIPT_OPTIONS = (
 OPTIONAL_FEATURES = ("kprobe_multi", "kprobe_session", "uprobe_multi")
 
 
-def run_script(arguments: Arguments) -> int:
-    """Run (or explain) the script that a command line names; returns the exit status."""
+def run_script(arguments: Arguments, *, any_engine: bool = False) -> int:
+    """Run (or explain) the script that a command line names; returns the exit status. `any_engine`: in the process, where that serves."""
     source, parameters = find_source(arguments)
-    options = trace_options(arguments, parameters)
+    options = replace(trace_options(arguments, parameters), any_engine=any_engine)
     if arguments.have("explain"):
         from ..api.trace import explain
 

@@ -26,4 +26,4 @@ def main(words: Sequence[str]) -> int:
     if arguments.have("help"):
         sys.stdout.write(format_help(USAGE, OPTIONS))
         return 0
-    return run_script(arguments)
+    return run_script(arguments, any_engine=True)

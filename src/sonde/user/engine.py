@@ -108,7 +108,8 @@ class UserObject:
         self._interpreted: set[str] = set()  # programs of sonde's own that are too long to be verified in time
         self._images: list[tuple[int, int, Image]] = []
         self._agents: list[Agent] = []
-        self._patches: list[Patch] = []
+        self._plan: list[Patch] = []  # what is to be put in
+        self._patches: list[Patch] = []  # what is in
         self._unwinders: list[Site] = []
         self._calls: list[CallSite] = []
         self._ways_back: dict[
@@ -213,6 +214,7 @@ class UserObject:
             around, facts = self._surroundings(stopped)
         for (low, high), agent in zip(groups, self._agents):
             self._images.append((low, high, Image(agent, places, around, facts, cpu_features())))
+        self._plan, self._hows = self._plan_patches()
 
     def _find(self, probe: ProbeSpec, stopped: StoppedProcess) -> list[Site]:
         found = find_sites(probe, self._files, stopped.read)
@@ -264,8 +266,7 @@ class UserObject:
                 self.worker.add_interval(probe)
             return [UserLink(self, "timer in sonde") for _ in probes]
         if not self._patches:
-            patches, self._hows = self._plan_patches()
-            self._put_in(patches)
+            self._put_in(self._plan)
         return [UserLink(self, self._hows[probe.name]) for probe in probes]
 
     def _put_in(self, patches: list[Patch]) -> None:
