@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sonde.api.build import build
 from sonde.api.objects import bind, load_object, open_object, read_object
+from sonde.api.trace import compile
 from sonde.bpf.objfile.combine import combine_objects
 from sonde.bpf.objfile.model import ObjectFile
 from sonde.bpf.objfile.read import read_object as read
 from sonde.bpf.objfile.write import write_object
 from sonde.cli.main import run
 from sonde.debuginfo.ctype import Member, Struct
-from sonde.errors import AttachError, FeatureError, FormatError
+from sonde.errors import AttachError, CompileError, FeatureError, FormatError
 from sonde.kernel import structops
+from sonde.lang.source import Source
 from sonde.record import replace
 
 pytestmark = pytest.mark.kernel
@@ -140,3 +145,57 @@ def test_what_cannot_be_bound() -> None:
     left = bind(changed(values=((0, "sonde_ssthresh"),)))
     assert [program.name for program in left.programs] == ["sonde_ssthresh"]
     assert sum("stands in no set of programs" in each.message for each in left.warnings) == 3
+
+
+# From C text ------------------------------------------------------------------------------------------------------
+
+TEXT = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+long started, asked;
+SEC("struct_ops/sonde_init") void BPF_PROG(sonde_init, struct sock *sk) { __sync_fetch_and_add(&started, 1); }
+SEC("struct_ops/sonde_ssthresh") u32 BPF_PROG(sonde_ssthresh, struct sock *sk) { __sync_fetch_and_add(&asked, 1); return 2; }
+SEC("struct_ops/sonde_undo") u32 BPF_PROG(sonde_undo, struct sock *sk) { return ((struct tcp_sock *)sk)->snd_cwnd; }
+SEC("struct_ops/sonde_avoid") void BPF_PROG(sonde_avoid, struct sock *sk, u32 ack, u32 acked) { __sync_fetch_and_add(&asked, 1); }
+SEC("struct_ops/alone") u32 BPF_PROG(alone, struct sock *sk) { return 0; }
+SEC(".struct_ops.link") struct tcp_congestion_ops sonde_test = {
+	.init = (void *)sonde_init, .ssthresh = (void *)sonde_ssthresh, .cong_avoid = (void *)sonde_avoid, .undo_cwnd = (void *)sonde_undo,
+	.name = "sonde_test",
+};
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+@pytest.mark.parametrize("how", ["at once", "built"])
+def test_of_c_text(how: str) -> None:
+    source = Source("x.bpf.c", TEXT)
+    spec = compile(source) if how == "at once" else bind(read(build(source)))
+    assert [program.name for program in spec.programs] == ["sonde_init", "sonde_ssthresh", "sonde_undo", "sonde_avoid"]
+    loaded = load_object(spec)
+    with loaded.object as live:
+        assert [link.method for link in loaded.links] == ["struct_ops link"]
+        assert talk() == NAME.encode()
+        started, asked = counts(live.maps[".bss"].lookup(bytes(4)))
+        assert started == 1 and asked > 0
+
+
+@pytest.mark.skipif(not shutil.which("bpftool"), reason="needs bpftool (Debian package bpftool)")
+def test_bpftool_registers_what_was_built(tmp_path: Path) -> None:
+    """Without `.link`, which libbpf 1.1 does not know."""
+    path = tmp_path / "x.o"
+    path.write_bytes(
+        build(
+            Source("x.bpf.c", TEXT.replace(".struct_ops.link", ".struct_ops").replace('SEC("struct_ops/alone', "// "))
+        )
+    )
+    try:
+        subprocess.run(["bpftool", "struct_ops", "register", str(path)], check=True, capture_output=True)
+        assert talk() == NAME.encode()
+    finally:
+        subprocess.run(["bpftool", "struct_ops", "unregister", "name", NAME], check=True, capture_output=True)
+
+
+def test_c_text_that_is_wrong() -> None:
+    with pytest.raises(CompileError, match="no struct of functions"):
+        compile(Source("x.bpf.c", TEXT + 'SEC(".struct_ops") long number = 3;'))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..spec.target import Target
     from .trace import TraceOptions
 
+_LINK = 1 << 13  # BPF_F_LINK, of a set of programs
 _COPIES_LIMIT = 512  # of one program: an object has one section for each place
 
 
@@ -103,7 +104,7 @@ class _Unbinder:
             self.taken.add(name)
             return name
         if spec.name not in self.data:
-            if any(spec.initial):
+            if any(spec.initial) and spec.type != "struct_ops":
                 raise FormatError(
                     f"map {spec.name} has a first content, which only a section of data can have in an object"
                 )
@@ -261,8 +262,12 @@ class _Unbinder:
 
         name = self.names.get(spec.name, spec.name)
         value = spec.value_type
-        if isinstance(value, Struct) and value.kind == "datasec":
+        section = name if is_data(name) else MAPS
+        if isinstance(value, Struct) and (value.kind == "datasec" or spec.type == "struct_ops"):
             value = flatten(value)
+        if spec.type == "struct_ops":
+            section = ".struct_ops.link" if spec.flags & _LINK else ".struct_ops"
+            spec = replace(spec, flags=0)
         entries = entries_of(spec) if spec.type in ("ringbuf", "user_ringbuf") else spec.max_entries
         return MapDef(
             name,
@@ -270,7 +275,7 @@ class _Unbinder:
             spec.key_size,
             spec.value_size,
             entries,
-            name if is_data(name) else MAPS,
+            section,
             spec.flags,
             spec.extra,
             bool(spec.pinning),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SIZE_LIMIT = 256 << 20  # bytes of an object file
 _VIRTUAL = ("LINUX_KERNEL_VERSION", "LINUX_HAS_BPF_COOKIE", "LINUX_HAS_SYSCALL_WRAPPER")
+_LINK = 1 << 13  # BPF_F_LINK, of a set of programs
 _TRISTATE = {"y": 1, "m": 2, "n": 0, "": 0}
 
 
@@ -163,7 +164,7 @@ def _map(found: MapDef) -> MapSpec:
         found.key_size,
         found.value_size,
         found.max_entries,
-        found.flags,
+        found.flags | (_LINK if found.section.endswith(".struct_ops.link") else 0),
         found.initial,
         found.frozen,
         _map(found.inner) if found.inner is not None else None,

@@ -45,7 +45,9 @@ class TraceOptions(Record):
     traceable_functions: str = ""  # a file in place of available_filter_functions
     engine: str = ""  # "kernel", "user" (inside the process of `pid` or `command`); "": whichever serves
     linkable: bool = False  # C: what is declared and not defined is another object's, to be linked with
-    any_engine: bool = False  # where `engine` is open, also to those who may use the kernel's: the user engine if it serves
+    any_engine: bool = (
+        False  # where `engine` is open, also to those who may use the kernel's: the user engine if it serves
+    )
     relocatable: bool = False  # the object may go to another kernel: struct members are looked up when it is loaded
 
 

@@ -16,8 +16,8 @@ _DEPTH_LIMIT = 64
 
 
 def flatten(ctype: CType) -> CType:
-    """Return a type as it lies in memory: whole, but what its pointers lead to by name only. Raises FormatError."""
-    reducer = Reducer()
+    """Return a type as it lies in memory: whole, but what its pointers lead to by name only; prototypes stay. Raises FormatError."""
+    reducer = Reducer(prototypes=True)
     queue = [ctype]
     while queue:
         each = strip(queue.pop())
@@ -32,7 +32,8 @@ def flatten(ctype: CType) -> CType:
 class Reducer:
     """First `use` of everything that is asked for, then `reduce`: a struct's members are taken when its type is first looked into."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, prototypes: bool = False) -> None:
+        self._prototypes = prototypes  # whether pointers to functions stay what they are
         self._used: dict[Struct, set[int]] = {}
         self._whole: set[Struct] = set()
         self._made: dict[CType, CType] = {}
@@ -92,6 +93,8 @@ class Reducer:
         inner = strip(ctype)
         if isinstance(inner, Struct) and inner.name:
             return Forward(inner.kind, inner.name)
+        if isinstance(inner, FuncProto) and self._prototypes:
+            return self.reduce(inner, depth)
         if isinstance(inner, (Struct, FuncProto, Pointer, Array)):
             return VOID
         return self.reduce(ctype, depth)

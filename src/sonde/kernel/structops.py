@@ -69,6 +69,10 @@ def find_ops(name: str) -> Ops:
 def find_member(place: str) -> tuple[int, int]:
     """Return what a program for "STRUCT.MEMBER" is verified against: the number of the struct, and of the member in it."""
     name, _, label = place.partition(".")
+    if not name:
+        raise FormatError(
+            "a struct_ops program stands in no set of programs", hint="a variable in section .struct_ops is one"
+        )
     ops = find_ops(name)
     for index, member in enumerate(ops.struct.members):
         if member.name == label:

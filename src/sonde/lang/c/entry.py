@@ -36,9 +36,9 @@ _SYSCALL_FOURTH = {
 }  # the register that a system call has its fourth argument in, where it is another than a function's
 _NUMBER = {"x86_64": ("orig_ax", -1), "aarch64": ("", 280)}  # where struct pt_regs has the number of the system call
 _REGISTERS = "pt_regs"
-_TRUSTED = frozenset(["tracing", "lsm"])
+_TRUSTED = frozenset(["tracing", "lsm", "struct_ops"])
 _SLOTS = frozenset(
-    ["tracing", "lsm", "raw_tracepoint", "raw_tracepoint_writable"]
+    ["tracing", "lsm", "raw_tracepoint", "raw_tracepoint_writable", "struct_ops"]
 )  # programs that get an array of arguments
 
 

@@ -11,6 +11,7 @@ from ...spec.object import MapSpec
 from . import ast
 from .arithmetic import underlying, wrap
 from .lower_frame import failure
+from .struct_ops import find_function, is_set, set_of
 from .texts import ROOM_BYTES, TEXTS, space_of, text_of
 from .values import Place, is_aggregate
 
@@ -32,6 +33,7 @@ class GlobalData:
         self.offsets: dict[Variable, tuple[str, int]] = {}  # variable -> map, bytes into its entry
         self._bytes: dict[str, bytearray] = {}
         self._maps: dict[str, MapSpec] = {}
+        self.sets: list[MapSpec] = []  # of programs (see `struct_ops`)
         self._texts: dict[bytes, int] = {}  # where each text lies that a global pointer leads to
         self.texts: dict[Variable, str] = {}  # the variables with such pointers, and their spaces
         for variable in analysis.globals.values():
@@ -45,6 +47,9 @@ class GlobalData:
             self._bytes[TEXTS] += bytes(ROOM_BYTES)
 
     def _add(self, variable: Variable) -> None:
+        if is_set(variable):
+            self._add_set(variable)
+            return
         content = self._content(variable)
         section = variable.section
         if not section.startswith((".data", ".bss", ".rodata")):
@@ -54,6 +59,17 @@ class GlobalData:
         whole += bytes(-len(whole) % max(alignof(variable.ctype), 1))
         self.offsets[variable] = section, len(whole)
         whole += content
+
+    def _add_set(self, variable: Variable) -> None:
+        data = bytearray(max(sizeof(variable.ctype), 1))
+        values = []
+        for part in variable.init or ():
+            function = find_function(self.analysis, part)
+            if function:
+                values.append((part.offset, function))
+            else:
+                self._put(data, part)
+        self.sets.append(set_of(variable, bytes(data), values))
 
     def word(self, name: str, offset: int) -> int:
         """Return 8 bytes of a section as a number."""
@@ -136,7 +152,7 @@ class GlobalData:
     @property
     def maps(self) -> tuple[MapSpec, ...]:
         """The maps, in order of their names."""
-        return tuple(self.map(name) for name in sorted(self._bytes))
+        return (*(self.map(name) for name in sorted(self._bytes)), *self.sets)
 
 
 def data_map(name: str, content: bytes) -> MapSpec:

@@ -14,6 +14,7 @@ from .analysis import FunctionSymbol
 from .losses import LOST
 from .options import EXTERN, Entry, Options
 from .places import places_of, plan_instead
+from .struct_ops import place_programs, probes_of
 from .views import streams_of, views_of
 
 TYPE_CHECKING = False
@@ -56,6 +57,8 @@ def compile_object(
             probes += [replace(place, program=program.name, span=symbol.span) for place in places]
     if not programs:
         raise CompileError([_no_program(source)])
+    programs = list(place_programs(programs, maps.values()))
+    probes += probes_of(maps.values())
     spec = ObjectSpec(
         tuple(programs),
         tuple(maps.values()),

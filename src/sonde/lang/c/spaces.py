@@ -30,7 +30,7 @@ _METHODS = {"lookup": "map", "lookup_or_init": "map", "lookup_or_try_init": "map
 _PACKET_CONTEXTS = frozenset(["__sk_buff", "xdp_md", "sk_msg_md", "sk_reuseport_md"])
 _PACKET_FIELDS = frozenset(["data", "data_end", "data_meta"])
 _ITERATORS = "bpf_iter__"
-_TRACING = frozenset(["tracing", "lsm"])
+_TRACING = frozenset(["tracing", "lsm", "struct_ops"])
 
 
 class Spaces:
