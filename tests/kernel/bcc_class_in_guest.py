@@ -123,6 +123,28 @@ def trampolines() -> None:
         assert totals(b) == before
 
 
+def trampoline_without_types() -> None:
+    """A function of a module that is not named, whose types the kernel's BTF has not, is reached by a kprobe; one that is nowhere is refused."""
+    from sonde.kernel.btf import kernel_btf
+
+    if not functions.have_kprobes() or not BPF.get_kprobe_functions(rb"^ovl_open$"):
+        raise Skip("kprobes, or a root that is an overlay")
+    assert not kernel_btf().get_func_id("ovl_open")
+    b, unit = make({"kfunc__ovl_open": count("kfunc__ovl_open")})
+    with b:
+        before = totals(b)[0]  # what this process imported was opened too
+        for _ in range(3):
+            os.close(os.open("/etc/passwd", os.O_RDONLY))
+        assert totals(b)[0] == before + 3, totals(b)
+        assert unit.compiled[-1][1].type == "kprobe"
+    try:
+        make({"kfunc__nowhere": count("kfunc__nowhere")})
+    except SondeError as error:
+        assert "this kernel has no function nowhere that can be probed" in str(error), error
+    else:
+        raise AssertionError("a function that does not exist was attached to")
+
+
 def read_once() -> None:
     """Make a call of vfs_read."""
     with open("/dev/zero", "rb", buffering=0) as file:
@@ -190,7 +212,7 @@ def features() -> None:
     assert BPF.kernel_struct_has_field("task_struct", "pid") == 1
 
 
-CHECKS = (kprobes, kprobes_by_pattern, trampolines, modify_return, lsm, xdp, features)
+CHECKS = (kprobes, kprobes_by_pattern, trampolines, trampoline_without_types, modify_return, lsm, xdp, features)
 
 
 def main() -> int:

@@ -31,10 +31,14 @@ def code(calls: list[tuple[int, int]]) -> bytes:
 
 def run(calls: list[tuple[int, int]]) -> int:
     """Run a guest that makes these hypercalls; return the reason for which it came back (5: hlt)."""
+    return run_code(code(calls))
+
+
+def run_code(program: bytes) -> int:
+    """Run a guest of 16-bit code; return the reason for which it came back (5: hlt)."""
     kvm = os.open("/dev/kvm", os.O_RDWR)
     vm = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
     memory = mmap.mmap(-1, mmap.PAGESIZE)
-    program = code(calls)
     memory[: len(program)] = program
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     fcntl.ioctl(vm, KVM_SET_USER_MEMORY_REGION, struct.pack("<IIQQQ", 0, 0, CODE_ADDR, len(memory), address))

@@ -217,9 +217,7 @@ def kconfig_value(extern: Extern, target: Target) -> bytes:
 def _virtual(name: str, target: Target) -> int:
     """What libbpf answers itself in place of the kernel's configuration."""
     if name == "LINUX_KERNEL_VERSION":
-        from ..lang.c.externs import version_number
-
-        return version_number(target.release)
+        return target.version_code
     if name == "LINUX_HAS_BPF_COOKIE":
         return int(target.features.have("cookie:perf_event"))
     if name == "LINUX_HAS_SYSCALL_WRAPPER":

@@ -27,6 +27,7 @@ def _ptradd(l: Lowering, inst: Inst) -> None:
         l.emit(m.alu(isa.BPF_ADD, register, imm=offset.core.value)).core = offset.core
     else:
         l.emit(m.alu(isa.BPF_ADD, register, l.register(offset)))
+        l.keep_range(offset)
     l.set(inst, register)
 
 

@@ -52,6 +52,10 @@ def width_of(value: Value) -> int:
     return WIDTH.get(value.type, 64)
 
 
+# Steps by which an offset is computed from a value, through which its range is known.
+_OFFSET_STEPS = frozenset(["zext", "sext", "trunc", "cast", "shl", "mul", "add", "and"])
+
+
 class Lowering:
     """Lowers one function; `blocks` is the result, entry first."""
 
@@ -60,7 +64,8 @@ class Lowering:
         self.frame = frame
         self.target = target
         self.blocks: list[m.MBlock] = []
-        self.keep: set[int] = set()  # registers whose range the verifier must not lose: never on the stack
+        self.keep: set[int] = set()  # registers whose range the verifier must not lose: rather not on the stack
+        self.compared: set[Value] = set()  # what a comparison with a constant gives a range
         self.registers: dict[Value, int] = {}
         self.bits: dict[Value, int] = {}  # value -> its register is zero from this bit up (64 where absent)
         self.uses: dict[Value, int] = {}
@@ -127,6 +132,8 @@ class Lowering:
                     uses[a] = uses.get(a, 0) + 1
                 if inst.op == "core":
                     relocated = True
+                elif inst.op in COMPARE and isinstance(inst.args[1], Const):
+                    self.compared.add(inst.args[0])
             end = block.end
             assert end is not None
             for a in end.args:
@@ -159,6 +166,18 @@ class Lowering:
                 offset = place.args[1]
                 if isinstance(offset, Inst) and offset.core is not None and 0 <= offset.core.value < 0x8000:
                     self.fields.add(place)
+
+    def keep_range(self, offset: Value) -> None:
+        """Keep in a register what an offset was computed from and a comparison gave a range.
+
+        Verifiers before Linux 6.8 do not know the range of what was stored on the stack before it was compared.
+        """
+        while True:
+            if offset in self.compared:
+                self.keep.add(self.register(offset))
+            if not isinstance(offset, Inst) or offset.op not in _OFFSET_STEPS:
+                return
+            offset = offset.args[0]
 
     def _is_mask_test(self, compare: Inst) -> bool:
         """Tell whether this is `x & constant == 0` or `!= 0`."""

@@ -38,7 +38,27 @@ def live_target(features: FeatureTable | None = None) -> Target:
         kconfig=facts.kconfig,
         bpf_programs=facts.bpf_programs,
         kernel_id=kernel_id(),
+        version=source_version(machine.version, _read_signature()),
     )
+
+
+def source_version(version: str, signature: str) -> str:
+    """Return the version of the kernel's source ("6.1.192") where a distribution's release does not tell it, else "".
+
+    Debian says it in the version that uname gives, Ubuntu in a file of its own.
+    """
+    words = version.split()
+    if "Debian" in words[:-1]:
+        return words[words.index("Debian") + 1].split("-")[0]
+    return signature.split()[-1] if signature.startswith("Ubuntu ") else ""
+
+
+def _read_signature() -> str:
+    try:
+        with open("/proc/version_signature") as file:
+            return file.read(200)
+    except OSError:
+        return ""
 
 
 class _Facts:

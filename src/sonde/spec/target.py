@@ -53,3 +53,13 @@ class Target(Record, eq=False):
     kconfig: Callable[[str], str]
     bpf_programs: Callable[[], Sequence[BpfProgram]] | None = None  # those that are loaded; None: nobody can tell
     kernel_id: str = ""
+    version: str = (
+        ""  # of the kernel's source, "6.1.192", where it is known and `release` ("6.1.0-56-amd64") does not tell it
+    )
+
+    @property
+    def version_code(self) -> int:
+        """KERNEL_VERSION(a, b, c) of the kernel's source, which programs of others ask for (LINUX_VERSION_CODE)."""
+        parts = [*(self.version or self.release).split("-")[0].split("+")[0].split("."), "0", "0"][:3]
+        major, minor, patch = (int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
+        return major << 16 | minor << 8 | min(patch, 255)

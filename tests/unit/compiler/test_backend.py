@@ -20,6 +20,8 @@ from sonde.compiler.text import parse_module
 from sonde.errors import CompileError, FeatureError, Span
 from sonde.spec.object import CoreAccess, MapSpec, ProgramSpec
 
+STORE_ON_STACK, LOAD_FROM_STACK = 0x7B, 0x79
+
 
 def start() -> Builder:
     module = Module()
@@ -190,3 +192,30 @@ no():
 """
     program = compile_module(parse_module(text), make_target()).programs[0]
     assert len(program.insns) // 8 == 9  # key, r2 (2), r1 (2), call, if, load, exit
+
+
+def test_what_a_comparison_bounds_for_an_offset_stays_in_a_register() -> None:
+    """Verifiers before Linux 6.8 forget what was stored on the stack before it was compared, and refuse the offset."""
+    b = start()
+    index = b.load(I64, b.function.params[0])
+    inside, outside = b.new_block("inside"), b.new_block("outside")
+    b.branch(b.binary("ult", index, 8), inside, outside)
+    b.at(inside)
+    others = [b.call("get_prandom_u32") for _ in range(5)]  # more that live across calls than there are registers for
+    for _ in range(3):
+        b.call("send_signal", [0])
+        for other in others:
+            b.atomic("add", b.map_value("io"), b.binary("mul", other, other))
+    b.atomic("xor", b.ptradd(b.map_value("io"), b.binary("shl", index, 3)), others[0])
+    b.jump(outside)
+    b.at(outside)
+    b.ret(0)
+    insns = decode(finish(b).insns)
+    stored = [insn.src for insn in insns if insn.opcode == STORE_ON_STACK and insn.dst == 10]
+    assert stored, "the test wants more values than there are registers"
+    compared = next(insn for insn in insns if insn.opcode & 7 in (5, 6) and insn.imm in (7, 8))
+    before = insns[: insns.index(compared)]
+    assert not [insn for insn in before if insn.opcode == STORE_ON_STACK and insn.src == compared.dst]
+    shifted = next(i for i, insn in enumerate(insns) if insn.opcode & 0xF0 == 0x60 and insn.imm == 3)
+    source = insns[shifted - 1] if insns[shifted - 1].dst == insns[shifted].dst else insns[shifted]
+    assert source.opcode != LOAD_FROM_STACK

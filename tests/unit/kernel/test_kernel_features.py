@@ -102,3 +102,19 @@ def test_kconfig_that_is_not_gzip(tmp_path: Path) -> None:
     packed = gzip.compress(b"CONFIG_HZ=100\n")
     assert target._unzip(packed, "config.gz") == b"CONFIG_HZ=100\n"
     assert target._unzip(packed[:-9], "config.gz").startswith(b"CONFIG")
+
+
+@pytest.mark.parametrize(
+    ("version", "signature", "expected"),
+    [
+        ("#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-03)", "", "6.1.192"),
+        ("#1 SMP Debian 5.10.251-1 (2026-10-03)", "", "5.10.251"),
+        ("#55-Ubuntu SMP PREEMPT_DYNAMIC Fri Jun 2 2026", "Ubuntu 6.8.0-55.57-generic 6.8.12\n", "6.8.12"),
+        ("#1 SMP PREEMPT_DYNAMIC @0", "", ""),
+        ("#1 built for Debian", "", ""),
+        ("", "something else 1.2.3", ""),
+    ],
+)
+def test_version_of_the_source(version: str, signature: str, expected: str) -> None:
+    """What LINUX_VERSION_CODE is made of: releases like 6.1.0-56-amd64 do not tell it."""
+    assert target.source_version(version, signature) == expected

@@ -14,6 +14,7 @@ from sonde.lang.c.options import Options
 from sonde.lang.c.parser import parse
 from sonde.lang.c.preprocessor import preprocess
 from sonde.lang.source import Source
+from sonde.record import replace
 from sonde.spec.target import Target
 
 CONFIG = {
@@ -123,6 +124,8 @@ def test_the_target_decides() -> None:
         "397868 >= (((6) << 16) + ((18) << 8) + ((0) > 255 ? 255 : (0)))",
         made_for=arm,
     )
+    debian = replace(target("x86_64", "5.10.0-46-cloud-amd64"), version="5.10.251")
+    same("LINUX_VERSION_CODE UTS_RELEASE", '330491 "5.10.0-46-cloud-amd64"', made_for=debian)
     same("O_DIRECT", "0200000", made_for=arm)
     same("O_DIRECT", "040000")
     text = "#if defined(__aarch64__) && !defined(__x86_64__) && defined(__TARGET_ARCH_arm64)\nyes\n#endif"

@@ -95,7 +95,10 @@ class Trampolines(Kprobes):
         return self
 
     def _attach_kprobe_instead(self, name: bytes, kind: str, function: str, refused: SondeError) -> KernelLink:
-        """Attach a function that was written for a trampoline as kprobe. Raises what was said of the trampoline if it cannot be."""
+        """Attach a function that was written for a trampoline as kprobe. Raises what was said of the trampoline if it cannot be.
+
+        Where the kernel's BTF has no such function, that of the kprobe is raised: it tells whether the kernel has it.
+        """
         self.say(f"{to_str(name)}: {refused}; a {kind} is tried instead")
         event = function.encode()
         try:
@@ -111,6 +114,8 @@ class Trampolines(Kprobes):
             raise
         except SondeError as error:
             self.say(f"{to_str(name)}: {error}")
+            if isinstance(refused, ProbeError) and functions.have_kprobes():
+                raise
             raise refused from None
 
     # what the kernel can do ---------------------------------------------------------------------------------

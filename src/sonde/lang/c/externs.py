@@ -50,7 +50,7 @@ def _configured(f: Frame, variable: Variable) -> Place:
     place = f.local(ctype, variable.name)
     text = f.program.target.kconfig(variable.name)
     if variable.name == "LINUX_KERNEL_VERSION":
-        number = version_number(f.program.target.release)
+        number = f.program.target.version_code
     elif is_aggregate(ctype):
         f.clear(place, sizeof(ctype))
         f.put_bytes(place, (text.strip('"').encode() + b"\0")[: sizeof(ctype)])
@@ -65,10 +65,3 @@ def _configured(f: Frame, variable: Variable) -> Place:
         number = int(text, 0)
     f.b.store(place.pointer, Const(number, ir_type(ctype)), 0)
     return place
-
-
-def version_number(release: str) -> int:
-    """Return KERNEL_VERSION(a, b, c) of a release "6.1.0-13-amd64"."""
-    parts = [*release.split("-")[0].split("."), "0", "0"][:3]
-    major, minor, patch = (int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
-    return major << 16 | minor << 8 | min(patch, 255)

@@ -101,13 +101,9 @@ def arch_macros(dialect: str, target: Target) -> dict[str, Definition]:
 
 def version_macros(target: Target) -> dict[str, Definition]:
     """Return LINUX_VERSION_CODE and the page's size."""
-    digits: list[int] = []
-    for part in target.release.split("-")[0].split("+")[0].split(".")[:3]:
-        digits.append(int(part) if part.isdecimal() else 0)
-    major, minor, patch = [*digits, 0, 0, 0][:3]
     shift = target.page_bytes.bit_length() - 1
     return {
-        "LINUX_VERSION_CODE": (major << 16) + (minor << 8) + min(patch, 255),
+        "LINUX_VERSION_CODE": target.version_code,
         "UTS_RELEASE": f' "{target.release}"',
         "PAGE_SHIFT": shift,
         "PAGE_SIZE": f" (1UL << {shift})",
