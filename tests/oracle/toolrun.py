@@ -4,54 +4,111 @@ Used on the host as a module, and in guests as source text: it imports nothing b
 """
 
 import contextlib
+import ctypes
+import fcntl
 import os
-import select
+import pty
 import signal
+import struct
 import subprocess
 import tempfile
+import termios
+import threading
 import time
 
 NOTIFY = "__BPFTRACE_NOTIFY_PROBES_ATTACHED"
+SCREEN = (24, 100)  # lines and columns of the terminal that a tool may be given
+BPF_SYSCALL, PROG_GET_NEXT_ID = 321, 11  # on x86-64, where the guests are
 
 
-def run_tool(command, workload, *, settle_s=0.3, after_s=0.7, limit_s=60.0, env=None, by_descriptors=False, before=""):
-    """Return (exit status, stdout, stderr) of `command` with the shell text `workload` run while it is attached.
+def run_tool(command, workload, **options):
+    """Return (exit status, stdout, stderr) of `command` with the shell text `workload` run while it is attached; see `watch_tool`."""
+    seen = watch_tool(command, workload, **options)
+    return seen["status"], seen["out"], seen["err"]
 
-    `before` is shell text that is run before the tool starts: what must be there when it attaches.
-    A bpftrace says that it is attached by a line, which is taken out of the output. Others are taken to be (`by_descriptors`) when
-    they have programs or events open and no more have come for `settle_s`. A tool that ends early ends the wait.
+
+def watch_tool(
+    command,
+    workload,
+    *,
+    settle_s=0.3,
+    after_s=0.7,
+    limit_s=60.0,
+    env=None,
+    by_descriptors=False,
+    before="",
+    terminal=False,
+):
+    """Run `command` with the shell text `workload` while it is attached, and say how it went.
+
+    `before` is shell text that is run before the tool starts: what must be there when it attaches. With `terminal` the tool's input and output
+    are a terminal. A bpftrace says that it is attached by a line, which is taken out of the output. Others are taken to be (`by_descriptors`)
+    when they have programs or events open and no more have come for `settle_s`. A tool that ends early ends the wait.
+
+    What is returned: "status", "out", "err"; "interrupted": whether the tool still ran when Ctrl-C came; "ending_s": how long it took to
+    end then; "left": the processes of its session that outlived it.
     """
     if before:
         subprocess.run(["sh", "-c", before], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit_s)
     environ = {**os.environ, **(env or {}), "PYTHONUNBUFFERED": "1", NOTIFY: "1"}
     with tempfile.TemporaryFile() as err:
-        # A session of its own: its interrupt must not reach the test runner.
-        tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, env=environ, start_new_session=True)
+        tool, output = _start(command, environ, err, terminal)
         waiting = _Descriptors(tool.pid, settle_s) if by_descriptors else _Notice(err)
-        out = b""
         end = time.monotonic() + limit_s
-        fd = tool.stdout.fileno()
-        while time.monotonic() < end and not waiting.over(out) and (tool.poll() is None or not by_descriptors):
-            ready, _, _ = select.select([fd], [], [], 0.05)
-            if ready:
-                data = os.read(fd, 65536)
-                if not data:
-                    break
-                out += data
-        if tool.poll() is None and time.monotonic() < end:
+        while time.monotonic() < end and tool.poll() is None and not waiting.over(bytes(output.data)):
+            time.sleep(0.05)
+        interrupted, since = False, time.monotonic()
+        if tool.poll() is None and since < end:
             time.sleep(0 if by_descriptors else settle_s)
             _work(workload, limit_s)
             time.sleep(after_s)
+            _rest(tool.pid, time.monotonic() + 10)
+            interrupted, since = tool.poll() is None, time.monotonic()
             _signal(tool, signal.SIGINT, whole=by_descriptors)
         try:
-            rest, _ = tool.communicate(timeout=max(end - time.monotonic(), limit_s / 2))
+            tool.wait(timeout=max(end - time.monotonic(), limit_s / 2))
         except subprocess.TimeoutExpired:
             _signal(tool, signal.SIGKILL, whole=True)
-            rest, _ = tool.communicate()
+            tool.wait()
+        ending_s = time.monotonic() - since
+        output.join(5)
         err.seek(0)
-        texts = [(out + rest).decode(errors="replace"), err.read().decode(errors="replace")]
+        texts = [data.decode(errors="replace") for data in (bytes(output.data), err.read())]
     clean = ["".join(line for line in t.splitlines(True) if NOTIFY not in line) for t in texts]
-    return tool.returncode, clean[0], clean[1]
+    left = [pid for pid in os.listdir("/proc") if pid.isdigit() and _session(pid) == tool.pid]
+    return {"status": tool.returncode, "out": clean[0], "err": clean[1], "interrupted": interrupted,
+            "ending_s": ending_s, "left": left}  # fmt: skip
+
+
+def loaded_programs():
+    """The numbers of all BPF programs that are loaded."""
+    call, found = ctypes.CDLL(None).syscall, set()
+    attributes = (ctypes.c_uint * 3)()
+    while call(BPF_SYSCALL, PROG_GET_NEXT_ID, attributes, ctypes.sizeof(attributes)) == 0:
+        attributes[0] = attributes[1]
+        found.add(attributes[1])
+    return found
+
+
+def watch_alone(command, workload, **options):
+    """`watch_tool` where nothing else uses BPF: with "programs", how many are loaded still that were not before, once the kernel had its time."""
+    known = loaded_programs()
+    seen = watch_tool(command, workload, **options)
+    end = time.monotonic() + 5
+    while loaded_programs() - known and time.monotonic() < end:
+        time.sleep(0.1)
+    return {**seen, "programs": len(loaded_programs() - known)}
+
+
+def _start(command, environ, err, terminal):
+    """Start the tool in a session of its own: its interrupt must not reach the test runner. Return it and the reader of its output."""
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    if terminal:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", *SCREEN, 0, 0))
+    stdin = theirs if terminal else None
+    tool = subprocess.Popen(command, stdin=stdin, stdout=theirs, stderr=err, env=environ, start_new_session=True)
+    os.close(theirs)
+    return tool, _Output(ours)
 
 
 def run_pair(commands, workload, *, environs, settle_s=1.5, after_s=1.0, limit_s=150.0, before="", app=""):
@@ -134,6 +191,15 @@ def _work(workload, limit_s):
     subprocess.run(["sh", "-c", workload], stdin=null, stdout=null, stderr=null, timeout=limit_s)
 
 
+def _rest(session, end):
+    """Wait until no process of a session has anything to do: on a busy machine it gets to it late. At the time `end` it had enough."""
+    quiet = 0
+    while quiet < 4 and time.monotonic() < end:
+        time.sleep(0.05)
+        running = any(_state(pid) == ("R", session) for pid in os.listdir("/proc") if pid.isdigit())
+        quiet = 0 if running else quiet + 1
+
+
 def _signal(tool, number, whole):
     """Signal the tool, or all that runs in its session, as a terminal does on Ctrl-C."""
     try:
@@ -143,6 +209,43 @@ def _signal(tool, number, whole):
             tool.send_signal(number)
     except ProcessLookupError:
         pass  # it has ended
+
+
+def _state(pid):
+    """What a process does ("R": it computes, or would if it could) and its session."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            state, _, _, session = file.read().rpartition(")")[2].split()[:4]
+    except OSError:
+        return "Z", 0
+    return state, int(session)
+
+
+def _session(pid):
+    """The session of a process that is alive, else 0."""
+    state, session = _state(pid)
+    return 0 if state == "Z" else session
+
+
+class _Output(threading.Thread):
+    """Collects what a tool writes, so that a full pipe or terminal never holds it up."""
+
+    def __init__(self, fd):
+        super().__init__(daemon=True)
+        self.fd = fd
+        self.data = bytearray()
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:  # nobody holds the terminal any more
+                data = b""
+            if not data:
+                os.close(self.fd)
+                return
+            self.data += data
 
 
 class _Notice:

@@ -45,7 +45,8 @@ The 127 commands `/usr/sbin/*-bpfcc` of Debian 12's package bpfcc-tools (0.26), 
 `tests/kernel/test_bcc_tool_programs.py`, which says where a kernel lacks what one needs. "Here" is the running kernel, tracepoints and uprobes without
 kprobes and without headers; the guest is a Debian kernel in the test VM. "Seen" means that the output shows the workload's own values (names,
 counts); "starts" that the tool attaches and prints its header, for want of an event that a test can cause. Every run ends by Ctrl-C, or by itself, with
-a status and without an error on stderr.
+a status and without an error on stderr: one that ran until Ctrl-C came has ended soon after it, and left no process behind, in a guest no BPF program
+either. "Says why not": no kernel of ours can run it, for the reason that is given; a test holds sonde to saying so.
 
 "Same as BCC 0.26": BCC itself, with the kernel's headers, and sonde ran in the same guest around the same workload, most of them at the same time, so
 that both saw the same processes; compared are titles (of columns and histograms, and what the tool says at its start), the rows that the workload causes
@@ -83,11 +84,13 @@ def same(entries: list[dict[str, Any]]) -> str:
 def bcc_row(name: str, runs: list[bcc_tools.Tool], entries: list[dict[str, Any]]) -> str:
     """Return one line of the table of BCC's tools, from all the ways in which one is run."""
     here = "yes" if any(not run.needs for run in runs) else "-"
+    refused = [tool for tool in bcc_tools.REFUSALS if tool.name == name]
     compared = any(entry["same"] and "fails" not in entry for entry in entries)
     series = sorted({run.series for run in runs if run.needs} | ({"6.1"} if compared else set()))
     guest = "Linux " + ", ".join(series) if series else "-"
-    check = "seen" if compared or any(not run.starts for run in runs) else "starts" if runs else "not run"
-    notes = [run.note for run in runs if run.note] if runs or compared else [f"needs {bcc_tools.NOWHERE[name]}"]
+    check = "seen" if compared or any(not run.starts for run in runs) else "starts"
+    check = "says why not" if refused else check
+    notes = [run.note for run in runs if run.note] + [tool.why for tool in refused]
     note = "; ".join(dict.fromkeys(notes)).replace("|", "\\|")
     return f"| {name} | {here} | {guest} | {check} | {same(entries)} | {note} |\n"
 
@@ -104,7 +107,7 @@ def bcc_page() -> str:
         compared.setdefault(entry["tool"], []).append(entry)
     attached = [entry["attached_s"] for entry in record.values() if min(entry["attached_s"]) > 0.2]
     head = BCC_HEAD.format(
-        runs=len({*runs, *(name for name, each in compared.items() if any("fails" not in entry for entry in each))}),
+        runs=len(runs),
         here=here,
         compared=len(compared),
         same=sum(all(entry["same"] for entry in each) for each in compared.values()),
@@ -114,7 +117,8 @@ def bcc_page() -> str:
         theirs=f"{median(times[0] for times in attached):.1f}",
         ours=f"{median(times[1] for times in attached):.1f}",
     )
-    names = sorted({*runs, *bcc_tools.NOWHERE})
+    names = sorted({*runs, *(tool.name for tool in bcc_tools.REFUSALS)})
+    assert len(names) == 127, len(names)
     return head + "".join(bcc_row(name, runs.get(name, []), compared.get(name, [])) for name in names)
 
 
