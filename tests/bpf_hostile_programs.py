@@ -488,6 +488,8 @@ class HostileGenerator:
             if r.random() < 0.5:
                 self.add(f"if r9 > {r.choice((3, 8, 60))} goto {out}")
             self.add(f"goto {again}", f"{out}: r8 = r7")
+        if r.random() < self.careless / 4:  # once more, for ever or nearly so
+            self.add(r.choice((f"goto {again}", f"if r9 > {r.choice(EDGES)} goto {again}")), "r0 = 0")
         if r.random() < 0.5:
             self.use(9, bounded=r.random() < 0.5)
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..bpf.verifier import MapInfo, Verdict
     from ..bpf.verifier.state import State
     from ..debuginfo.ctype import CType, FuncProto
-    from ..spec.object import MapSpec, ObjectSpec, ProgramSpec
+    from ..spec.object import MapSpec, ObjectSpec, ProgramSpec, Reloc
+    from ..spec.relocation import Fill
     from ..spec.target import Target
 
 
@@ -51,9 +52,16 @@ def _verify(
     from ..bpf.isa import decode
     from ..bpf.verifier import verify as verify_code
     from ..bpf.verifier.contexts import have_context
+    from ..kernel.coreload import CoreLoader
+    from ..kernel.engine import is_from_here
     from ..spec.relocation import relocate
 
-    insns = decode(bytes(relocate(program, {m.name: number for number, m in enumerate(spec.maps, 1)})))
+    symbols: dict[int, CType | None] = {}
+    fill = partial(_fill_symbol, symbols, target)
+    fills: dict[str, Fill] = {"ksym": fill, "ksym_btf": fill}
+    if any(reloc.kind == "core" for reloc in program.relocs) and not is_from_here(spec):
+        fills["core"] = CoreLoader(target.btf()).fill
+    insns = decode(bytes(relocate(program, {m.name: number for number, m in enumerate(spec.maps, 1)}, fills)))
     maps = {number: _describe(m) for number, m in enumerate(spec.maps, 1)}
     traced = None if trace is None else lambda pc, state: trace(program.name, pc, state)
     kind = program.type
@@ -73,7 +81,10 @@ def _verify(
         arch=target.arch,
         types=tuple(_types(program, target)),
         find_struct=lambda name: _btf_struct(target, name),
-        helpers=lambda helper: program.sleepable or "sleeps" not in helper.flags,
+        kfuncs={reloc.pc: reloc.symbol for reloc in program.relocs if reloc.kind == "kfunc"},
+        symbols=symbols,
+        attach_type=program.attach_type,
+        sleepable=program.sleepable or kind == "syscall",
         trace=traced,
     )
     verdict = judge()
@@ -87,6 +98,28 @@ def _verify(
     )
 
 
+_PSEUDO_BTF_ID = 3
+
+
+def _fill_symbol(
+    symbols: dict[int, CType | None], target: Target, program: ProgramSpec, insns: bytearray, reloc: Reloc
+) -> None:
+    """The address of something in the kernel: of a variable with its type, where `target` has it; 0 of what is weak and not there."""
+    at = reloc.pc * 8
+    ctype = None
+    called = any(other.kind == "kfunc" and other.symbol == reloc.symbol for other in program.relocs)
+    if reloc.kind == "ksym_btf" or called:
+        btf = target.btf()
+        ctype = btf.get_var(reloc.symbol)
+        if ctype is not None and reloc.symbol in {name for name, _ in btf.iter_section_vars(".data..percpu")}:
+            ctype = None  # no address, but what bpf_per_cpu_ptr makes one of
+        elif ctype is None and btf.get_func(reloc.symbol) is None and reloc.weak:
+            insns[at + 1] &= 0x0F
+            return
+    symbols[reloc.pc] = ctype
+    insns[at + 1] = insns[at + 1] & 0x0F | _PSEUDO_BTF_ID << 4
+
+
 def _describe(spec: MapSpec) -> MapInfo:
     from ..bpf.verifier import MapInfo
 
@@ -98,9 +131,38 @@ def _describe(spec: MapSpec) -> MapInfo:
         spec.value_size,
         spec.max_entries,
         spec.frozen,
+        special=tuple(_special_fields(spec.value_type)),
         initial=spec.initial,
         inner=inner,
     )
+
+
+_OPAQUE = {
+    "bpf_spin_lock": "spin_lock", "bpf_res_spin_lock": "resilient_lock", "bpf_timer": "timer", "bpf_wq": "work_queue",
+    "bpf_list_head": "list", "bpf_list_node": "list_node", "bpf_rb_root": "tree", "bpf_rb_node": "tree_node", "bpf_refcount": "refcount",
+    "bpf_task_work": "task_work",
+}  # fmt: skip
+
+
+def _special_fields(ctype: CType | None, at: int = 0) -> Iterator[tuple[int, int, str]]:
+    """What only helpers may touch in a value of this type: (start, end, what), as MapInfo has it."""
+    from ..debuginfo.ctype import Array, Pointer, Struct, sizeof, strip
+
+    if ctype is None:
+        return
+    inner = strip(ctype)
+    if isinstance(inner, Struct) and inner.name in _OPAQUE:
+        yield at, at + inner.size, _OPAQUE[inner.name]
+    elif isinstance(inner, Struct):
+        for member in inner.members:
+            yield from _special_fields(member.ctype, at + member.offset)
+    elif isinstance(inner, Array) and inner.count:
+        size = sizeof(inner.element)
+        for number in range(min(inner.count, 64) if list(_special_fields(inner.element)) else 0):
+            yield from _special_fields(inner.element, at + number * size)
+    elif isinstance(inner, Pointer) and inner.tag in ("kptr", "kptr_untrusted", "percpu_kptr", "uptr"):
+        target = strip(inner.target)
+        yield at, at + 8, f"{inner.tag}:{target.name if isinstance(target, Struct) else ''}"
 
 
 def _btf_struct(target: Target, name: str):  # type: ignore[no-untyped-def]
@@ -119,7 +181,8 @@ def _types(program: ProgramSpec, target: Target) -> Iterator[CType | None]:
     btf = target.btf()
     if program.type == "struct_ops":
         member = _member_prototype(program, target)
-        yield from (p.ctype for p in member.params) if member is not None else ()
+        for param in member.params if member is not None else ():
+            yield _promoted(param.ctype, target) if program.attach_btf.startswith("tcp_congestion_ops") else param.ctype
         return
     if program.attach_type == "trace_iter":
         struct = btf.get_struct(f"bpf_iter__{program.attach_btf}")
@@ -136,6 +199,17 @@ def _types(program: ProgramSpec, target: Target) -> Iterator[CType | None]:
     if found is not None:
         yield from (p.ctype for p in found.params)
         yield found.result if program.attach_type == "trace_fexit" else None
+
+
+def _promoted(ctype: CType, target: Target) -> CType:
+    """A socket that congestion control is given is one of TCP, whatever the prototype says."""
+    from ..debuginfo.ctype import Pointer, strip
+
+    pointer = strip(ctype)
+    whole = target.btf().get_struct("tcp_sock")
+    if isinstance(pointer, Pointer) and strip(pointer.target).name == "sock" and whole is not None:
+        return Pointer(whole)
+    return ctype
 
 
 def _member_prototype(program: ProgramSpec, target: Target) -> FuncProto | None:

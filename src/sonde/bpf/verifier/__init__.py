@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 class MapInfo(Record, eq=False):
-    """What the verifier needs to know of a map. `special` are (start, end, name) of fields that only helpers may touch (locks, timers).
+    """What the verifier needs to know of a map. `special` are (start, end, what) of the fields that only helpers may touch.
 
+    What they are: "spin_lock", "timer", "kptr:STRUCT", or another name of something that no helper here works on.
     `initial` is the content of a read-only map; `inner` the template of a map of maps.
     """
 
@@ -79,6 +80,10 @@ def verify(
     types: tuple[CType | None, ...] = (),
     helpers: Callable[[Helper], bool] | None = None,
     find_struct: Callable[[str], Struct | None] | None = None,
+    kfuncs: Mapping[int, str] | None = None,
+    symbols: Mapping[int, CType | None] | None = None,
+    attach_type: str = "",
+    sleepable: bool = False,
     uninitialised_stack: bool = False,
     max_insns: int = 1_000_000,
     trace: Callable[[int, State], object] | None = None,
@@ -91,6 +96,7 @@ def verify(
     """
     from .contexts import find_context
     from .explore import Walker
+    from .kfuncs import find_kfuncs
     from .problem import Problem
 
     insns = decode(code) if isinstance(code, bytes) else list(code)
@@ -98,10 +104,13 @@ def verify(
         raise FormatError("the program has no instructions")
     walker = Walker(
         insns,
-        find_context(kind, arch, types),
+        find_context(kind, arch, types, attach_type),
         maps or {},
-        allows=helpers or (lambda helper: "sleeps" not in helper.flags),
+        allows=helpers or (lambda helper: sleepable or "sleeps" not in helper.flags),
         find_struct=find_struct or (lambda name: None),
+        kfuncs=find_kfuncs(kfuncs or {}),
+        symbols=symbols,
+        sleepable=sleepable,
         uninitialised_stack=uninitialised_stack,
         max_insns=max_insns,
         trace=trace,

@@ -110,8 +110,15 @@ def _settle(state: State, ident: int, *, null: bool) -> None:
         state.held -= {ident}
         state.map_regs(ident, lambda reg: number(0))
     else:
-        kept = ident if ident in state.held else 0
-        state.map_regs(ident, lambda reg: reg.change(kind=reg.kind.rstrip("?"), ident=kept))
+        held = ident in state.held
+        state.map_regs(
+            ident, lambda reg: reg.change(kind=reg.kind.rstrip("?"), ident=ident if held or _has_lock(reg) else 0)
+        )
+
+
+def _has_lock(reg: Reg) -> bool:
+    """Whether it matters which value it is: the one whose lock is held."""
+    return reg.kind == "value?" and any(what == "spin_lock" for _, _, what in reg.thing.special)  # type: ignore[attr-defined]
 
 
 # Packets ----------------------------------------------------------------------------------------------------------

@@ -1,20 +1,20 @@
 """Helpers that call a function of the program any number of times: bpf_loop, bpf_for_each_map_elem and the like.
 
-The function is followed from its start with what the first call gives; when it returns, both happens: the helper returns, and the function is called again with what the
-memory it can reach has become. So that this comes to an end, numbers on the stack of the callers that differ from one round to the next are forgotten.
+The function is followed from its start with what the first call gives; when it returns, both happens: the helper returns, and the function is called again
+with what the memory it can reach has become. So that this comes to an end, numbers on the stack of the callers that differ from one round to the next are
+forgotten. A timer's function runs by itself, some time later.
 """
 
 from __future__ import annotations
 
 from . import scalar
 from .problem import Problem
-from .state import INVALID, MISC, NONE, UNKNOWN, Frame, Reg
+from .state import NONE, PLAIN, Frame, Reg, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .calls import Call
+    from .arguments import Call
     from .explore import Walker
-    from .state import State
 
 MAX_FRAMES = 8
 
@@ -32,40 +32,85 @@ class Rounds:
         self.result = result
 
 
-def enter_callback(walker: Walker, state: State, call: Call) -> bool:
+def enter_callback(walker: Walker, state: State, call: Call) -> None:
     """Follow the helper's return without a call, later, and enter the function now. Raises Problem."""
-    rounds = _describe(state, call)
-    if rounds is None:
+    describe = _DESCRIBE.get(call.helper.name)
+    if describe is None:
         raise Problem(f"bpf_{call.helper.name} calls back in a way that cannot be followed here")
+    rounds = describe(walker, state, call)
+    if call.helper.name == "timer_set_callback":
+        _run_alone(walker, rounds)
+        _return(state, rounds)
+        return
     none_called = state.copy()
     _return(none_called, rounds)
     walker.push(none_called, walker.pc + 1)
     walker.unbounded = True
+    state.mark(-walker.pc - 1)
     _enter(walker, state, rounds, walker.pc + 1)
-    return True
 
 
-def _describe(state: State, call: Call) -> Rounds | None:
+def _run_alone(walker: Walker, rounds: Rounds) -> None:
+    """The function of a timer runs with a stack of its own, and nothing in hand."""
+    alone = State()
+    frame = alone.frames[0] = Frame(0, rounds.pc, -1, rounds)
+    frame.regs[1 : len(rounds.args) + 1] = list(rounds.args)
+    walker.push(alone, rounds.pc)
+
+
+def _errors_to(most: int) -> Reg:
+    return Reg("scalar", scalar.of_signed_range(-4095, most))
+
+
+def _loop(walker: Walker, state: State, call: Call) -> Rounds:
+    """(count, function, context, flags): function(index, context)."""
     regs = state.regs
-    name = call.helper.name
-    if name == "loop":  # (count, function, context, flags): function(index, context)
-        count = regs[1].number.umax if regs[1].kind == "scalar" else 0
-        index = Reg("scalar", scalar.of_range(0, max(min(count, 1 << 23) - 1, 0)))
-        return Rounds(
-            name, _pc(regs[2]), (index, regs[3]), Reg("scalar", scalar.of_signed_range(-4095, 1 << 23)), state.held
-        )
-    if name == "for_each_map_elem":  # (map, function, context, flags): function(map, key, value, context)
-        table = call.table
-        key = Reg("mem", thing="ro", size=table.key_size)  # type: ignore[attr-defined]
-        value = Reg("value", thing=table)
-        return Rounds(
-            name,
-            _pc(regs[2]),
-            (regs[1], key, value, regs[3]),
-            Reg("scalar", scalar.of_signed_range(-4095, 1 << 31)),
-            state.held,
-        )
-    return None
+    count = regs[1].number.umax if regs[1].kind == "scalar" else 0
+    index = Reg("scalar", scalar.of_range(0, max(min(count, 1 << 23) - 1, 0)))
+    return Rounds("loop", _pc(regs[2]), (index, regs[3]), _errors_to(1 << 23), state.held)
+
+
+def _for_each(walker: Walker, state: State, call: Call) -> Rounds:
+    """(map, function, context, flags): function(map, key, value, context)."""
+    regs, table = state.regs, call.table
+    key = Reg("mem", thing="ro", size=table.key_size)  # type: ignore[attr-defined]
+    arguments = (regs[1], key, Reg("value", thing=table), regs[3])
+    return Rounds("for_each_map_elem", _pc(regs[2]), arguments, _errors_to(1 << 31), state.held)
+
+
+def _timer(walker: Walker, state: State, call: Call) -> Rounds:
+    """(timer, function): function(map, key, value), later."""
+    field = call.pointer
+    assert field is not None
+    table = field.thing
+    key = Reg("mem", thing="ro", size=table.key_size)  # type: ignore[attr-defined]
+    arguments = (Reg("map", thing=table), key, Reg("value", thing=table))
+    return Rounds("timer_set_callback", _pc(state.regs[2]), arguments, _errors_to(0), frozenset())
+
+
+def _find_vma(walker: Walker, state: State, call: Call) -> Rounds:
+    """(task, address, function, context, flags): function(task, vma, context)."""
+    regs, vma = state.regs, walker.find_struct("vm_area_struct")
+    if vma is None:
+        raise Problem("struct vm_area_struct is not known here")
+    arguments = (regs[1], Reg("btf", thing=vma, size=PLAIN), regs[4])
+    return Rounds("find_vma", _pc(regs[3]), arguments, _errors_to(0), state.held)
+
+
+def _drain(walker: Walker, state: State, call: Call) -> Rounds:
+    """(map, function, context, flags): function(dynptr, context)."""
+    regs = state.regs
+    dynptr = Reg("object", thing="dynptr", ident=walker.new_ident())
+    return Rounds("user_ringbuf_drain", _pc(regs[2]), (dynptr, regs[3]), _errors_to(1 << 31), state.held)
+
+
+_DESCRIBE = {
+    "loop": _loop,
+    "for_each_map_elem": _for_each,
+    "timer_set_callback": _timer,
+    "find_vma": _find_vma,
+    "user_ringbuf_drain": _drain,
+}
 
 
 def _pc(reg: Reg) -> int:
@@ -96,27 +141,28 @@ def leave_callback(walker: Walker, state: State) -> None:
     rounds = frame.callback
     assert isinstance(rounds, Rounds)
     result = frame.regs[0]
+    if rounds.name == "timer_set_callback":
+        _leave_alone(walker, state, result)
+        return
     if result.kind != "scalar" or result.number.umin > 1 or result.number.umax > 1:
         raise Problem(f"the function that bpf_{rounds.name} calls must return 0 or 1, not {result}")
     state.frames.pop()
-    if state.held != rounds.held:
+    if state.held != rounds.held or state.lock is not None:
         raise Problem(f"the function that bpf_{rounds.name} calls must give back what it takes")
+    for given in rounds.args:
+        if given.kind == "object":  # a sample of a ring: gone when the function returns
+            state.release(given.ident)
     again = state.copy()
-    forget_numbers(again)
+    again.widen(-frame.return_pc)
     _enter(walker, again, rounds, frame.return_pc)
     walker.push(again, rounds.pc)
     _return(state, rounds)
     walker.go(frame.return_pc)
 
 
-def forget_numbers(state: State, *, registers: bool = False) -> None:
-    """Numbers on the stacks may be others in the next round, with `registers` those in registers, too; addresses stay."""
-    for frame in state.frames:
-        for slot, kept in frame.slots.items():
-            if isinstance(kept, Reg):
-                if kept.kind == "scalar":
-                    frame.slots[slot] = UNKNOWN
-            else:
-                frame.slots[slot] = bytes(MISC if kind != INVALID else kind for kind in kept)
-        if registers:
-            frame.regs = [UNKNOWN if reg.kind == "scalar" else reg for reg in frame.regs]
+def _leave_alone(walker: Walker, state: State, result: Reg) -> None:
+    if result.kind != "scalar" or result.number.const != 0:
+        raise Problem(f"the function of a timer must return 0, not {result}")
+    if state.held or state.lock is not None or state.rcu or state.preempt:
+        raise Problem("the function of a timer must give back what it takes")
+    walker.stop()

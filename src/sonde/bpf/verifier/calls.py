@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from ..helpers import HELPERS
 from . import memory, scalar
-from .maprules import check_map
+from .arguments import Call, check_argument
+from .callbacks import enter_callback
 from .problem import Problem
-from .state import NONE, UNKNOWN, ZERO, Reg
+from .state import IN_RCU, NONE, TRUSTED, UNKNOWN, ZERO, Reg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..helpers import Helper
     from .explore import Walker
     from .state import State
-
-MAX_SIZE = 1 << 29
-_CALLBACKS = {
-    "loop": 181,
-    "for_each_map_elem": 164,
-    "timer_set_callback": 170,
-    "find_vma": 180,
-    "user_ringbuf_drain": 209,
-}
 
 # Helpers that may move the packet: what was known of it, and addresses in it, are void afterwards. As `bpf_helper_changes_pkt_data`.
 _MOVES_PACKET = frozenset(
@@ -57,50 +47,99 @@ _MOVES_PACKET = frozenset(
 )
 
 
-class Call:
-    """One call under way: what its arguments said of each other."""
-
-    __slots__ = ("allocated", "helper", "released", "table")
-
-    def __init__(self, helper: Helper) -> None:
-        self.helper = helper
-        self.table: object = None
-        self.allocated = 0
-        self.released = 0
+_POISON = 0xBAD2310  # what loaders, libbpf's too, call where CO-RE has no answer
+_NO_ANSWER = "what this instruction asks about the kernel's types (CO-RE) has no answer on this kernel"
 
 
 def call_helper(walker: Walker, state: State, ident: int) -> None:
     """Check a call and put its result into r0. Raises Problem."""
     helper = HELPERS.get(ident)
     if helper is None:
-        raise Problem(f"there is no helper {ident}")
+        raise Problem(
+            _NO_ANSWER if ident == _POISON else f"there is no helper {ident}",
+            "ask first, with bpf_core_field_exists or the like" if ident == _POISON else "",
+        )
     if not walker.allows(helper):
         raise Problem(f"bpf_{helper.name} is not for programs of type {walker.context.name}")
+    if state.lock is not None and helper.name != "spin_unlock":
+        raise Problem(f"bpf_{helper.name} is called while a spin lock is held", "call bpf_spin_unlock before")
+    _check_sleeping(state, helper)
     call = Call(helper)
-    for index, kind in enumerate(helper.args):
-        following = helper.args[index + 1] if index + 1 < len(helper.args) else ""
-        _check_argument(walker, state, call, index + 1, kind, following)
-    if helper.name in _CALLBACKS:
-        from .callbacks import enter_callback
-
-        if enter_callback(walker, state, call):
-            return
-    if call.released:
-        _release(state, call.released)
-    result = _result(walker, state, call)
-    for index in range(1, 6):
-        state.regs[index] = NONE
-    state.regs[0] = result
+    check_arguments(walker, state, call, helper.args if helper.name != "kptr_xchg" else ("kptr", "exchanged?"))
+    if "func" in helper.args:
+        enter_callback(walker, state, call)
+        return
+    finish_call(walker, state, call)
     if helper.name == "tail_call":
         _leave_by_tail_call(walker, state)
     elif helper.name in _MOVES_PACKET:
         state.forget_packet()
 
 
+def _check_sleeping(state: State, helper: Helper) -> None:
+    if "sleeps" in helper.flags and (state.rcu or state.preempt):
+        raise Problem(f"bpf_{helper.name} may sleep, which is not allowed where RCU is locked or preemption disabled")
+
+
+def check_arguments(walker: Walker, state: State, call: Call, kinds: tuple[str, ...]) -> None:
+    """Check what a call is given. Raises Problem."""
+    for index, kind in enumerate(kinds):
+        following = kinds[index + 1] if index + 1 < len(kinds) else ""
+        check_argument(walker, state, call, index + 1, kind, following)
+
+
+def finish_call(walker: Walker, state: State, call: Call) -> None:
+    """Do what the call does, and put its result into r0. Raises Problem."""
+    if call.helper.name in ("spin_lock", "spin_unlock", "timer_init"):
+        _use_field(state, call)
+    result = _result(walker, state, call)
+    if call.released:
+        state.release(call.released)
+    if call.made is not None:
+        call.made()
+    for index in range(1, 6):
+        state.regs[index] = NONE
+    state.regs[0] = result
+
+
+def _use_field(state: State, call: Call) -> None:
+    """Locks and timers in a map's value."""
+    field, name = call.pointer, call.helper.name
+    assert field is not None
+    if name == "timer_init":
+        if field.thing is not call.table:
+            raise Problem("the timer is not in the map that bpf_timer_init is given")
+        return
+    held = state.lock
+    if name == "spin_lock":
+        if held is not None:
+            raise Problem("a spin lock is held already", "call bpf_spin_unlock before")
+        state.lock = field
+        return
+    if held is None:
+        raise Problem("no spin lock is held here", "call bpf_spin_lock before, on every path that leads here")
+    if held.thing is not field.thing or held.ident != field.ident or held.off != field.off:
+        raise Problem("this is another lock than the one that is held")
+    state.lock = None
+
+
+def check_nothing_held(state: State, when: str) -> None:
+    """Check that what was taken was given back. Raises Problem."""
+    if state.lock is not None:
+        raise Problem(f"{when}, but holds a spin lock", "call bpf_spin_unlock on every path")
+    if state.rcu or state.preempt:
+        what = "an RCU read lock" if state.rcu else "preemption off"
+        raise Problem(f"{when}, but holds {what}", "give it back on every path")
+    if state.held:
+        raise Problem(
+            f"{when}, but holds a ring buffer record, or another reference",
+            "give it back on every path: bpf_ringbuf_submit or bpf_ringbuf_discard for a record, the release function for what was acquired",
+        )
+
+
 def _leave_by_tail_call(walker: Walker, state: State) -> None:
     """Another program takes the place of the function that runs; that one returns to the caller, if there is one. Raises Problem."""
-    if state.held:
-        raise Problem("the program may end in this tail call, but holds a ring buffer record", "give it back before")
+    check_nothing_held(state, "the program may end in this tail call")
     if any(frame.callback is not None for frame in state.frames):
         raise Problem("a function that a helper calls may not end in a tail call")
     if len(state.frames) > 1:
@@ -109,165 +148,6 @@ def _leave_by_tail_call(walker: Walker, state: State) -> None:
         gone.forget_packet()
         gone.regs[:6] = [UNKNOWN] + [NONE] * 5
         walker.push(gone, frame.return_pc)
-
-
-def _release(state: State, ident: int) -> None:
-    """A reference has been given back: nothing that leads there may be used any more."""
-    state.held -= {ident}
-    state.map_regs(ident, lambda reg: NONE)
-
-
-# Arguments --------------------------------------------------------------------------------------------------------
-
-
-def _check_argument(walker: Walker, state: State, call: Call, index: int, kind: str, following: str) -> None:
-    reg = state.regs[index]
-    plain = kind.rstrip("?")
-    if reg.kind == "none":
-        raise Problem(f"argument {index} of bpf_{call.helper.name}, r{index}, was never written")
-    if plain in ("mem", "mem_out", "mem_rw"):
-        _check_sized(walker, state, call, index, plain, following)
-        return
-    if kind.endswith("?") and reg.kind == "scalar" and reg.number.const == 0:
-        return
-    name, _, rest = plain.partition(":")
-    check = _ARGUMENTS.get(name)
-    if check is None:
-        raise Problem(f"bpf_{call.helper.name} takes a {plain}, whose use cannot be shown to be safe here")
-    try:
-        check(walker, state, call, reg, rest)
-    except Problem as problem:
-        raise Problem(f"argument {index} of bpf_{call.helper.name}: {problem.message}", problem.wants) from None
-
-
-def _check_sized(walker: Walker, state: State, call: Call, index: int, kind: str, following: str) -> None:
-    """Memory, whose size is the next argument."""
-    reg, size = state.regs[index], state.regs[index + 1]
-    where = f"bpf_{call.helper.name}"
-    if size.kind != "scalar":
-        raise Problem(f"argument {index + 1} of {where} must be a number of bytes, not {size}")
-    if size.number.smin < 0:
-        raise Problem(
-            f"the size for {where} may be negative: {size.number}", "use an unsigned size, or compare it with 0 first"
-        )
-    if size.number.umin == 0 and following == "size":
-        raise Problem(f"the size for {where} may be 0: {size.number}", "compare it with 0 first")
-    if size.number.umax > MAX_SIZE:
-        raise Problem(
-            f"the size for {where} is not limited: {size.number}",
-            "limit it before the call: compare it, or mask it with &",
-        )
-    if size.number.const == 0:
-        return
-    try:
-        memory.check_region(walker, state, reg, size.number.umax, write=kind != "mem", fresh=kind == "mem_out")
-    except Problem as problem:
-        raise Problem(f"argument {index} of {where}: {problem.message}", problem.wants) from None
-
-
-def _context(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    if reg.kind != "ctx" or reg.off or reg.number.const != 0:
-        raise Problem(f"it must be the context as the program got it, not {reg}")
-
-
-def _map(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    if reg.kind != "map":
-        raise Problem(f"it must be a map, not {reg}")
-    call.table = reg.thing
-    check_map(call.helper.name, reg.thing)  # type: ignore[arg-type]
-
-
-def _key(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    memory.check_region(walker, state, reg, call.table.key_size, write=False)  # type: ignore[attr-defined]
-
-
-def _value(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    memory.check_region(walker, state, reg, call.table.value_size, write=False)  # type: ignore[attr-defined]
-
-
-def _value_out(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    memory.check_region(walker, state, reg, call.table.value_size, write=True, fresh=True)  # type: ignore[attr-defined]
-
-
-def _number(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    """Any number; an address as a number, too: helpers that read it check it themselves."""
-
-
-def _size(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    """Checked with the memory before it."""
-
-
-def _alloc_size(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    size = reg.number.const if reg.kind == "scalar" else None
-    if size is None or size > MAX_SIZE:
-        raise Problem(f"it must be a known number of bytes, not {reg}")
-    call.allocated = size
-
-
-def _function(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    if reg.kind != "func":
-        raise Problem(f"it must be a function, not {reg}")
-
-
-def _stack_or_null(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    if not (reg.kind == "stack" or (reg.kind == "scalar" and reg.number.const == 0)):
-        raise Problem(f"it must lead to the stack, or be 0, not {reg}")
-
-
-def _record(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    if reg.kind != "mem" or reg.ident not in state.held or reg.off or reg.number.const != 0:
-        raise Problem(f"it must be what bpf_ringbuf_reserve returned, not {reg}")
-    call.released = reg.ident
-
-
-def _object(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    if reg.kind == "btf" and not reg.off and reg.number.const == 0:
-        wanted = rest
-        if not wanted or reg.thing.name == wanted:  # type: ignore[attr-defined]
-            return
-    raise Problem(f"it must be a pointer to struct {rest or 'sock'}, not {reg}")
-
-
-def _constant_string(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-    if reg.kind != "value" or not reg.thing.read_only or reg.number.const is None:  # type: ignore[attr-defined]
-        raise Problem(f"it must be a string in a read-only map, not {reg}")
-    text = reg.thing.initial  # type: ignore[attr-defined]
-    if b"\0" not in text[reg.off + scalar.to_signed(reg.number.const) :]:
-        raise Problem("the string has no end")
-
-
-_FIXED = {"strtol": 8, "strtoul": 8, "check_mtu": 4, "skb_get_tunnel_key": 0}
-
-
-def _fixed(write: bool, fresh: bool) -> Callable[[Walker, State, Call, Reg, str], None]:
-    def check(walker: Walker, state: State, call: Call, reg: Reg, rest: str) -> None:
-        size = _FIXED.get(call.helper.name, 0)
-        if not size:
-            raise Problem("how much memory it takes is not known here")
-        memory.check_region(walker, state, reg, size, write=write, fresh=fresh)
-
-    return check
-
-
-_ARGUMENTS: dict[str, Callable[[Walker, State, Call, Reg, str], None]] = {
-    "ctx": _context,
-    "map": _map,
-    "key": _key,
-    "value": _value,
-    "value_out": _value_out,
-    "scalar": _number,
-    "size": _size,
-    "size0": _size,
-    "alloc_size": _alloc_size,
-    "func": _function,
-    "stack": _stack_or_null,
-    "record": _record,
-    "btf": _object,
-    "const_str": _constant_string,
-    "fixed": _fixed(False, False),
-    "fixed_out": _fixed(True, True),
-    "fixed_rw": _fixed(True, False),
-}
 
 
 # Results ----------------------------------------------------------------------------------------------------------
@@ -300,14 +180,16 @@ def _result(walker: Walker, state: State, call: Call) -> Reg:
         ident = walker.new_ident()
         if plain == "record":
             state.held |= {ident}
-        return Reg("mem" + null, ZERO, 0, None, call.allocated, ident)
-    if plain.startswith("btf:"):
-        struct = walker.find_struct(plain[4:])
-        return Reg("btf" + null, thing=struct, ident=walker.new_ident()) if struct is not None else UNKNOWN
-    if plain in ("socket", "sock_common", "tcp_sock", "percpu_mem"):
-        if plain in ("socket",) and name.startswith(("sk_lookup", "skc_lookup")):
-            raise Problem(f"the socket that bpf_{name} returns must be given back, which cannot be followed here")
-        return Reg("object" + null, thing=plain, ident=walker.new_ident())
+        return Reg("mem" + null, ZERO, 0, None, call.allocated, ident, call.parent)
+    if plain.startswith("btf"):
+        return _found_struct(walker, state, call, plain[4:], null)
+    if plain in ("socket", "sock_common", "tcp_sock"):
+        ident = walker.new_ident()
+        if name.startswith(("sk_lookup", "skc_lookup")):
+            state.held |= {ident}
+        return Reg("object" + null, thing=plain, ident=ident, parent=call.parent)
+    if plain == "percpu_mem":
+        raise Problem(f"what bpf_{name} returns cannot be followed here")
     if plain == "void":
         return NONE
     if name in _COUNTS:
@@ -315,6 +197,24 @@ def _result(walker: Walker, state: State, call: Call) -> Reg:
     if name in _RESULTS:
         return Reg("scalar", scalar.of_signed_range(*_RESULTS[name]))
     return Reg("scalar", scalar.UNKNOWN)
+
+
+def _found_struct(walker: Walker, state: State, call: Call, name: str, null: str) -> Reg:
+    """A kernel pointer; one that must be given back where the function acquires it."""
+    if call.helper.name == "kptr_xchg":
+        assert call.pointer is not None
+        name = memory.special_at(call.pointer, 0).partition(":")[2]
+    struct = walker.find_struct(name)
+    acquires = "acquire" in call.helper.flags or call.helper.name == "kptr_xchg"
+    if struct is None:
+        if acquires or null:
+            raise Problem(f"struct {name}, to which bpf_{call.helper.name} returns a pointer, is not known here")
+        return UNKNOWN
+    ident = walker.new_ident()
+    if acquires:
+        state.held |= {ident}
+    trust = IN_RCU if "in_rcu" in call.helper.flags else TRUSTED
+    return Reg("btf" + null, thing=struct, size=trust, ident=ident, parent=0 if acquires else call.parent)
 
 
 def _found_value(walker: Walker, call: Call) -> Reg:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...record import Record
 from . import scalar
-from .state import Reg
+from .state import PLAIN, TRUSTED, Reg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def _syscall(off: int, size: int, write: bool) -> Reg | str:
     return Reg("scalar", scalar.of_size(size))
 
 
-def _arguments(types: tuple[CType | None, ...]) -> Access:
-    """The array of arguments that fentry, typed raw tracepoints and the like have; pointers to structs are trusted."""
+def _arguments(types: tuple[CType | None, ...], trust: int = TRUSTED, *, iterator: bool = False) -> Access:
+    """The array of arguments that fentry, typed raw tracepoints and the like have. What an iterator has at its end is null."""
     from ...debuginfo.ctype import Pointer, Struct, strip
 
     def access(off: int, size: int, write: bool) -> Reg | str:
@@ -100,7 +100,7 @@ def _arguments(types: tuple[CType | None, ...]) -> Access:
             if isinstance(struct, Struct) and struct.name and not target.tag:
                 if size != 8 or off % 8:
                     return "a pointer must be read whole, with 8 bytes"
-                return Reg("btf", thing=struct)
+                return Reg("btf?" if iterator and off else "btf", thing=struct, size=trust)
             return Reg("scalar", scalar.of_size(size))
         return Reg("scalar", scalar.of_size(size))
 
@@ -116,7 +116,12 @@ def have_context(kind: str, arch: str = "x86_64") -> bool:
     return True
 
 
-def find_context(kind: str, arch: str = "x86_64", types: tuple[CType | None, ...] = ()) -> Context:
+_RETURNS = {"trace_fentry": (0, 0), "trace_fexit": (0, 0), "trace_fsession": (0, 0), "trace_iter": (0, 1)}
+
+
+def find_context(
+    kind: str, arch: str = "x86_64", types: tuple[CType | None, ...] = (), attach_type: str = ""
+) -> Context:
     """Return the rules for a program type, by the kernel's name in lower case. `types` are those of a tracing program's arguments.
 
     Raises KeyError for a type that is not known here.
@@ -131,7 +136,9 @@ def find_context(kind: str, arch: str = "x86_64", types: tuple[CType | None, ...
     if kind == "perf_event":
         return Context(kind, _plain(0, regs + 16, "struct bpf_perf_event_data"))
     if kind == "tracing":
-        return Context(kind, _arguments(types))
+        trust = PLAIN if attach_type in ("trace_fentry", "trace_fexit", "modify_return", "trace_fsession") else TRUSTED
+        arguments = _arguments(types, trust, iterator=attach_type == "trace_iter")
+        return Context(kind, arguments, _RETURNS.get(attach_type))
     if kind in ("struct_ops", "struct_ops_void"):
         return Context(kind, _arguments(types), silent=kind == "struct_ops_void")
     if kind == "lsm":

@@ -6,22 +6,26 @@ is known goes one way only. Loops are followed round by round, as in the kernel,
 
 from __future__ import annotations
 
+from functools import cache
+
 from ..flow import callee, jump_target, split_blocks, split_functions
 from ..isa import CALL, EXIT, GOTOL, JA, LDDW, MAX_STACK_BYTES, MAY_GOTO, Insn, get_op
 from . import demand, memory, scalar
 from .arithmetic import identified, operate
 from .branches import branch
-from .callbacks import MAX_FRAMES, forget_numbers, leave_callback
-from .calls import call_helper
+from .callbacks import MAX_FRAMES, leave_callback
+from .calls import call_helper, check_nothing_held
+from .kfuncs import Kfunc, call_kfunc
 from .problem import Problem
-from .state import NONE, Frame, Reg, State, contains
+from .stackobjects import iterator_at
+from .state import NONE, PLAIN, UNKNOWN, Frame, Reg, State, contains
 from .visited import Node, Visited, is_of_little_use, known_numbers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ...debuginfo.ctype import Struct
+    from ...debuginfo.ctype import CType, Struct
     from ..helpers import Helper
     from .contexts import Context
 
@@ -44,6 +48,9 @@ class Walker:
         *,
         allows: Callable[[Helper], bool],
         find_struct: Callable[[str], Struct | None],
+        kfuncs: Mapping[int, Kfunc] | None = None,
+        symbols: Mapping[int, CType | None] | None = None,
+        sleepable: bool = False,
         uninitialised_stack: bool = False,
         max_insns: int = MAX_INSNS,
         trace: Callable[[int, State], object] | None = None,
@@ -51,12 +58,18 @@ class Walker:
         self.context = context
         self.maps = maps
         self.allows = allows
-        self.find_struct = find_struct
+        self.find_struct = cache(find_struct)  # one object for each, by which pointers are compared
+        self.kfuncs = kfuncs or {}
+        self.symbols = symbols or {}
+        self.sleepable = sleepable
         self.uninitialised_stack = uninitialised_stack
         self.max_insns = max_insns
         self.trace = trace
         self.bodies = split_functions(insns)
         self.insns = {pc: insn for body in self.bodies.values() for pc, insn in body}
+        self.rounds_begin = {
+            pc for pc, insn in self.insns.items() if insn.opcode == MAY_GOTO or self._is_step(pc, insn)
+        }
         self.joins = self._find_joins()
         self.pc = 0
         self.next_pc = 0
@@ -93,9 +106,14 @@ class Walker:
                     joins.add(target)
                 if insn.opcode == CALL and insn.src == 1:
                     joins.add(pc + 1)
-                if insn.opcode == MAY_GOTO:
-                    joins.add(pc)
-        return joins
+        return joins | self.rounds_begin
+
+    def _is_step(self, pc: int, insn: Insn) -> bool:
+        """Whether it is a call that makes a step of an iterator."""
+        if insn.opcode != CALL or insn.src != 2:
+            return False
+        kfunc = self.kfuncs.get(pc)
+        return kfunc is not None and kfunc.name.startswith("iter_") and kfunc.name.endswith("_next")
 
     # the walk -------------------------------------------------------------------------------------------------
 
@@ -206,18 +224,18 @@ class Walker:
         """Whether an earlier path answers for this one. Remembers the state otherwise."""
         state = self.state
         frame = state.frame
-        converging = frame.entering or self.insns[pc].opcode == MAY_GOTO
+        converging = frame.entering or pc in self.rounds_begin
         visited = self._visited.setdefault(pc, Visited())
         known = known_numbers(state, self._live)
         looping = visited.open > 0
         remembered, mark = None, 0
         for nodes in visited.candidates(known):
             for node in nodes[::-1]:
-                if node.branches and not converging:
+                if node.branches and not (converging and self._is_further(node.state)):
                     if remembered is None:
                         remembered = self._remembered()
                         mark = hash(tuple(remembered.regs))
-                    if mark == node.mark and _same(node.state, remembered):
+                    if state.turns == node.state.turns and mark == node.mark and _same(node.state, remembered):
                         raise Problem("the program comes back here with nothing changed: the loop never ends")
                     continue
                 if contains(node.state, state, self._live):
@@ -233,6 +251,15 @@ class Walker:
             self._node = Node(remembered or self._remembered(), self._node, visited)
             visited.add(self._node, known)
         return False
+
+    def _is_further(self, old: State) -> bool:
+        """Whether this path came from `old`, still under way, to the next round of a loop that ends by itself."""
+        state = self.state
+        if state.frame.entering:  # of one and the same call
+            return bool(old.frames) and old.frame.callback is state.frame.callback
+        if self.insns[self.pc].opcode == MAY_GOTO:
+            return state.rounds > old.rounds
+        return iterator_at(old) == iterator_at(state) != 0
 
     def _remembered(self) -> State:
         """A copy of the state, in which equal numbers are only marked as such where that can matter: at two places or more."""
@@ -408,6 +435,8 @@ class Walker:
             if table.kind != "array" or high >= table.value_size:  # type: ignore[attr-defined]
                 raise Problem(f"map {table.name} has no byte {high} that can be had directly")  # type: ignore[attr-defined]
             self.write(insn.dst, Reg("value", off=high, thing=table))
+        elif insn.src == 3 and self.pc in self.symbols:
+            self.write(insn.dst, _variable(self.symbols[self.pc]))
         else:
             raise Problem("addresses of kernel variables cannot be followed here")
 
@@ -416,10 +445,9 @@ class Walker:
             raise Problem(f"programs of type {self.context.name} have no packet to load from")
         if self.state.regs[6].kind != "ctx":
             raise Problem("r6 must be the context for a packet load", "r6 = r1 at the start")
-        if self.state.held or len(self.state.frames) > 1:
-            raise Problem(
-                "a packet load may end the program, which must then hold nothing, and be in its main function"
-            )
+        check_nothing_held(self.state, "a packet load may end the program")
+        if len(self.state.frames) > 1:
+            raise Problem("a packet load may end the program, and must be in its main function")
         if insn.opcode & 0xE0 == 0x40 and self.read(insn.src).kind != "scalar":
             raise Problem(f"the offset of a packet load must be a number, not {self.read(insn.src)}")
         for index in range(1, 6):
@@ -431,8 +459,9 @@ class Walker:
         target = jump_target(self.pc, insn)
         assert target is not None
         self.unbounded = True
-        forget_numbers(self.state, registers=True)
+        self.state.widen(self.pc)
         self.push(self.state.copy(), target)
+        self.state.rounds += 1
 
     # calls ----------------------------------------------------------------------------------------------------
 
@@ -449,7 +478,7 @@ class Walker:
         elif insn.src == 1:
             self._enter(self.pc + 1 + insn.imm)
         else:
-            raise Problem(f"kernel function {insn.imm} is not known here")
+            call_kfunc(self, self.state, self.pc)
 
     def _enter(self, entry: int) -> None:
         state = self.state
@@ -466,10 +495,10 @@ class Walker:
             self._leave_program(Reg("scalar"))
             return
         result = self.read(0)
-        if len(state.frames) == 1:
+        frame = state.frame
+        if len(state.frames) == 1 and frame.callback is None:
             self._leave_program(result)
             return
-        frame = state.frame
         if frame.callback is not None:
             leave_callback(self, state)
             return
@@ -482,11 +511,7 @@ class Walker:
         self.go(frame.return_pc)
 
     def _leave_program(self, result: Reg) -> None:
-        if self.state.held:
-            raise Problem(
-                "the program ends, but holds a ring buffer record",
-                "give it back with bpf_ringbuf_submit or bpf_ringbuf_discard on every path",
-            )
+        check_nothing_held(self.state, "the program ends")
         if result.kind != "scalar":
             raise Problem(f"the program returns {result}, not a number")
         limits = self.context.returns
@@ -509,6 +534,18 @@ class Walker:
 def _deepest(entry: int, calls: dict[int, dict[int, int]], depths: dict[int, int]) -> int:
     own = max(depths.get(entry, 0), 1 if entry else 0) + 31 & ~31
     return own + max((_deepest(other, calls, depths) for other in calls[entry]), default=0)
+
+
+def _variable(ctype: CType | None) -> Reg:
+    """The address of a variable of the kernel; of one without a type, a number."""
+    from ...debuginfo.ctype import Struct, sizeof, strip
+
+    if ctype is None:
+        return UNKNOWN
+    inner = strip(ctype)
+    if isinstance(inner, Struct):
+        return Reg("btf", thing=inner, size=PLAIN)
+    return Reg("mem", thing="ro", size=sizeof(inner))
 
 
 def _same(a: State, b: State) -> bool:

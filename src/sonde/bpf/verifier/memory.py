@@ -5,7 +5,20 @@ from __future__ import annotations
 from ..isa import MAX_STACK_BYTES
 from . import scalar
 from .problem import Problem
-from .state import INVALID, MISC, UNWRITTEN, ZEROS, Frame, Reg
+from .state import (
+    IN_RCU,
+    INVALID,
+    MISC,
+    OPAQUE,
+    OPAQUE_KINDS,
+    PLAIN,
+    TRUSTED,
+    UNTRUSTED,
+    UNWRITTEN,
+    ZEROS,
+    Frame,
+    Reg,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,9 +64,40 @@ def load(walker: Walker, state: State, reg: Reg, off: int, size: int, *, signed:
     if reg.kind == "ctx":
         return _load_context(walker, reg, off, size)
     if reg.kind == "btf":
-        return _load_struct(walker, reg, off, size)
+        return _load_struct(walker, state, reg, off, size)
+    if reg.kind == "object" and reg.thing == "socket" and reg.number.const == 0:
+        return _load_socket(reg.off + off, size)
+    if reg.kind == "value" and size == 8:
+        kept = load_kernel_pointer(walker, reg, off)
+        if kept is not None:
+            return kept
     check_access(walker, state, reg, off, size, write=False)
     return Reg("scalar", scalar.of_size(size))
+
+
+_SOCKET_BYTES = 80  # of struct bpf_sock
+
+
+def _load_socket(place: int, size: int) -> Reg:
+    """A field of struct bpf_sock."""
+    if place < 0 or place % size or size > 4 or place + size > _SOCKET_BYTES:
+        raise Problem(f"struct bpf_sock has no {size} bytes at {place}")
+    return Reg("scalar", scalar.of_size(size))
+
+
+def special_at(reg: Reg, off: int) -> str:
+    """What only helpers may touch at this very place of a map's value: "spin_lock", "timer", "kptr:NAME" …; "" for nothing."""
+    if reg.number.const is None:
+        return ""
+    place = reg.off + off + scalar.to_signed(reg.number.const)
+    return next((what for start, _, what in reg.thing.special if start == place), "")  # type: ignore[attr-defined]
+
+
+def load_kernel_pointer(walker: Walker, reg: Reg, off: int) -> Reg | None:
+    """What the program finds where a map's value keeps a kernel pointer: one that may be gone, or null; loads through it read zero then."""
+    kind, _, name = special_at(reg, off).partition(":")
+    struct = walker.find_struct(name) if kind in ("kptr", "kptr_untrusted") else None
+    return None if struct is None else Reg("btf", thing=struct, size=UNTRUSTED)
 
 
 def store(walker: Walker, state: State, reg: Reg, off: int, size: int, value: Reg) -> None:
@@ -97,7 +141,8 @@ def _check_value(walker: Walker, state: State, reg: Reg, off: int, size: int, wr
     for start, end, what in table.special:  # type: ignore[attr-defined]
         first = reg.off + off + reg.number.smin
         if first < end and reg.off + off + reg.number.smax + size > start:
-            raise Problem(f"a {what} in map {table.name} may only be used through its helpers")  # type: ignore[attr-defined]
+            what = what.partition(":")[0].replace("_", " ")
+            raise Problem(f"the {what} in map {table.name} may only be used through its helpers")  # type: ignore[attr-defined]
 
 
 def _check_memory(walker: Walker, state: State, reg: Reg, off: int, size: int, write: bool) -> None:
@@ -141,10 +186,10 @@ def _load_context(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
     found = walker.context.access(_constant_offset(reg, off), size, False)
     if isinstance(found, str):
         raise Problem(found)
-    return found
+    return found.change(ident=walker.new_ident()) if found.may_be_null else found
 
 
-def _load_struct(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
+def _load_struct(walker: Walker, state: State, reg: Reg, off: int, size: int) -> Reg:
     """A member of a kernel struct: loads that fault read zero, so that only the types need to be right."""
     from ...debuginfo.ctype import Array, Pointer, Struct, strip
 
@@ -154,6 +199,7 @@ def _load_struct(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
     if place < 0 or place + size > struct.size:
         raise Problem(f"struct {struct.name} has {struct.size} bytes; {size} at {place} are not in it")
     ctype: object = struct
+    owner = label = ""
     while isinstance(ctype, (Struct, Array)):
         if isinstance(ctype, Array):
             element = strip(ctype.element)
@@ -167,12 +213,37 @@ def _load_struct(walker: Walker, reg: Reg, off: int, size: int) -> Reg:
             return Reg("scalar", scalar.of_size(size))
         member = inside[-1]
         place -= member.offset
-        ctype = strip(member.ctype)
+        owner, label, ctype = ctype.name, member.name, strip(member.ctype)
     if isinstance(ctype, Pointer) and size == 8 and place == 0:
         target = strip(ctype.target)
         if isinstance(target, Struct) and target.name and ctype.tag in ("", "rcu"):
-            return Reg("btf", thing=target)
+            return walked(walker, state, reg, target, f"{owner}.{label}", ctype.tag)
     return Reg("scalar", scalar.of_size(size))
+
+
+# Members whose pointers are as trustworthy as what they are read from, under RCU or altogether (the kernel's BTF_TYPE_SAFE_…).
+_SAFE_IN_RCU = frozenset(["task_struct.cpus_ptr", "task_struct.real_parent", "task_struct.group_leader", "task_struct.cgroups",
+                          "cgroup.kn", "css_set.dfl_cgrp", "cgroup_subsys_state.cgroup"])  # fmt: skip
+_SAFE_OR_NULL = frozenset(["mm_struct.exe_file", "sk_buff.sk", "request_sock.sk"])
+_SAFE = frozenset(["bpf_iter_meta.seq", "bpf_iter__task.meta", "bpf_iter__task.task", "linux_binprm.file", "file.f_inode",
+                   "dentry.d_inode", "file.f_path"])  # fmt: skip
+
+
+def walked(walker: Walker, state: State, reg: Reg, struct: object, member: str, tag: str) -> Reg:
+    """A pointer to a struct that was loaded through another one: how far it may be trusted. As `check_ptr_to_btf_access` of the kernel."""
+    trust = reg.size
+    if trust in (TRUSTED, IN_RCU):
+        if member in _SAFE:
+            return Reg("btf", thing=struct, size=TRUSTED, parent=reg.parent)
+        if walker.sleepable and not state.rcu:
+            trust = UNTRUSTED
+        elif member in _SAFE_IN_RCU:
+            return Reg("btf", thing=struct, size=IN_RCU)
+        elif member in _SAFE_OR_NULL or tag == "rcu":
+            return Reg("btf?", thing=struct, size=IN_RCU, ident=walker.new_ident())
+        else:
+            trust = PLAIN
+    return Reg("btf", thing=struct, size=trust)
 
 
 def _size_of(ctype: object) -> int:
@@ -209,8 +280,18 @@ def read_bytes(frame: Frame, off: int, size: int) -> list[int]:
 def _byte(frame: Frame, off: int) -> int:
     kept = frame.slots.get((-off - 1) // 8, UNWRITTEN)
     if isinstance(kept, Reg):
+        if kept.kind in OPAQUE_KINDS:
+            return OPAQUE
         return ZEROS if kept.kind == "scalar" and kept.number.const == 0 else MISC
     return kept[off % 8]
+
+
+def refuse_opaque(kinds: list[int], low: int) -> None:
+    """Raise Problem where bytes of the stack belong to a dynptr or an iterator."""
+    if OPAQUE in kinds:
+        raise Problem(
+            f"r10{low + kinds.index(OPAQUE):+d} belongs to a dynptr or an iterator, which only its helpers may touch"
+        )
 
 
 def _load_stack(walker: Walker, state: State, reg: Reg, off: int, size: int) -> Reg:
@@ -218,9 +299,10 @@ def _load_stack(walker: Walker, state: State, reg: Reg, off: int, size: int) -> 
     frame = state.frames[reg.size]
     if low == high and low % 8 == 0 and size == 8:
         kept = frame.slots.get((-low - 1) // 8)
-        if isinstance(kept, Reg):
+        if isinstance(kept, Reg) and kept.kind not in OPAQUE_KINDS:
             return kept
     kinds = read_bytes(frame, low, high - low + size)
+    refuse_opaque(kinds, low)
     if INVALID in kinds and not walker.uninitialised_stack:
         raise Problem(f"r10{low + kinds.index(INVALID):+d} is read, but was never written")
     pointer = _pointer_among(frame, low, high + size)
@@ -256,6 +338,8 @@ def _part(frame: Frame, low: int, size: int) -> Reg | None:
 def _store_stack(state: State, reg: Reg, off: int, size: int, value: Reg) -> None:
     low, high = _stack_range(reg, off, size)
     frame = state.frames[reg.size]
+    if any(kept.kind in OPAQUE_KINDS for kept in _kept_in(frame, low, high + size)):
+        give_up(state, frame, low, high + size, certain=low == high)
     if value.kind == "stack" and value.size > reg.size:
         raise Problem(
             "an address of the function's own stack may not be left on its caller's: it is gone when it returns"
@@ -279,6 +363,21 @@ def _store_stack(state: State, reg: Reg, off: int, size: int, value: Reg) -> Non
             frame.slots[slot] = bytes([MISC]) * 8
         elif _byte(frame, at) != INVALID:
             set_byte(frame, at, MISC)
+
+
+def _kept_in(frame: Frame, low: int, end: int) -> list[Reg]:
+    """The registers stored in the slots of some bytes."""
+    found = (frame.slots.get(slot) for slot in range((-end) // 8, (-low - 1) // 8 + 1))
+    return [kept for kept in found if isinstance(kept, Reg)]
+
+
+def give_up(state: State, frame: Frame, low: int, end: int, *, certain: bool = True) -> None:
+    """Dynptrs in some bytes of the stack are overwritten. Raises Problem for those that must be given back, and for iterators."""
+    for kept in _kept_in(frame, low, end):
+        if kept.kind == "iter" or (kept.kind == "dynptr" and (kept.parent in state.held or not certain)):
+            raise Problem(f"{kept} on the stack would be overwritten before it was given back")
+        if kept.kind == "dynptr":
+            state.release(kept.ident)
 
 
 def set_byte(frame: Frame, off: int, kind: int) -> None:
@@ -310,6 +409,7 @@ def check_region(walker: Walker, state: State, reg: Reg, size: int, *, write: bo
     walker.note_depth(reg, 0)
     frame = state.frames[reg.size]
     kinds = read_bytes(frame, low, high - low + size)
+    refuse_opaque(kinds, low)
     if not fresh and INVALID in kinds and not walker.uninitialised_stack:
         raise Problem(
             f"r10{low + kinds.index(INVALID):+d} is handed to a helper, but was never written",

@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 
 ZERO = scalar.const(0)
 SLOTS = MAX_STACK_BYTES // 8
-INVALID, MISC, ZEROS = ord("?"), ord("m"), ord("0")  # a byte of the stack: never written, anything, zero
+# A byte of the stack: never written, anything, zero, part of what only helpers may touch.
+INVALID, MISC, ZEROS, OPAQUE = ord("?"), ord("m"), ord("0"), ord("x")
 UNWRITTEN = bytes([INVALID]) * 8
 
-# Kinds of registers. "?" behind one: it may also be null.
-POINTERS = frozenset(
-    ["ctx", "stack", "map", "value", "mem", "packet", "packet_end", "packet_meta", "btf", "func", "object"]
-)
+UNTRUSTED, PLAIN, TRUSTED, IN_RCU = (
+    0,
+    1,
+    2,
+    3,
+)  # of a kernel pointer: whether helpers and kernel functions may rely on it
+OPAQUE_KINDS = frozenset(["dynptr", "iter"])
 
 
 class Reg:
-    """One register.
+    """One register. "?" behind a kind: it may also be null.
 
     kind         off and number          thing                           size          ident
     none         (never written)
@@ -44,16 +48,28 @@ class Reg:
     mem mem?     in the memory           None, or "ro"                   bytes         which call it came from
     packet, packet_meta   in the packet                                  bytes known   which number was added
     packet_end
-    btf btf?     in the struct           the Struct                                    which load it came from
+    btf btf?     in the struct           the Struct                      trust         which call it came from
     func                                 the pc of the function
-    object?      opaque (a socket, a dynptr …) its name                                which call it came from
+    object object?                       its name ("socket", "dynptr" …)               which call it came from
+    dynptr       which 8 bytes of it     where its memory is                           its own   (in slots only)
+    iter         which 8 bytes of it     what it goes over               1: not at its end  its own   (in slots only)
+
+    `parent` is the ident of what it belongs to: when that is given back, this is gone, too.
     """
 
-    __slots__ = ("ident", "kind", "number", "off", "size", "thing")
+    __slots__ = ("ident", "kind", "number", "off", "parent", "size", "thing")
 
     def __init__(
-        self, kind: str, number: Scalar = ZERO, off: int = 0, thing: object = None, size: int = 0, ident: int = 0
+        self,
+        kind: str,
+        number: Scalar = ZERO,
+        off: int = 0,
+        thing: object = None,
+        size: int = 0,
+        ident: int = 0,
+        parent: int = 0,
     ) -> None:
+        self.parent = parent
         self.kind = kind
         self.number = number
         self.off = off
@@ -151,15 +167,39 @@ class Frame:
         made.slots = dict(self.slots)
         return made
 
+    def widen(self, last: Frame) -> None:
+        """Forget the numbers that are not those of `last`; addresses stay."""
+        for index, reg in enumerate(self.regs):
+            if reg.kind == "scalar" and not (
+                last.regs[index].kind == "scalar" and last.regs[index].number == reg.number
+            ):
+                self.regs[index] = UNKNOWN
+        for slot, kept in self.slots.items():
+            before = last.slots.get(slot)
+            if isinstance(kept, Reg):
+                same = isinstance(before, Reg) and before.kind == "scalar" and before.number == kept.number
+                if kept.kind == "scalar" and not same:
+                    self.slots[slot] = UNKNOWN
+            elif kept != before:
+                self.slots[slot] = bytes(MISC if kind == ZEROS else kind for kind in kept)
+
 
 class State:
     """All frames, the innermost last; `held` are the idents of what must be given back (ring buffer records, references)."""
 
-    __slots__ = ("frames", "held", "steps")
+    __slots__ = ("frames", "held", "lock", "marks", "preempt", "rcu", "rounds", "steps", "turns")
 
     def __init__(self) -> None:
         self.frames = [Frame(0)]
         self.held: frozenset[int] = frozenset()
+        self.lock: Reg | None = None  # the map value whose spin lock is held
+        self.rcu = 0  # read locks
+        self.preempt = 0  # times that preemption was disabled
+        self.marks: dict[
+            int, list[Frame]
+        ] = {}  # by pc of a call that begins a round of an open loop: what the last round began with
+        self.rounds = 0  # times that may_goto did not leave its loop
+        self.turns = 0  # times that a loop which ends by itself, whatever its numbers are, began anew
         self.steps = 0  # instructions on this path
 
     @property
@@ -177,6 +217,8 @@ class State:
         made = State.__new__(State)
         made.frames = [frame.copy() for frame in self.frames]
         made.held = self.held
+        made.lock, made.rcu, made.preempt, made.marks = self.lock, self.rcu, self.preempt, self.marks
+        made.rounds, made.turns = self.rounds, self.turns
         made.steps = self.steps
         return made
 
@@ -189,6 +231,26 @@ class State:
             for slot, kept in frame.slots.items():
                 if isinstance(kept, Reg) and kept.ident == ident:
                     frame.slots[slot] = make(kept)
+
+    def release(self, ident: int) -> None:
+        """Something has been given back: nothing that leads there, or belongs to it, may be used any more."""
+        self.held -= {ident}
+        for frame in self.frames:
+            frame.regs = [NONE if ident in (reg.ident, reg.parent) else reg for reg in frame.regs]
+            for slot, kept in frame.slots.items():
+                if isinstance(kept, Reg) and ident in (kept.ident, kept.parent):
+                    frame.slots[slot] = UNWRITTEN if kept.kind in OPAQUE_KINDS else NONE
+
+    def mark(self, pc: int) -> None:
+        """The first round of a loop begins at `pc`."""
+        self.marks = {**self.marks, pc: [frame.copy() for frame in self.frames]}
+
+    def widen(self, pc: int) -> None:
+        """Another round of a loop begins: forget the numbers that are not what they were when the last one began, so that there is an end to it."""
+        for frame, last in zip(self.frames, self.marks.get(pc, ())):
+            frame.widen(last)
+        self.turns += 1
+        self.mark(pc)
 
     def forget_packet(self) -> None:
         """The packet may have moved, or have another size: no address in it holds any more."""
@@ -210,7 +272,11 @@ def contains(old: State, new: State, live: Live) -> bool:
     """
     if len(old.frames) != len(new.frames) or len(old.held) != len(new.held):
         return False
+    if old.rcu != new.rcu or old.preempt != new.preempt or (old.lock is None) != (new.lock is None):
+        return False
     idents: dict[int, int] = {}
+    if old.lock is not None and new.lock is not None and not _reg_contains(old.lock, new.lock, True, idents):
+        return False
     for a, b in zip(old.frames, new.frames):
         if a.return_pc != b.return_pc or a.entry != b.entry or not _same_rounds(a.callback, b.callback, idents):
             return False
@@ -267,7 +333,11 @@ def _reg_contains(a: Reg, b: Reg, precise: bool, idents: dict[int, int]) -> bool
             return False
     elif a.size != b.size:
         return False
-    return a.number.contains(b.number) and _same_ident(a.ident, b.ident, idents)
+    return (
+        a.number.contains(b.number)
+        and _same_ident(a.ident, b.ident, idents)
+        and _same_ident(a.parent, b.parent, idents)
+    )
 
 
 def _slot_contains(a: Slot, b: Slot, precise: bool, idents: dict[int, int]) -> bool:
