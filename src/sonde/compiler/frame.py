@@ -34,7 +34,9 @@ class Frame:
         masks = _lifetimes(function) if len(allocas) > 1 else {}
         wide: list[Inst] = []
         small = sorted(allocas, key=lambda a: (-a.align, -a.size))
-        places, size = _pack(small, masks)
+        places, size = _pack(small, masks, cells=True)
+        if size > budget:
+            places, size = _pack(small, masks)
         while size > budget and small:
             biggest = max(small, key=lambda a: a.size)
             small.remove(biggest)
@@ -64,23 +66,30 @@ class Frame:
         return -self.size
 
 
-def _pack(slots: list[Inst], masks: dict[Inst, int]) -> tuple[dict[Inst, int], int]:
+_CELL = 8  # bytes of which the verifier knows what number is in them, if that was stored at their beginning
+
+
+def _pack(slots: list[Inst], masks: dict[Inst, int], *, cells: bool = False) -> tuple[dict[Inst, int], int]:
     """Give each slot a place: returns where it ends, counted from 0, and the size of all.
 
-    Starts and ends are aligned, as the stack grows down and scratch memory grows up.
+    Starts and ends are aligned, as the stack grows down and scratch memory grows up. With `cells` small slots have 8 bytes for themselves, so that
+    the verifier knows what is in them: the counter of a loop, say, whose address goes to a helper.
     """
+    starts: dict[Inst, int] = {}
     ends: dict[Inst, int] = {}
     total = 0
     for slot in slots:
         align, size = max(slot.align, 1), _rounded(slot)
+        if cells and size < _CELL:
+            align = size = _CELL
         mask = masks.get(slot, -1)
-        taken = sorted((ends[o] - _rounded(o), ends[o]) for o in ends if masks.get(o, -1) & mask)
+        taken = sorted((starts[o], ends[o]) for o in ends if masks.get(o, -1) & mask)
         start = 0
         for first, last in taken:
             if start + size <= first:
                 break
             start = max(start, last + align - 1 & -align)
-        ends[slot] = start + size
+        starts[slot], ends[slot] = start, start + size
         total = max(total, start + size)
     return ends, total
 

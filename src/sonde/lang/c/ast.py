@@ -100,9 +100,10 @@ class Enumerator(Node, eq=False):
 
 
 class TypeofType(Node, eq=False):
-    """`typeof(x)` of an expression or a type."""
+    """`typeof(x)` of an expression or a type; `unqualified`: typeof_unqual, without const and its like."""
 
     operand: Expr | TypeName
+    unqualified: bool = False
 
 
 class Specifiers(Node, eq=False):

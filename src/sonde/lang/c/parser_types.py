@@ -326,10 +326,11 @@ class TypeParser(ExpressionParser):
         start = self.at
         if found.type is not None or found.words:
             raise self._second_type(found)
+        unqualified = self.kind == "typeof_unqual"
         opened = self._open()
         operand = self.type_name() if self.at_type() else self.expression()
         self._close(opened)
-        found.type = ast.TypeofType(self.span(start), operand)
+        found.type = ast.TypeofType(self.span(start), operand, unqualified)
 
     # attributes -----------------------------------------------------------------------------------------------
 
@@ -386,6 +387,7 @@ _SPECIFIERS: dict[str, Callable[[TypeParser, Specifiers], None]] = {
     **dict.fromkeys(["struct", "union", "enum"], TypeParser._tagged),
     "inline": TypeParser._inline,
     "typeof": TypeParser._typeof,
+    "typeof_unqual": TypeParser._typeof,
     "__attribute__": TypeParser._attributes_of,
     "_Alignas": TypeParser._alignas,
     "_Noreturn": TypeParser._noreturn,

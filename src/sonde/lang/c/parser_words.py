@@ -7,7 +7,7 @@ from __future__ import annotations
 
 _PLAIN = """
 auto break case char const continue default do double else enum extern float for goto if inline int long register restrict
-return short signed sizeof static struct switch typedef union unsigned void volatile while typeof asm
+return short signed sizeof static struct switch typedef union unsigned void volatile while typeof typeof_unqual asm
 _Alignas _Alignof _Atomic _Bool _Complex _Generic _Imaginary _Noreturn _Static_assert _Thread_local
 __attribute__ __extension__ __auto_type __label__ __int128 __float128
 _Float16 _Float32 _Float64 _Float128 _Float32x _Float64x
@@ -28,6 +28,8 @@ _ALTERNATE = {
     "__asm__": "asm",
     "__typeof": "typeof",
     "__typeof__": "typeof",
+    "__typeof_unqual": "typeof_unqual",
+    "__typeof_unqual__": "typeof_unqual",
     "__alignof": "_Alignof",
     "__alignof__": "_Alignof",
     "__attribute": "__attribute__",
@@ -41,7 +43,7 @@ QUALIFIERS = frozenset(["const", "volatile", "restrict", "_Atomic"])
 _FLOATS = ["float", "double", "__float128", "_Float16", "_Float32", "_Float64", "_Float128", "_Float32x", "_Float64x"]
 _PARTS = ["char", "short", "int", "long", "signed", "unsigned", "_Complex", "__int128"]
 BASIC_WORDS = frozenset(["void", "_Bool", "__auto_type", *_FLOATS, *_PARTS])
-TYPE_STARTS = BASIC_WORDS | QUALIFIERS | {"struct", "union", "enum", "typeof"}
+TYPE_STARTS = BASIC_WORDS | QUALIFIERS | {"struct", "union", "enum", "typeof", "typeof_unqual"}
 DECLARATION_STARTS = TYPE_STARTS | STORAGE | {"inline", "_Alignas", "_Noreturn", "_Thread_local", "__attribute__"}
 
 _INTEGERS = ["char", "short", "short int", "int", "long", "long int", "long long", "long long int", "__int128"]

@@ -51,7 +51,7 @@ def plan_instead(
 
     `notes` gets a word on each step. Raises ProbeError.
     """
-    asked = section
+    asked, said = section, len(notes)
     if section.probe in _TRAMPOLINES and arguments_word(symbol) == "tracing":
         why = _no_trampoline(place, target)
         if why:
@@ -69,6 +69,7 @@ def plan_instead(
     if section is asked:
         return []
     if section.probe in _TRAMPOLINES.values() and not target.features.have("pmu:kprobe"):
+        del notes[said:]
         return []  # then what was asked for is what is said to be missing
     returns = section.probe == "kretprobe"
     return [(replace(entry, returns=returns), places) for entry, places in places_of(section, place, target, 0)]

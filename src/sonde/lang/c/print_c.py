@@ -165,7 +165,9 @@ _TYPES: dict[type, Callable[[Any, int], str]] = {
     ast.NamedType: lambda node, depth: node.name,
     ast.StructType: _struct,
     ast.EnumType: _enum,
-    ast.TypeofType: lambda node, depth: f"typeof({_argument_of_word(node.operand)})",
+    ast.TypeofType: lambda node, depth: (
+        f"{'typeof_unqual' if node.unqualified else 'typeof'}({_argument_of_word(node.operand)})"
+    ),
 }
 
 

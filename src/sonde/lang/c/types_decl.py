@@ -27,7 +27,20 @@ from ...debuginfo.layout import MemberDecl, lay_out
 from ...errors import CompileError, SondeError
 from . import ast
 from .analysis import EnumConstant, TextStruct
-from .arithmetic import INT, LONG, UINT, ULONG, compatible, fits, integer_of_words, is_integer, shown, underlying
+from .arithmetic import (
+    INT,
+    LONG,
+    UINT,
+    ULONG,
+    compatible,
+    fits,
+    integer_of_words,
+    is_integer,
+    qualifiers,
+    shown,
+    underlying,
+    unqualified,
+)
 from .checker import POISON, Silent
 from .constants import constant_value, constant_variable
 from .conversions import complete_object
@@ -147,9 +160,17 @@ def did_you_mean(close: list[str]) -> str:
 
 
 def _typeof(ck: Checker, node: ast.TypeofType) -> CType:
-    if isinstance(node.operand, ast.TypeName):
-        return type_name(ck, node.operand)
-    return ck.expr(node.operand)
+    found = type_name(ck, node.operand) if isinstance(node.operand, ast.TypeName) else ck.expr(node.operand)
+    return _unqualified_whole(found) if node.unqualified else found
+
+
+def _unqualified_whole(ctype: CType) -> CType:
+    """A type without qualifiers, of an array also without those of its elements."""
+    plain = unqualified(ctype)
+    inner = strip(plain)
+    if isinstance(inner, Array) and qualifiers(inner.element):
+        return Array(_unqualified_whole(inner.element), inner.count)
+    return plain
 
 
 def type_name(ck: Checker, node: ast.TypeName) -> CType:

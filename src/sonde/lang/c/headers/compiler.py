@@ -33,6 +33,12 @@ _COMMON = """
 #define __ORDER_PDP_ENDIAN__ 3412
 #define __LITTLE_ENDIAN__ 1
 #define __CHAR_BIT__ 8
+#define __ATOMIC_RELAXED 0
+#define __ATOMIC_CONSUME 1
+#define __ATOMIC_ACQUIRE 2
+#define __ATOMIC_RELEASE 3
+#define __ATOMIC_ACQ_REL 4
+#define __ATOMIC_SEQ_CST 5
 #define __LP64__ 1
 #define _LP64 1
 #define __SIZEOF_SHORT__ 2

@@ -110,7 +110,7 @@ _CORE_READ = """
 #define bpf_core_read_user_str(dst, size, src) bpf_probe_read_user_str(dst, size, (const void *)__builtin_preserve_access_index(src))
 #define __bpf_path(args...) ___bpf_apply(__bpf_path, ___bpf_narg(args))(args)
 #define __bpf_into(fn, last, dst, src, args...) ___bpf_apply(__bpf_into, ___bpf_narg(args))(fn, last, dst, src, args)
-#define __bpf_value(fn, src, args...) ({ typeof(__bpf_path((src), args)) __r; __bpf_into(fn, fn, &__r, src, args); __r; })
+#define __bpf_value(fn, src, args...) ({ __typeof_unqual__(__bpf_path((src), args)) __r; __bpf_into(fn, fn, &__r, src, args); __r; })
 #define BPF_CORE_READ(src, args...) __bpf_value(bpf_core_read, src, args)
 #define BPF_CORE_READ_USER(src, args...) __bpf_value(bpf_core_read_user, src, args)
 #define BPF_PROBE_READ(src, args...) __bpf_value(bpf_probe_read_kernel, src, args)
