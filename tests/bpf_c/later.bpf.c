@@ -12,9 +12,8 @@ struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 128); __type(key, 
 struct { __uint(type, BPF_MAP_TYPE_QUEUE); __uint(max_entries, 16); __type(value, struct command); } queue SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_STACK); __uint(max_entries, 16); __type(value, __u64); } stack SEC(".maps");
 struct { __uint(type, BPF_MAP_TYPE_USER_RINGBUF); __uint(max_entries, 4096); } commands SEC(".maps");
-struct { __uint(type, BPF_MAP_TYPE_BLOOM_FILTER); __uint(max_entries, 1000); __type(value, __u64); } seen SEC(".maps");
 struct totals totals;
-__u64 taken, new_values;
+__u64 taken;
 
 static int on_timer(void *map, int *key, struct job *job)
 {
@@ -51,10 +50,6 @@ static long pop_one(__u32 index, void *context)
 		return 1;
 	*count += 1;
 	bpf_map_push_elem(&stack, &c.value, BPF_EXIST);
-	if (bpf_map_peek_elem(&seen, &c.value)) {
-		__sync_fetch_and_add(&new_values, 1);
-		bpf_map_push_elem(&seen, &c.value, BPF_ANY);
-	}
 	return 0;
 }
 

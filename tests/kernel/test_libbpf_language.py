@@ -139,3 +139,68 @@ def test_an_iterator_that_the_kernel_has_not() -> None:
     with pytest.raises(CompileError) as caught:
         compile_object(Source("x.bpf.c", text), target, Options())
     assert "5.15 has no such iterator" in caught.value.diagnostics[0].hint
+
+
+NEWER = {
+    "arenas": ("bpf_arena_alloc_pages", '''
+struct { __uint(type, BPF_MAP_TYPE_ARENA); __uint(map_flags, BPF_F_MMAPABLE); __uint(max_entries, 10); } arena SEC(".maps");
+SEC("tc") int f(struct __sk_buff *skb) { return 0; }'''),
+    "work queues": ("bpf_wq_init", '''
+struct job { struct bpf_wq wq; int n; };
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 1); __type(key, int); __type(value, struct job); } jobs SEC(".maps");
+static int later(void *map, int *key, void *value) { struct job *job = value; job->n += *key + 1; return 0; }
+SEC("tc") int f(struct __sk_buff *skb)
+{
+    int key = 0;
+    struct job *job = bpf_map_lookup_elem(&jobs, &key);
+    if (!job || bpf_wq_init(&job->wq, &jobs, 0))
+        return 0;
+    bpf_wq_set_callback_impl(&job->wq, later, 0, NULL);
+    return bpf_wq_start(&job->wq, 0);
+}'''),
+    "kernel pointers": ("bpf_task_acquire", '''
+struct v { struct task_struct __kptr *task; };
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 8); __type(key, int); __type(value, struct v); } m SEC(".maps");
+SEC("tp_btf/task_newtask") int BPF_PROG(f, struct task_struct *task, u64 flags)
+{
+    int key = 0;
+    struct v zero = {}, *v;
+    struct task_struct *t, *old;
+    bpf_map_update_elem(&m, &key, &zero, 0);
+    if (!(v = bpf_map_lookup_elem(&m, &key)) || !(t = bpf_task_acquire(task)))
+        return 0;
+    if ((old = bpf_kptr_xchg(&v->task, t)))
+        bpf_task_release(old);
+    return 0;
+}'''),
+    "slices of packets": ("bpf_dynptr_from_xdp", '''
+SEC("xdp") int f(struct xdp_md *ctx)
+{
+    struct bpf_dynptr p;
+    char room[14];
+    struct ethhdr *eth;
+    if (bpf_dynptr_from_xdp(ctx, 0, &p))
+        return XDP_DROP;
+    eth = bpf_dynptr_slice(&p, 0, room, sizeof(room));
+    return eth && eth->h_proto == 8 ? XDP_PASS : XDP_DROP;
+}'''),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_newer_things_are_accepted(name: str) -> None:
+    function, text = NEWER[name]
+    if live_target().btf().get_func(function) is None:
+        pytest.skip(f"this kernel has no {function}")
+    head = HEAD + "#include <bpf/bpf_tracing.h>\n"
+    spec = compile_object(Source("x.bpf.c", head + text), live_target(), Options())
+    assert not spec.warnings
+    KernelEngine().load(spec).close()
+
+
+def test_a_kernel_function_that_may_not_be_there() -> None:
+    before = "extern int nothere_at_all(int) __ksym __weak;\nextern void bpf_rcu_read_lock(void) __ksym __weak;\n"
+    assert result("return bpf_ksym_exists(nothere_at_all) ? nothere_at_all(3) : 1;", before) == 1
+    assert result("return bpf_ksym_exists(bpf_rcu_read_lock);", before) == int(
+        live_target().btf().get_func("bpf_rcu_read_lock") is not None
+    )

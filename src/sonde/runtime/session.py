@@ -83,6 +83,7 @@ class Session:
         self._stopping = False
         self._lost_seen = 0
         self._failures_seen: dict[int, int] = {}  # offset in the map `lost` -> sum of codes
+        self._begun = self._unfinished = 0  # records, see _find_unfinished
         self._loss_check_at = 0.0
         self._signals_seen = 0
         self._wakeup: tuple[int, int] | None = None
@@ -491,6 +492,7 @@ class Session:
         values = self._loaded.maps[self.spec.lost].lookup(FIRST) or [] if self.spec.lost else []
         lost = sum(int.from_bytes(value[:8], "little") for value in values)
         lost += sum(getattr(reader, "lost", 0) for reader, _ in self._inputs)  # perf buffers count on the kernel's side
+        lost += self._find_unfinished()
         if lost > self._lost_seen:
             self.printer.lost(lost - self._lost_seen)
             self._lost_seen = lost
@@ -501,6 +503,19 @@ class Session:
             if total != seen:
                 self._failures_seen[at] = total
                 self.printer.row(failure_row(failure, total - seen))
+
+    def _find_unfinished(self) -> int:
+        """Return how many records programs have begun and never finished: those that had been begun at the last look.
+
+        A program may be between the two just now; once all are detached, none is.
+        """
+        if not self.spec.attempts:
+            return 0
+        (value,) = self._loaded.maps[self.spec.attempts].lookup(FIRST) or [bytes(16)]
+        begun, finished = int.from_bytes(value[:8], "little"), int.from_bytes(value[8:16], "little")
+        before, self._begun = self._begun, begun
+        self._unfinished = max(self._unfinished, (begun if self._ending else before) - finished)
+        return self._unfinished
 
     # What rows may ask for (spec.engine.Control) ------------------------------------------------------------------
 

@@ -305,6 +305,8 @@ class ObjectSpec(Record):
     failures: tuple[FailureSpec, ...] = ()
     settings: Settings = Settings()
     streams: tuple[StreamSpec, ...] = ()
+    # Name of an array whose entry 0 counts records that programs begin (a u64) and finish (the next one): others found no room.
+    attempts: str = ""
     warnings: tuple[Diagnostic, ...] = ()  # of the compilation
     kernel_id: str = ""  # Target.kernel_id of the machine that this was compiled for
     # What programs have from that machine's kernel for good ("struct file.f_mode"): another one cannot run them.

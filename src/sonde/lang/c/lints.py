@@ -23,9 +23,12 @@ _CHARACTER = range(-128, 256)
 
 def lint_function(ck: Checker, state: FunctionState, body: ast.Compound) -> None:
     """Look over a function whose body has been checked."""
+    values: set[ast.Node] = set()  # statements whose value is that of the statement expression around them
     for node in iter_nodes(body):
+        if isinstance(node, ast.StatementExpr) and node.body.items:
+            values.add(node.body.items[-1])
         rule = _RULES.get(type(node))
-        if rule is not None:
+        if rule is not None and node not in values:
             rule(ck, node)
     if ck.dialect != "bcc":
         _unused(ck, state)

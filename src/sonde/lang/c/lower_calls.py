@@ -7,7 +7,7 @@ from ...compiler.ir import I64
 from ...debuginfo.ctype import FuncProto, Pointer, strip
 from . import ast
 from .analysis import FunctionSymbol, Table
-from .losses import COUNTED, count_loss
+from .losses import count_begun, count_finished
 from .lower_expressions import evaluate
 from .lower_frame import Frame, failure
 from .lower_numbers import convert, fit, wide_register
@@ -145,14 +145,15 @@ def helper_result(f: Frame, name: str, values: list[Value | int], ctype: CType) 
     assert helper is not None
     kind = helper.result.rstrip("?")
     ctype = strip(ctype)
+    count_begun(f, name)
     if kind in ("void",):
         f.b.call(name, values)
+        count_finished(f, name, None)
         return None
     space = f.spaces._helper(name)
     type_ = pointer_type(space) if kind != "scalar" else I64
     result = f.b.call(name, values, type_)
-    if name in COUNTED and f.program.text.options.count_losses:
-        count_loss(f, name, result)
+    count_finished(f, name, result)
     if not ctype.size:
         return None
     if kind != "scalar":
@@ -217,6 +218,8 @@ _CALLBACKS = {
     "timer_set_callback": ("own", "own", "map"),
     "find_vma": ("btf", "btf", "passed"),
     "user_ringbuf_drain": ("own", "passed"),
+    "bpf_wq_set_callback_impl": ("own", "own", "map"),
+    "bpf_rbtree_add_impl": ("btf", "btf"),
 }
 _PASSED = {"loop": 2, "for_each_map_elem": 2, "find_vma": 3, "user_ringbuf_drain": 2}
 
@@ -231,6 +234,9 @@ def _tail_call(f: Frame, node: ast.Call) -> None:
 def _kernel_function(f: Frame, node: ast.Call, symbol: FunctionSymbol) -> Operand | None:
     values: list[Value | int] = []
     for i, arg in enumerate(node.args):
+        if _names_function(f, arg):
+            values.append(_callback(f, arg, node, symbol.kfunc))
+            continue
         operand = _argument(f, arg)
         if i < len(symbol.ctype.params) and not isinstance(operand, Place):
             operand = convert(f, operand, symbol.ctype.params[i].ctype)
@@ -244,6 +250,13 @@ def _kernel_function(f: Frame, node: ast.Call, symbol: FunctionSymbol) -> Operan
     if not ctype.size:
         return None
     return Scalar(result if space else f.resize(result, True, ir_type(ctype)), ctype, space)
+
+
+def _names_function(f: Frame, node: ast.Node) -> bool:
+    while isinstance(node, (ast.Cast, ast.Unary)):
+        node = node.operand
+    symbol = f.program.analysis.symbols.get(node)
+    return isinstance(symbol, FunctionSymbol) and symbol.definition is not None
 
 
 def needs_place(symbol: FunctionSymbol) -> bool:

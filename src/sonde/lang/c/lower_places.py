@@ -103,6 +103,11 @@ def read_name(f: Frame, node: ast.Name) -> Operand:
         from .values import ir_type
 
         return Scalar(Const(symbol.value, ir_type(symbol.ctype)), symbol.ctype)
+    if isinstance(symbol, FunctionSymbol) and symbol.kfunc and not f.program.relocatable:
+        there = (
+            f.program.target.btf().get_func(symbol.kfunc) is not None
+        )  # bpf_ksym_exists(): is there such a function?
+        return Scalar(Const(int(there)), symbol.ctype)
     if isinstance(symbol, FunctionSymbol):
         raise failure(
             node.span,

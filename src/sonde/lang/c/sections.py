@@ -11,7 +11,7 @@ from ...record import replace
 from ...spec.object import ObjectSpec, ProbeSpec
 from ..source import diagnose
 from .analysis import FunctionSymbol
-from .losses import LOST
+from .losses import ATTEMPTS
 from .options import EXTERN, Entry, Options
 from .places import places_of, plan_instead
 from .struct_ops import place_programs, probes_of
@@ -65,7 +65,7 @@ def compile_object(
         tuple(probes),
         views=views_of(text) if shown else (),
         streams=streams_of(text) if shown else (),
-        lost=LOST if LOST in maps else "",
+        attempts=ATTEMPTS if ATTEMPTS in maps else "",
         externs=tuple(_iter_externs(text)),
         warnings=(*text.warnings, *notes),
     )

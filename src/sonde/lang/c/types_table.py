@@ -28,7 +28,8 @@ _KINDS = {
 KERNEL_KINDS = frozenset(
     ["hash", "array", "prog_array", "perf_event_array", "percpu_hash", "percpu_array", "stack_trace", "cgroup_array", "lru_hash", "lru_percpu_hash", "lpm_trie", "array_of_maps", "hash_of_maps", "devmap", "sockmap", "cpumap", "xskmap", "sockhash", "cgroup_storage", "reuseport_sockarray", "percpu_cgroup_storage", "queue", "stack", "sk_storage", "devmap_hash", "struct_ops", "ringbuf", "inode_storage", "task_storage", "bloom_filter", "user_ringbuf", "cgrp_storage", "arena"]
 )  # fmt: skip
-_KEYLESS = frozenset(["queue", "stack", "ringbuf", "user_ringbuf", "bloom_filter"])
+_BARE = frozenset(["ringbuf", "user_ringbuf", "arena"])  # neither keys nor values
+_KEYLESS = _BARE | {"queue", "stack", "bloom_filter"}
 _INDEXED = frozenset(
     [
         "array",
@@ -196,7 +197,7 @@ def _map_of(
     if value is None and kind in ("prog_array", "perf_event_array", "cgroup_array", "array_of_maps", "hash_of_maps"):
         value = UINT
     for ctype, what in ((key, "key"), (value, "value")):
-        if ctype is None and kind not in ("ringbuf", "user_ringbuf") and not (what == "key" and kind in _KEYLESS):
+        if ctype is None and kind not in _BARE and not (what == "key" and kind in _KEYLESS):
             raise _no_type(ck, node, variable.name, what)
 
     def check() -> None:
