@@ -114,6 +114,7 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
 
 
 def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
+    from ..kernel.sampling import Sampler
     from ..user.engine import UserEngine, check_probes
     from ..user.target import user_target
     from .trace import _warner, compile, live_target
@@ -132,7 +133,8 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
         if child is not None:
             child.close()
         raise
-    return Choice(UserEngine(pid, child.stopped if child is not None else None), spec, reason, child)
+    engine = UserEngine(pid, child.stopped if child is not None else None, lambda probe: Sampler(probe, target.arch))
+    return Choice(engine, spec, reason, child)
 
 
 class HeldCommand:

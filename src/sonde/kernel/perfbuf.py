@@ -110,9 +110,9 @@ class PerfReader:
 
 
 class Ring:
-    """One CPU's ring: the perf event (of programs' output, unless `attr` says which), its memory."""
+    """One CPU's ring, or one thread's: the perf event (of programs' output, unless `attr` says which), its memory."""
 
-    def __init__(self, cpu: int, size: int, attr: bytearray | None = None, wakeup: int = 1) -> None:
+    def __init__(self, cpu: int, size: int, attr: bytearray | None = None, wakeup: int = 1, *, pid: int = -1) -> None:
         from mmap import PAGESIZE
 
         attr = attr or abi.perf_event_attr(
@@ -125,9 +125,10 @@ class Ring:
         self.cpu = cpu
         self.lost = 0
         self._memory: mmap | None = None
-        self.fd = open_event(attr, -1, cpu)
+        self.fd = open_event(attr, pid, cpu)
         if self.fd < 0:
-            raise refusal(f"open the perf buffer of CPU {cpu}", -self.fd, needs=("CAP_PERFMON",))
+            whose = f"CPU {cpu}" if pid < 0 else f"thread {pid}"
+            raise refusal(f"open the perf buffer of {whose}", -self.fd, needs=("CAP_PERFMON",))
         try:
             self._memory = _map_ring(self.fd, PAGESIZE + size)
             result = syscall.ioctl(self.fd, abi.PERF_EVENT_IOC_ENABLE)
@@ -148,12 +149,12 @@ class Ring:
 
     def drain(
         self,
-        handle: Callable[[memoryview, int, int], object],
+        handle: Callable[[memoryview, int, int], object] | None,
         other: Callable[[int, int, memoryview, int, int], object] | None = None,
     ) -> int:
-        """Hand on all records up to the head, then move the tail there; samples to `handle`.
+        """Hand on all records up to the head, then move the tail there; what programs have written to `handle`.
 
-        Other records go to other(type, misc, buffer, start, size), header included.
+        Other records, and samples too when there is no `handle`, go to other(type, misc, buffer, start, size), header included.
         """
         tail, head = self._positions[_TAIL_INDEX], self._positions[_HEAD_INDEX]
         if tail == head:
@@ -173,7 +174,7 @@ class Ring:
                 if at + size > mask + 1:
                     record = memoryview(bytes(data[at:]) + bytes(data[: at + size - mask - 1]))
                     start = 0
-                if kind == _RECORD_SAMPLE:
+                if kind == _RECORD_SAMPLE and handle is not None:
                     count += 1
                     length = int.from_bytes(record[start + 8 : start + 12], "little")
                     handle(record, start + _SAMPLE_BYTES, min(length, size - _SAMPLE_BYTES))

@@ -167,6 +167,19 @@ if TYPE_CHECKING:
         def snapshot(self, view: str) -> Snapshot: ...
 
 
+class Sample(Record, eq=False):
+    """One hit of a timer or counter in a thread. `registers` is a struct pt_regs, `chain` the program counters, the innermost first; `time_ns` the monotonic time."""
+
+    pid: int
+    tid: int
+    cpu: int
+    time_ns: int
+    addr: int
+    period: int
+    chain: tuple[int, ...]
+    registers: bytes
+
+
 class LineFormat(Record, eq=False):
     """A row that prints as one `%` operation on raw bytes: what a session needs to skip values and rows altogether.
 

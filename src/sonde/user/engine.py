@@ -6,30 +6,30 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from contextlib import nullcontext
 
 from ..bpf.isa import decode
 from ..bpf.jit.here import cpu_features
 from ..bpf.maps import MapShape, create, measure
-from ..bpf.maps.ringbuf import RingMap, RingReader
+from ..bpf.maps.ringbuf import RingMap
 from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, TargetError, UnsafeError, UsageError
-from ..record import Record
+from ..record import Record, replace
 from ..spec.relocation import relocate
 from . import frame, helpers, trampoline
 from .agent import Agent
 from .calls import SYSCALL
-from .clock import FIRST_NS, THEN_NS, Clock, is_trusted
 from .code import jump_to
 from .image import Image
 from .local import LocalPrograms, local_helpers
 from .patches import Patch, put_in, remove_when_left, take_out
+from .sampled import SampledWorld
 from .sites import Files, Site, find_data, find_functions, find_sites
 from .stopped import StoppedProcess
 from .syscalls import ANY, CallSite, find_calls, wanted_of
 from .target import slots_for
 from .unwinding import UNWINDERS, put_back
+from .worker import PolledReader, Worker
 from .x86.relocate import relocate as move
 from .x86.window import Window, plan_window
 
@@ -42,11 +42,13 @@ if TYPE_CHECKING:
     from ..bpf.isa import Insn
     from ..bpf.maps import SharedMap
     from ..bpf.verifier import Refusal
-    from ..spec.engine import Reader
+    from ..spec.engine import Reader, Sample
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
     from .trampoline import Runner
+    from .worker import Sampler
 
 LOCAL = ("begin", "end", "self", "interval")  # run by sonde itself
+SAMPLED = ("profile", "software", "hardware", "watchpoint")  # run by sonde on samples of the process
 PLACED = ("uprobe", "uretprobe", "usdt", "tracepoint")
 _REACH = 1 << 30  # sites further apart than this have code of their own
 _CODE_BYTES, _CODE_BYTES_A_SITE, _CODE_BYTES_ANY_CALL = 1 << 18, 1 << 11, 1 << 13
@@ -55,7 +57,6 @@ _MOST, _MOST_LOCAL = (
     200_000,
     20_000,
 )  # instructions that are followed to verify a program: a second and a tenth for 10,000
-_POLL_NS = 10_000_000  # how often a ring is looked at: nobody in the process tells us
 
 
 class UserEngine:
@@ -63,16 +64,20 @@ class UserEngine:
 
     name = "user"
 
-    def __init__(self, pid: int, held: StoppedProcess | None = None) -> None:
+    def __init__(
+        self, pid: int, held: StoppedProcess | None = None, sample: Callable[[ProbeSpec], Sampler] | None = None
+    ) -> None:
+        """`sample` begins to take samples for a probe; without it there are no probes of timers and counters."""
         self.pid = pid
         self.held = held
+        self.sample = sample
 
     def load(self, spec: ObjectSpec) -> UserObject:
         """Verify the programs of `spec` and put them into the process. The caller closes the result.
 
         Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
         """
-        return UserObject(spec, self.pid, self.held)
+        return UserObject(spec, self.pid, self.held, self.sample)
 
 
 class UserLink:
@@ -97,12 +102,19 @@ class _Planned(Record, eq=False):
 class UserObject:
     """A loaded object (see spec.engine.LoadedObject). A context manager."""
 
-    def __init__(self, spec: ObjectSpec, pid: int, held: StoppedProcess | None = None) -> None:
+    def __init__(
+        self,
+        spec: ObjectSpec,
+        pid: int,
+        held: StoppedProcess | None = None,
+        sample: Callable[[ProbeSpec], Sampler] | None = None,
+    ) -> None:
         self.spec = spec
         self.pid = pid
         self._held = held
+        self._sample = sample
         self.maps: dict[str, SharedMap] = {}
-        self.worker: _Worker | None = None
+        self.worker: Worker | None = None
         self.notes: list[str] = []  # probes that could not be had, with the reason
         self._programs: dict[str, list[Insn]] = {}
         self._interpreted: set[str] = set()  # programs of sonde's own that are too long to be verified in time
@@ -118,6 +130,7 @@ class UserObject:
         self._returns: list[int] = []  # where functions with a return probe come back to
         self._readers: list[Reader] = []
         self._local: LocalPrograms | None = None
+        self._sampled: LocalPrograms | None = None
         self._state: memoryview | None = None
         self._closed = False
         check_probes(spec, pid)
@@ -146,10 +159,11 @@ class UserObject:
             number: MapInfo(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.frozen, initial=m.initial)
             for number, m in enumerate(self.spec.maps, 1)
         }
-        local = {probe.program for probe in self.spec.probes if probe.type in LOCAL}
+        local = {probe.program: probe.type for probe in self.spec.probes if probe.type in (*LOCAL, *SAMPLED)}
         for program in self.spec.programs:
             insns = decode(bytes(relocate(program, numbers)))
-            names = local_helpers() if program.name in local else helpers.NAMES
+            kind = local.get(program.name, "")
+            names = local_helpers(sampled=kind in SAMPLED) if kind else helpers.NAMES
             missing = [name for name in program.helpers if name not in names]
             if missing:
                 raise FeatureError(
@@ -172,12 +186,15 @@ class UserObject:
         else:
             for spec in self.spec.maps:
                 self._fill(spec, create(self._shape(spec)))
-        self._local = LocalPrograms(dict(enumerate(self.maps.values(), 1)), self._slots)
+        tables = dict(enumerate(self.maps.values(), 1))
+        self._local = LocalPrograms(tables, self._slots)
+        self._sampled = LocalPrograms(tables, self._slots, SampledWorld(self.pid))
         for probe in self.spec.probes:
-            if probe.type in LOCAL and probe.program not in self._local:
-                take = self._local.interpret if probe.program in self._interpreted else self._local.add
+            where = self._local if probe.type in LOCAL else self._sampled if probe.type in SAMPLED else None
+            if where is not None and probe.program not in where:
+                take = where.interpret if probe.program in self._interpreted else where.add
                 take(probe.program, self._programs[probe.program])
-        self.worker = _Worker(self, self._state)
+        self.worker = Worker(self.run, self._run_on, self._state)
 
     def _fill(self, spec: MapSpec, table: SharedMap) -> None:
         self.maps[spec.name] = table
@@ -265,6 +282,11 @@ class UserObject:
             for probe in probes:
                 self.worker.add_interval(probe)
             return [UserLink(self, "timer in sonde") for _ in probes]
+        if probes[0].type in SAMPLED:
+            assert self.worker is not None and self._sample is not None
+            for probe in probes:
+                self.worker.add_sampler(probe, self._sample(replace(probe, pid=self.pid)))
+            return [UserLink(self, "samples that sonde takes") for _ in probes]
         if not self._patches:
             self._put_in(self._plan)
         return [UserLink(self, self._hows[probe.name]) for probe in probes]
@@ -412,6 +434,11 @@ class UserObject:
             raise UsageError(f"the object has no program {program!r} that sonde runs itself")
         return self._local.run(program)
 
+    def _run_on(self, program: str, sample: Sample) -> None:
+        """Run a program on a sample of the process."""
+        if self._sampled is not None:
+            self._sampled.run_on(program, sample)
+
     def reader(self, name: str = "") -> Reader:
         """Open the reader of `spec.ringbuf`, or of another ring buffer. It is closed with the object."""
         ring = self.maps.get(name or self.spec.ringbuf)
@@ -461,8 +488,9 @@ class UserObject:
             reader.close()
         if self.worker is not None:
             self.worker.close()
-        if self._local is not None:
-            self._local.close()
+        for programs in (self._local, self._sampled):
+            if programs is not None:
+                programs.close()
         self._remove_agents()
         for table in self.maps.values():
             table.close()
@@ -504,16 +532,16 @@ def _replaced(site: Site, window: Window) -> bytes:
 def check_probes(spec: ObjectSpec, pid: int) -> None:
     """Raise ProbeError for an object with probes that this engine does not serve in process `pid` (0: in none)."""
     for probe in spec.probes:
-        if probe.type in PLACED and not pid:
+        if probe.type in (*PLACED, *SAMPLED) and not pid:
             raise ProbeError(
                 f"{probe.name}: the user engine probes one process: which?",
                 hint="give -p PID, or -c COMMAND to start one",
             )
         if probe.type == "tracepoint":
             wanted_of(probe)
-        if probe.type not in LOCAL and probe.type not in PLACED:
+        if probe.type not in (*LOCAL, *PLACED, *SAMPLED):
             raise ProbeError(
-                f"{probe.name}: the user engine serves {', '.join((*PLACED, *LOCAL))}, no {probe.type} probes",
+                f"{probe.name}: the user engine serves {', '.join((*PLACED, *SAMPLED, *LOCAL))}, no {probe.type} probes",
                 hint="use --engine kernel",
             )
 
@@ -556,99 +584,3 @@ def _open_state(fd: int, size: int) -> memoryview:
     view = memoryview(mmap.mmap(fd, size)).cast("Q")
     os.close(fd)
     return view
-
-
-class PolledReader(RingReader):
-    """Reads a ring to which the process writes without telling anybody: its descriptor becomes readable at fixed intervals."""
-
-    __slots__ = ("_timer",)
-
-    def __init__(self, ring: RingMap) -> None:
-        super().__init__(ring)
-        self._timer = _timer(_POLL_NS)
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._timer
-
-    def drain(self, handle, runs=None):  # type: ignore[no-untyped-def]
-        """Read what waits; see `RingConsumer.drain`."""
-        if self._timer >= 0:
-            _expirations(self._timer)
-        return super().drain(handle, runs or {})
-
-    def close(self) -> None:
-        """Give the memory up. Twice is harmless."""
-        timer, self._timer = self._timer, -1
-        if timer >= 0:
-            os.close(timer)
-        super().close()
-
-
-class _Worker:
-    """What sonde does itself while the session runs: interval probes, and the clock of the process (see spec.engine.Worker)."""
-
-    def __init__(self, owner: UserObject, state: memoryview | None) -> None:
-        self._owner = owner
-        self._epoll = select.epoll()
-        self._timers: dict[int, ProbeSpec] = {}
-        self._clock = Clock(state) if state is not None and is_trusted() else None
-        self._tick = _timer(FIRST_NS, THEN_NS) if self._clock is not None else -1
-        if self._tick >= 0:
-            self._epoll.register(self._tick, select.EPOLLIN)
-
-    def fileno(self) -> int:
-        return self._epoll.fileno()
-
-    def add_interval(self, probe: ProbeSpec) -> None:
-        timer = _timer(probe.period_ns)
-        self._timers[timer] = probe
-        self._epoll.register(timer, select.EPOLLIN)
-
-    def work(self) -> None:
-        """Run what is due, once for each time that it was."""
-        for fd, _ in self._epoll.poll(0):
-            if fd == self._tick and self._clock is not None:
-                _expirations(fd)
-                self._clock.update()
-            probe = self._timers.get(fd)
-            if probe is not None:
-                for _ in range(_expirations(fd)):
-                    self._owner.run(probe.program)
-
-    def stop(self) -> None:
-        """Run nothing more. Twice is harmless."""
-        for timer in self._timers:
-            os.close(timer)
-        self._timers.clear()
-
-    def close(self) -> None:
-        """Let go of all. Twice is harmless."""
-        self.stop()
-        tick, self._tick = self._tick, -1
-        if tick >= 0:
-            os.close(tick)
-        if self._clock is not None:
-            self._clock.close()
-        if not self._epoll.closed:
-            self._epoll.close()
-
-
-def _timer(first_ns: int, period_ns: int = 0) -> int:
-    """A timer that becomes readable after `first_ns`, and then every `period_ns` (0: the same)."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = int(libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK))
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "timerfd_create")
-    spec = (ctypes.c_long * 4)(*divmod(period_ns or first_ns, 1_000_000_000), *divmod(first_ns, 1_000_000_000))
-    libc.timerfd_settime(fd, 0, spec, None)
-    return fd
-
-
-def _expirations(timer: int) -> int:
-    try:
-        return int.from_bytes(os.read(timer, 8), "little")
-    except BlockingIOError:
-        return 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 
+from ..bpf.helpers import HELPERS
 from ..bpf.jit import translate
 from ..bpf.jit.here import Placed, cpu_features
 from ..bpf.jit.maps import make_plan
 from ..bpf.runtime import World
 from ..bpf.runtime.native import NativeMachine
+from .sampled import SampledWorld, context_of, target_reads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from ..bpf.interp import Machine, Program
     from ..bpf.isa import Insn
     from ..bpf.maps import SharedMap
+    from ..spec.engine import Sample
 
 _GET_SMP_PROCESSOR_ID = 8
+_CONTEXT_BYTES = 512
 # What only a kernel knows; the runtime's answers stand for "nothing", which a script would take for the truth.
 _KERNELS = frozenset([
     "get_current_task", "get_current_task_btf", "get_current_cgroup_id", "get_current_ancestor_cgroup_id", "get_stack", "get_stackid", "probe_write_user",
@@ -30,18 +34,21 @@ _KERNELS = frozenset([
 ])  # fmt: skip
 
 
-def local_helpers() -> frozenset[str]:
-    """The names of the helpers that programs run by sonde itself may call."""
+def local_helpers(*, sampled: bool = False) -> frozenset[str]:
+    """The names of the helpers that programs run by sonde itself may call; `sampled`: on samples, which have a stack."""
     from ..bpf.runtime import named_helpers
 
-    return frozenset(named_helpers()) - _KERNELS
+    found = frozenset(named_helpers()) - _KERNELS
+    return found | {"get_stack", "get_stackid"} if sampled else found
 
 
 class LocalPrograms:
     """Programs as machine code in this process. `slot` is the copy of per-CPU values that is theirs. A context manager."""
 
-    def __init__(self, tables: Mapping[int, SharedMap], slot: int) -> None:
-        self.world = World()
+    def __init__(self, tables: Mapping[int, SharedMap], slot: int, world: SampledWorld | None = None) -> None:
+        """With a `world`, programs run on samples, which it answers for."""
+        self.world = world or World()
+        self._samples = world
         self.world.cpu = slot
         self._slot = ctypes.c_uint32(slot)
         self._owner = ctypes.c_uint32(slot + 1)
@@ -52,7 +59,7 @@ class LocalPrograms:
         self._native = NativeMachine(tables, self.world)
         self._plan = make_plan(tables)
         self._placed: dict[str, Placed] = {}
-        self._context = self._native.lend(bytes(256))
+        self._context = self._native.lend(bytes(_CONTEXT_BYTES))
 
     def interpret(self, name: str, insns: Sequence[Insn]) -> None:
         """Take a program that was not verified."""
@@ -60,16 +67,19 @@ class LocalPrograms:
         from ..bpf.runtime import helper_table
 
         if self._machine is None:
-            self._machine = Machine(
-                {**helper_table(), _GET_SMP_PROCESSOR_ID: _current_cpu}, maps=dict(self._tables), world=self.world
-            )
-            self._place = self._machine.memory.add(bytearray(256))
+            table = {**helper_table(), _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu()}
+            self._machine = Machine(table, maps=dict(self._tables), world=self.world)
+            self._room = bytearray(_CONTEXT_BYTES)
+            self._place = self._machine.memory.add(self._room)
         self._interpreted[name] = Program(list(insns), name)
 
     def add(self, name: str, insns: Sequence[Insn]) -> None:
         """Translate a verified program. Raises RunError where this process may not have executable memory."""
         code = translate(insns, os.uname().machine, features=cpu_features(), plan=self._plan)
-        helpers = {**self._native.helpers(), _GET_SMP_PROCESSOR_ID: _current_cpu}
+        helpers = {**self._native.helpers(), _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu()}
+        if self._samples is not None:
+            reads = target_reads(self._samples, self._native.memory)
+            helpers.update((HELPERS[each].ident, function) for each, function in reads.items())
         self._placed[name] = Placed(
             code,
             helpers=helpers,
@@ -90,12 +100,26 @@ class LocalPrograms:
         self._native.begin()
         return self._placed[name].run(self._context)
 
+    def run_on(self, name: str, sample: Sample) -> int:
+        """Run a program on a sample; return what it returns. Raises RunError."""
+        assert self._samples is not None
+        self._samples.sample = sample
+        context = context_of(sample)
+        if name in self._interpreted:
+            self._room[: len(context)] = context
+        else:
+            self._native.memory.view(self._context, len(context), write=True)[:] = context
+        return self.run(name)
+
+    def _current_cpu(self) -> int:
+        if self._samples is not None and self._samples.sample is not None:
+            return self._samples.sample.cpu
+        return int(ctypes.CDLL(None).sched_getcpu())
+
     def close(self) -> None:
         """Free the code. Twice is harmless."""
+        if self._samples is not None:
+            self._samples.close()
         for placed in self._placed.values():
             placed.close()
         self._placed.clear()
-
-
-def _current_cpu(*_: object) -> int:
-    return int(ctypes.CDLL(None).sched_getcpu())

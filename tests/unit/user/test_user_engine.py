@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sonde.api.trace import TraceOptions, compile, live_target
-from sonde.errors import ProbeError, UnsafeError
+from sonde.errors import AttachError, PrivilegeError, ProbeError, UnsafeError
+from sonde.kernel.sampling import Sampler
 from sonde.spec.object import ObjectSpec
 from sonde.user.engine import UserEngine, UserObject
 from sonde.user.target import user_target
@@ -32,6 +34,7 @@ SOURCE = r"""
 #define EXPORT __attribute__((noinline, noclone, used))
 static char name[] = "a name that is long enough to cross several words";
 static jmp_buf place;
+volatile long watched;
 
 EXPORT long work(long a, const char *s) { __asm__ volatile("" ::: "memory"); return a * 2 + (s != 0); }
 EXPORT long six(long a, long b, long c, long d, long e, long f) { __asm__ volatile(""); return a + b + c + d + e + f; }
@@ -60,6 +63,7 @@ int main(void) {
       for (int i = 0; i < 8; i++) pthread_create(&t[i], 0, many, (void *)n);
       for (int i = 0; i < 8; i++) pthread_join(t[i], 0);
     }
+    if (!strcmp(what, "write")) for (long i = 0; i < n; i++) watched = i;
     if (!strcmp(what, "calls")) for (long i = 0; i < n; i++) { getppid(); result += syscall(SYS_close, -1 - i) == -1; }
     if (!strcmp(what, "sleep")) { struct timespec t = {n / 1000, n % 1000 * 1000000}; result = clock_nanosleep(CLOCK_MONOTONIC, 0, &t, 0); }
     if (!strcmp(what, "fork")) {
@@ -115,7 +119,7 @@ class Running:
 
     def attach(self, script: str) -> UserObject:
         spec = self.compile(script)
-        loaded = UserEngine(self.pid).load(spec)
+        loaded = UserEngine(self.pid, sample=lambda probe: Sampler(probe, os.uname().machine)).load(spec)
         for probe in spec.probes:
             if probe.type not in ("begin", "end"):
                 loaded.attach([probe])
@@ -293,6 +297,41 @@ def test_a_thread_that_waits_in_a_system_call_is_led_out(running: Running) -> No
     assert not running.traces()
     assert running.hear() == 0
     assert time.monotonic() - before >= 0.6
+
+
+def test_samples_of_a_busy_thread(running: Running) -> None:
+    """No privilege is needed for what a process of one's own does in user space."""
+    try:
+        loaded = running.attach(
+            "profile:hz:997 { @[comm, pid, ustack(1)] = count(); } software:page-faults:1 { @f = count(); }"
+        )
+    except (PrivilegeError, AttachError) as refusal:
+        pytest.skip(f"perf events are not to be had: {refusal.message}")
+    with loaded:
+        running.ask("work 100000000")
+        assert loaded.worker is not None
+        loaded.worker.work()
+        found = [(key, total(loaded, "AT_", key)) for key, _ in loaded.maps["AT_"].items()]
+        assert sum(count for _, count in found) >= 20
+        assert all(key[:7] == b"target\0" and struct.unpack_from("<I", key, 16) == (running.pid,) for key, _ in found)
+
+
+def test_a_probe_on_the_memory_of_the_process(running: Running) -> None:
+    address = next(
+        "0x" + line.split()[0]
+        for line in subprocess.run(["nm", running.path], capture_output=True, text=True, check=True).stdout.splitlines()
+        if line.endswith(" watched")
+    )
+    base = 0 if int(address, 16) > 1 << 20 else int(Path(f"/proc/{running.pid}/maps").read_text().split("-")[0], 16)
+    try:
+        loaded = running.attach(f"watchpoint:{int(address, 16) + base:#x}:8:w {{ @ = count(); }}")
+    except (PrivilegeError, AttachError) as refusal:
+        pytest.skip(f"debug registers are not to be had: {refusal.message}")
+    with loaded:
+        running.ask("write 12")
+        assert loaded.worker is not None
+        loaded.worker.work()
+        assert total(loaded, "percpu") == 12
 
 
 def test_begin_and_end_run_in_sonde_on_the_same_maps(running: Running) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..links import KernelLink
     from ..programs import Program
 
-_MODES = {"r": 1, "w": 2, "x": 4}
+MODES = {"r": 1, "w": 2, "x": 4}
 _EXECUTE = 4
 _LONG_BYTES = 8  # what perf wants as the length of an execution breakpoint
 
@@ -39,8 +39,8 @@ def attach(program: Program, probes: Sequence[ProbeSpec], without: frozenset[str
 def _attach_one(program: Program, probe: ProbeSpec) -> KernelLink:
     kind = 0
     for letter in probe.mode:
-        kind |= _MODES.get(letter, 0)
-    if not kind or set(probe.mode) - set(_MODES):
+        kind |= MODES.get(letter, 0)
+    if not kind or set(probe.mode) - set(MODES):
         raise ProbeError(f"{probe.name}: the mode must be made of r, w and x, it is {probe.mode!r}")
     length = _LONG_BYTES if kind == _EXECUTE else probe.length
     flags = abi.ATTR_INHERIT_THREADS if probe.pid else 0

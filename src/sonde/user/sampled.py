@@ -1,0 +1,116 @@
+"""The world as programs see it that run in sonde on a sample of the traced process (`kernel.sampling`): its thread, time, stack and memory."""
+
+from __future__ import annotations
+
+import os
+from errno import EFAULT
+
+from ..bpf.runtime import World
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..bpf.runtime.native import NativeMemory
+    from ..spec.engine import Sample
+
+_PAGE = 4096
+
+
+class SampledWorld(World):
+    """Answers for the sample at hand. `cpu` stays what the maps want it to be; the CPU of the sample is `sample.cpu`."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.sample: Sample | None = None
+        self._pid = pid
+        self._memory = -1
+
+    def _now(self) -> Sample:
+        assert self.sample is not None, "programs run on samples only"
+        return self.sample
+
+    def now_ns(self, clock: str) -> int:
+        if clock == "monotonic":
+            return self._now().time_ns
+        return super().now_ns(clock) - super().now_ns("monotonic") + self._now().time_ns
+
+    def pid_tgid(self) -> int:
+        return self._now().pid << 32 | self._now().tid
+
+    def uid_gid(self) -> int:
+        try:
+            status = os.stat(f"/proc/{self._pid}")
+        except OSError:
+            return 0
+        return status.st_gid << 32 | status.st_uid
+
+    def comm(self) -> bytes:
+        try:
+            with open(f"/proc/{self._now().pid}/task/{self._now().tid}/comm", "rb") as file:
+                return file.read().rstrip(b"\n")[:15]
+        except OSError:
+            return b""
+
+    def stack(self, context: int, user: bool) -> Sequence[int] | None:
+        return list(self._now().chain) if user else None
+
+    def read(self, address: int, size: int, user: bool) -> bytes | None:
+        if self._memory < 0:
+            try:
+                self._memory = os.open(f"/proc/{self._pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return None
+        try:
+            data = os.pread(self._memory, size, address)
+        except (OSError, OverflowError):
+            return None
+        return data if len(data) == size else None
+
+    def close(self) -> None:
+        """Close the memory of the process. Twice is harmless."""
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+
+
+def context_of(sample: Sample) -> bytes:
+    """struct bpf_perf_event_data: registers, period, address."""
+    return sample.registers + sample.period.to_bytes(8, "little") + sample.addr.to_bytes(8, "little")
+
+
+def target_reads(world: World, memory: NativeMemory) -> dict[str, Callable[..., int]]:
+    """The helpers that read the process's memory, by name: an address is never taken for one of sonde's own."""
+
+    def read(to: int, size: int, address: int, *_: int) -> int:
+        size &= 0xFFFFFFFF
+        data = world.read(address, size, True) if size else b""
+        memory.write(to, data if data is not None else bytes(size))
+        return 0 if data is not None else -EFAULT & _M
+
+    def read_string(to: int, size: int, address: int, *_: int) -> int:
+        size &= 0xFFFFFFFF
+        text = b""
+        while len(text) < size:
+            at = address + len(text)
+            piece = world.read(at, min(size - len(text), _PAGE - at % _PAGE), True)
+            if piece is None:
+                memory.write(to, bytes(size))
+                return -EFAULT & _M
+            head, nul, _rest = piece.partition(b"\0")
+            text += head
+            if nul:
+                break
+        text = text[: max(size - 1, 0)] + b"\0" * bool(size)
+        memory.write(to, text)
+        return len(text)
+
+    return {
+        "probe_read": read,
+        "probe_read_user": read,
+        "probe_read_str": read_string,
+        "probe_read_user_str": read_string,
+    }
+
+
+_M = (1 << 64) - 1
