@@ -201,6 +201,15 @@ int main(int argc, char **argv) {
   while (fgets(line, sizeof line, stdin)) {
     if (line[0] == 'q') printf("%ld %ld %ld %d\n", alarms, users, queued, in_handler);
     if (line[0] == 'r') printf("%ld\n", (long)rounds);
+    if (line[0] == 'f') { /* a child that goes on alone */
+      pid_t p = fork();
+      if (!p) { prctl(PR_SET_PDEATHSIG, SIGKILL); for (;;) { if (probed(7) != 8) abort(); usleep(200); } }
+      printf("%d\n", (int)p);
+    }
+    if (line[0] == 'w') { /* how the child has ended, after it was told to */
+      pid_t p = atoi(line + 1); int s; kill(p, SIGTERM); waitpid(p, &s, 0); printf("%d\n", s);
+    }
+    if (line[0] == 'x') execl("/proc/self/exe", "target", "spin", "1", NULL);
     if (line[0] == 'l') { leave_handler = 1; while (in_handler) usleep(1000); puts("left"); }
     fflush(stdout);
   }

@@ -173,6 +173,10 @@ class Agent:
             _ENTRY.pack_into(self.memory, HEADER_BYTES + ENTRY_BYTES * index, *entry)
         self._set_count(len(kept))
 
+    def site_addresses(self) -> list[int]:
+        """Return the addresses of the sites in the table."""
+        return [entry[0] for entry in _iter_entries(self.memory[: self._code_offset], self._entries)]
+
     def remove(self, stopped: StoppedProcess) -> None:
         """Unmap all memory of this agent in the process. No thread may be in it, and no jump lead to it. Raises KernelError, TargetError."""
         unmap(stopped, self._memories[::-1])  # the table goes last

@@ -1,20 +1,25 @@
-"""What a sonde that was killed has left in a process, taken out again: from its table to original bytes and unmapped memory."""
+"""What sonde has left in processes, taken out again: by the table of one that was killed, and in the children of a traced process."""
 
 from __future__ import annotations
 
+import os
+
+from ..errors import PrivilegeError, TargetError
 from ..record import Record
-from .agent import find_agents
+from .agent import find_agents, start_time
 from .memory import unmap
 from .patches import Patch, take_out, when_left
 from .stopped import StoppedProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
     from .agent import AgentInfo
 
 
 class Cleaned(Record):
-    """What has become of one agent: sites put back, addresses that somebody else has changed since, and why its memory is still there ([]: it is gone)."""
+    """What has become of one agent: sites put back, addresses that somebody else has changed since, and why its memory is still there ((): it is gone)."""
 
     agent: AgentInfo
     sites: int
@@ -28,18 +33,76 @@ def remove_agents(pid: int, *, living: bool = False, limit_s: float = 1.0) -> li
     Sites get their original bytes back where the bytes are still those that sonde put there. Memory is unmapped when no thread is in it and no stack leads to it, which
     is waited for `limit_s` seconds at most. Raises TargetError, PrivilegeError.
     """
-    return [_remove(pid, agent, limit_s) for agent in find_agents(pid) if living or not agent.alive]
+    agents = [agent for agent in find_agents(pid) if living or not agent.alive]
+    return [_remove(agent, _patches_of(agent), None, None, limit_s) for agent in agents]
 
 
-def _remove(pid: int, agent: AgentInfo, limit_s: float) -> Cleaned:
-    patches = [Patch(site.address, site.original, site.in_place, {}) for site in agent.sites]
-    with StoppedProcess(pid) as stopped:
+def clean_children(
+    pid: int,
+    patches: Sequence[Patch],
+    *,
+    returns: Collection[int] | None = None,
+    also: Callable[[StoppedProcess], None] | None = None,
+    limit_s: float = 1.0,
+) -> list[Cleaned]:
+    """Take everything of this sonde out of the processes that `pid`, which has been cleaned already, forked while `patches` were in it.
+
+    `also` is called with each of them, stopped and with its sites put back. What may not be traced, or ends meanwhile, is passed over. `returns`: see
+    `patches.find_inside`.
+    """
+    done: list[Cleaned] = []
+    seen = {pid}
+    while True:  # a child may fork before it is reached
+        new = [child for child in find_carriers((os.getpid(), start_time(os.getpid()))) if child not in seen]
+        if not new:
+            return done
+        for child in new:
+            seen.add(child)
+            try:
+                agents = [agent for agent in find_agents(child) if agent.owner_pid == os.getpid() and agent.alive]
+                done += [_remove(agent, patches, returns, also, limit_s) for agent in agents]
+            except (TargetError, PrivilegeError):
+                pass
+
+
+def find_carriers(owner: tuple[int, int] | None = None) -> list[int]:
+    """Return the processes, of those that may be looked at, that have memory of the sonde `owner` (pid, start time), or of any."""
+    wanted = b"/memfd:sonde-agent:" + (b"%d:%d " % owner if owner else b"")
+    since = owner[1] if owner else 0
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and start_time(int(name)) >= since:
+            try:
+                with open(f"/proc/{name}/maps", "rb") as file:
+                    lines = [line for line in file if wanted in line and b" r-xs " in line]  # sonde itself has it rw-s
+                if lines:
+                    found.append(int(name))
+            except OSError:
+                pass
+    return found
+
+
+def _patches_of(agent: AgentInfo) -> list[Patch]:
+    return [Patch(site.address, site.original, site.in_place, {}) for site in agent.sites]
+
+
+def _remove(
+    agent: AgentInfo,
+    patches: Sequence[Patch],
+    returns: Collection[int] | None,
+    also: Callable[[StoppedProcess], None] | None,
+    limit_s: float,
+) -> Cleaned:
+    with StoppedProcess(agent.pid) as stopped:
         foreign = tuple(patch.address for patch in take_out(stopped, (), patches))
+        if also is not None:
+            also(stopped)
     if foreign:
         reasons = [f"the code at {address:#x} was changed by somebody else, and may lead to it" for address in foreign]
     else:
-        spans = agent.memories[::-1]  # the table goes last
+        data = [span for span in agent.memories if span not in agent.code]
+        spans = [*data, *agent.code]  # the tables go last
         reasons = when_left(
-            pid, agent.memories[:1], lambda stopped: unmap(stopped, spans), returns=None, limit_s=limit_s
+            agent.pid, agent.code, lambda stopped: unmap(stopped, spans), returns=returns, limit_s=limit_s
         )
     return Cleaned(agent, len(patches) - len(foreign), foreign, tuple(reasons))

@@ -277,7 +277,10 @@ def when_left(
 def remove_when_left(
     pid: int, agents: Sequence[Agent], returns: Collection[int] | None = (), limit_s: float = 1.0
 ) -> list[str]:
-    """Unmap the memory of agents as soon as no thread is in it; all sites must be out. As `when_left`."""
+    """Unmap the memory of agents as soon as no thread is in it. As `when_left`; it also stays while a site that is still in a table may lead to it."""
+    sites = [address for agent in agents for address in agent.site_addresses()]
+    if sites:
+        return [f"the code at {address:#x} was changed by somebody else, and may lead to it" for address in sites]
 
     def remove(stopped: StoppedProcess) -> None:
         for agent in agents:

@@ -14,19 +14,18 @@ unprivileged tracer a set-uid program runs without its privileges (ptrace(2)).
 from __future__ import annotations
 
 import os
-import struct
 from errno import EPERM
 from time import monotonic, sleep
 
 from ..errors import KernelError, TargetError
 from . import ptrace
+from .follow import read_entry
 from .refusal import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_AT_ENTRY = 9
 _BREAKPOINTS = {"x86_64": b"\xcc", "aarch64": b"\x00\x00\x20\xd4"}
 
 
@@ -127,16 +126,3 @@ def _stand_still(pid: int, deadline: float) -> None:
         if status >> 16 == ptrace.EVENT_STOP:
             return
         signal = 0 if status >> 16 else status >> 8 & 0x7F
-
-
-def read_entry(pid: int) -> int:
-    """Return the address of the first instruction of a process's program: its executable's, not its loader's. Raises TargetError."""
-    try:
-        with open(f"/proc/{pid}/auxv", "rb") as file:
-            data = file.read()
-    except OSError:
-        raise explain(pid) from None
-    for kind, value in struct.iter_unpack("<QQ", data[: len(data) & -16]):
-        if kind == _AT_ENTRY:
-            return int(value)
-    raise TargetError(f"process {pid} has no AT_ENTRY in its auxiliary vector")

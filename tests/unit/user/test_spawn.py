@@ -13,7 +13,8 @@ from user_targets import KINDS
 
 from sonde.errors import TargetError
 from sonde.runtime.child import Child
-from sonde.user.spawn import read_entry, run_to_entry
+from sonde.user.follow import read_entry
+from sonde.user.spawn import run_to_entry
 from sonde.user.stopped import StoppedProcess
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls in another process are for x86-64")
