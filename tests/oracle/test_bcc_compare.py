@@ -71,6 +71,12 @@ def test_same_as_bcc(apps: Path, guest: Guest, case: Case) -> None:
     assert not result.differences, "\n".join(result.differences) + "\n" + shown
 
 
+def test_every_tolerance_has_its_reason() -> None:
+    cases = (*CASES, *LANGUAGE_CASES)
+    assert [case.name for case in cases if bool(case.why) != bool(case.within)] == []
+    assert len({label(case) for case in cases}) == len(cases)
+
+
 OUT = "Tracing things... Hit Ctrl-C to end.\nTIME     PID    COMM FILE\n12:00:00 17     cat  seen\n12:00:00 9      ls   other\n"
 WATCHED = Case("any", "", "", r"^\S+ (\d+ +cat .*)$")
 
