@@ -30,9 +30,6 @@ class Tool:
     terminal: bool = False  # it draws on a terminal: `expect` is looked for on its last screen
     total: tuple[int, int] = (0, 0)  # the counts of the histogram behind what was found add up to no less and no more
     ends: bool = False  # by itself, as its arguments say; the others are ended by Ctrl-C
-    starts: bool = (
-        False  # shows only that it attaches and prints its header, for want of an event that a test can cause
-    )
     app: str = ""  # what of `standin` runs beside it: {app} is its process, {path} its file
 
 

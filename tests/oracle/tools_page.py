@@ -44,9 +44,9 @@ The 127 commands `/usr/sbin/*-bpfcc` of Debian 12's package bpfcc-tools (0.26), 
 (`tests/oracle/bcc_tools.py`). Their programs are compiled as they are, and accepted by the running kernel's verifier, in
 `tests/kernel/test_bcc_tool_programs.py`, which says where a kernel lacks what one needs. "Here" is the running kernel, tracepoints and uprobes without
 kprobes and without headers; the guest is a Debian kernel in the test VM. "Seen" means that the output shows the workload's own values (names,
-counts); "starts" that the tool attaches and prints its header, for want of an event that a test can cause. Every run ends by Ctrl-C, or by itself, with
-a status and without an error on stderr: one that ran until Ctrl-C came has ended soon after it, and left no process behind, in a guest no BPF program
-either. "Says why not": no kernel of ours can run it, for the reason that is given; a test holds sonde to saying so.
+counts). Every run ends by Ctrl-C, or by itself, with a status and without an error on stderr: one that ran until Ctrl-C came has ended soon after it,
+and left no process behind, in a guest no BPF program either. "Says why not": no kernel of ours can run it, for the reason that is given; a test holds
+sonde to saying so.
 
 "Same as BCC 0.26": BCC itself, with the kernel's headers, and sonde ran in the same guest around the same workload, most of them at the same time, so
 that both saw the same processes; compared are titles (of columns and histograms, and what the tool says at its start), the rows that the workload causes
@@ -70,6 +70,9 @@ def same(entries: list[dict[str, Any]]) -> str:
     """Return what the record says about one tool, in few words."""
     words = []
     for entry in entries:
+        if entry["same"] and "fails" in entry:
+            words.append("works here, BCC fails" if "rows" in entry else "fails alike")
+            continue
         parts = [
             f"{entry[what]} {what if entry[what] > 1 else what[:-1]}" for what in ("titles", "rows") if what in entry
         ]
@@ -88,8 +91,7 @@ def bcc_row(name: str, runs: list[bcc_tools.Tool], entries: list[dict[str, Any]]
     compared = any(entry["same"] and "fails" not in entry for entry in entries)
     series = sorted({run.series for run in runs if run.needs} | ({"6.1"} if compared else set()))
     guest = "Linux " + ", ".join(series) if series else "-"
-    check = "seen" if compared or any(not run.starts for run in runs) else "starts"
-    check = "says why not" if refused else check
+    check = "says why not" if refused else "seen"
     notes = [run.note for run in runs if run.note] + [tool.why for tool in refused]
     note = "; ".join(dict.fromkeys(notes)).replace("|", "\\|")
     return f"| {name} | {here} | {guest} | {check} | {same(entries)} | {note} |\n"
