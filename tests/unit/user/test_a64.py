@@ -133,7 +133,8 @@ def test_where_threads_go_back() -> None:
     old, new = 0x1000000, 0x1400000
     assert relocate(text(0x910003FD), old, new).returns == ((0, old), (4, old + 4))
     assert relocate(text(0x54000041), old, new).returns == ((0, old), (4, old + 4), (8, old + 8))  # b.ne +8
-    assert relocate(text(0x94000100), old, new).returns == ((0, old), (4, old + 0x400))
+    assert relocate(text(0x94000100), old, new).returns == ((0, old), (8, old + 0x400))  # bl: adrp, add, b
+    assert relocate(text(0x94000100), old, old + 0x1000).returns == ((0, old), (4, old + 0x400))  # adr, b
     assert relocate(text(RET), old, new).code == text(RET)
     assert relocate(text(NOP), old, new).returns == ((0, old + 4),)
 

@@ -1,7 +1,7 @@
 """One aarch64 instruction to code that does the same at another address, and then goes on behind the original.
 
-    adr, adrp         another offset; out of reach, the address is loaded from behind the code
-    literal loads     another offset; out of reach, the address is loaded first: into the register itself, or for a vector register into x16,
+    adr, adrp         the same address by adr, by adrp and add, or 4 GiB away by a load from behind the code
+    literal loads     another offset; out of reach, the address is made first: in the register itself, or for a vector register in x16,
                       which is saved on the stack
     b.cond, cbz, tbz  over two jumps, which reach further
     bl, blr           the original's return address goes into x30, then a jump: callees, unwinders and exceptions see the caller's own address
@@ -17,16 +17,13 @@ from ..relocated import Relocated
 from .decode import ENDS, FIXED, WORD_BYTES, Instruction, decode, offset_field
 
 JUMP_REACH_BYTES = 1 << 27
-_ADR_REACH_BYTES = _LITERAL_REACH_BYTES = 1 << 20
-_ADRP_REACH_BYTES = 1 << 32
-_MARGIN_BYTES = 64  # of the code that is made here
+_ADR_REACH_BYTES = _LITERAL_REACH_BYTES = _ADRP_REACH_PAGES = 1 << 20
 _LINK, _SCRATCH, _ZERO = 30, 16, 31
 
 _GO_ON_ELSEWHERE = ENDS | {"branch", "call", "indirect_call"}
 
 _B, _NOP = 0x14000000, 0xD503201F
-_LDR_LITERAL = 0x58000000
-_LDR = 0xF9400000  # ldr x0, [x0]
+_ADR, _ADRP, _ADD, _LDR_LITERAL = 0x10000000, 0x90000000, 0x91000000, 0x58000000
 _PUSH_X16, _POP_X16 = 0xF81F0FF0, 0xF84107F0  # str x16, [sp, #-16]!; ldr x16, [sp], #16
 # Loads from a register by opc and V of the literal load. prfm (opc 3) only advises.
 _LOADS = {
@@ -90,9 +87,17 @@ class _Writer:
         self.words.append(word)
 
     def load_address(self, register: int, address: int) -> None:
-        """Write a load of an address that is kept behind the code."""
-        self.literals.append((len(self.words), address))
-        self.put(_LDR_LITERAL | register)
+        """Write what puts an address into a register: adr; adrp and add; or a load from behind the code."""
+        offset, pages = address - self.here(), (address >> 12) - (self.here() >> 12)
+        if -_ADR_REACH_BYTES <= offset < _ADR_REACH_BYTES:
+            self.put(_ADR | register | _address_bits(offset))
+        elif -_ADRP_REACH_PAGES <= pages < _ADRP_REACH_PAGES:
+            self.put(_ADRP | register | _address_bits(pages))
+            if address & 0xFFF:
+                self.put(_ADD | (address & 0xFFF) << 10 | register << 5 | register)
+        else:
+            self.literals.append((len(self.words), address))
+            self.put(_LDR_LITERAL | register)
 
     def jump(self, target: int) -> None:
         offset = target - self.here()
@@ -121,6 +126,11 @@ class _Writer:
 # One function for each form: writer, instruction ------------------------------------------------------------------------
 
 
+def _address_bits(value: int) -> int:
+    """The operand of adr or adrp, two bits of which stand apart."""
+    return (value & 3) << 29 | (value >> 2 & 0x7FFFF) << 5
+
+
 def _write_plain(writer: _Writer, instruction: Instruction) -> None:
     writer.put(instruction.word)
 
@@ -136,18 +146,9 @@ def _write_landing(writer: _Writer, instruction: Instruction) -> None:
 
 
 def _write_address(writer: _Writer, instruction: Instruction) -> None:
-    register = instruction.word & 31
-    here = writer.here()
-    if instruction.kind == "adr":
-        target = writer.old + instruction.target
-        offset, reach = target - here, _ADR_REACH_BYTES
-    else:
-        target = (writer.old & -4096) + instruction.target
-        offset, reach = (target - (here & -4096)) // 4096, _ADRP_REACH_BYTES // 4096
-    if -reach <= offset < reach:
-        writer.put(instruction.word & 0x9F00001F | (offset & 3) << 29 | (offset >> 2 & 0x7FFFF) << 5)
-    elif register != _ZERO:
-        writer.load_address(register, target)
+    origin = writer.old & -4096 if instruction.kind == "adrp" else writer.old
+    if instruction.word & 31 != _ZERO:
+        writer.load_address(instruction.word & 31, origin + instruction.target)
 
 
 def _write_literal(writer: _Writer, instruction: Instruction) -> None:
