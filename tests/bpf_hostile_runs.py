@@ -177,11 +177,8 @@ def _fits(machine: Machine, reg: Reg, value: int, precise: bool) -> bool:
     if kind == "stack":
         base = machine._frames[reg.size]
     elif kind in ("value", "value?", "mem", "mem?", "packet"):
-        base = value & ~0xFFFFFFFF
-        if value & 0x80000000:
-            base += 1 << 32
-        if not base:
-            return False
+        low = value & 0xFFFFFFFF  # its offset, or as much below the next region
+        return any(reg.number.covers((offset - reg.off) & M) for offset in (low, low - (1 << 32))) and value >> 31 != 0
     else:
         return True
     return reg.number.covers((value - base - reg.off) & M)
