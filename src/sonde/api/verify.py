@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 class Verified(Record):
     """One program's verdict. `text` is the refusal as a person reads it: source line, instruction, what was known, what to do; "" when it is safe.
 
-    `note` is what not every kernel accepts of a safe program: reading its stack before it wrote there, which Linux allows since 6.3.
+    `stack` is what the program keeps on its stack, as "name: bytes" (by offset from r10 where no names are known); a function's name is before those of
+    functions that it calls. `note` is what not every kernel accepts of a safe program: reading its stack before it wrote there, which Linux allows since 6.3.
     """
 
     program: str
     verdict: Verdict
     text: str = ""
     note: str = ""
+    stack: tuple[str, ...] = ()
 
 
 def verify(
@@ -89,13 +91,30 @@ def _verify(
     )
     verdict = judge()
     if verdict.safe:
-        return Verified(program.name, verdict)
+        return Verified(program.name, verdict, stack=tuple(_stack_uses(program, verdict)))
     strict, verdict = verdict, judge(uninitialised_stack=True)
     if not verdict.safe:
         return Verified(program.name, verdict, _explain(program, insns, verdict))
     return Verified(
-        program.name, verdict, "", _explain(program, insns, strict, "WARNING", "is refused by Linux before 6.3")
+        program.name,
+        verdict,
+        "",
+        _explain(program, insns, strict, "WARNING", "is refused by Linux before 6.3"),
+        tuple(_stack_uses(program, verdict)),
     )
+
+
+def _stack_uses(program: ProgramSpec, verdict: Verdict) -> Iterator[str]:
+    for entry, offset, size in verdict.places:
+        named = [
+            slot
+            for slot in program.slots
+            if slot.pc == entry and slot.offset < offset + size and offset < slot.offset + slot.size_bytes
+        ]
+        for slot in named:
+            yield f"{slot.function + '.' if entry else ''}{slot.name}: {slot.size_bytes}"
+        if not named:
+            yield f"{f'pc {entry}, ' if entry else ''}r10{offset:+d}: {size}"
 
 
 _PSEUDO_BTF_ID = 3

@@ -43,9 +43,10 @@ def main(words: Sequence[str]) -> int:
         longest = (
             "as long as its callbacks take" if verdict.longest < 0 else f"at most {verdict.longest} instructions a run"
         )
+        kept = f" ({', '.join(each.stack)})" if each.stack else ""
         uses = f"; calls {', '.join(verdict.helpers)}" if verdict.helpers else ""
         uses += f"; maps {', '.join(verdict.maps)}" if verdict.maps else ""
-        print(f"{each.program}: safe; {longest}, {verdict.stack_bytes} bytes of stack{uses}")
+        print(f"{each.program}: safe; {longest}, {verdict.stack_bytes} bytes of stack{kept}{uses}")
     return int(any(each.text for each in found))
 
 

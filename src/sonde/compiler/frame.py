@@ -49,6 +49,11 @@ class Frame:
         self.scratch_bytes = scratch_start + size + 7 & ~7
 
     @property
+    def has_key_slot(self) -> bool:
+        """Whether anything asked for `key_slot`."""
+        return self._key_slot != 0
+
+    @property
     def key_slot(self) -> int:
         """Offset of the 4 bytes that hold the key 0 of per-CPU arrays."""
         if not self._key_slot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..record import Record
-from ..spec.object import MapSpec, ProgramSpec
+from ..spec.object import MapSpec, ProgramSpec, StackSlot
 from .emit import Code
 from .frame import STACK_BYTES, Frame
 from .lower import lower
@@ -16,7 +16,7 @@ from .tidy import tidy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ..spec.target import Target
     from .ir import Function, Module
@@ -70,11 +70,13 @@ def _compile_program(module: Module, function: Function, target: Target, scratch
     functions = _closure(module, function)
     calls = {f: [module.functions[name] for name in called(f)] for f in functions}
     ready: dict[Function, list[MBlock]] = {}
+    frames: dict[Function, Frame] = {}
     below: dict[Function, int] = {}  # function -> stack of it and of the deepest chain of calls that it makes
     for each in callees_first(module, function):
         beneath = max((below[f] for f in calls[each]), default=0)
         budget = STACK_BYTES - beneath - _ROOM_ABOVE * _height(each, function, calls)
         frame, ready[each] = _compile_function(each, target, max(budget, _ROOM_ABOVE), scratch_bytes)
+        frames[each] = frame
         below[each] = beneath + (frame.size + 31 & ~31)
         scratch_bytes = frame.scratch_bytes
     code = Code()
@@ -92,8 +94,24 @@ def _compile_program(module: Module, function: Function, target: Target, scratch
         function.sleepable,
         tuple(sorted(code.helpers)),
         below[function],
+        tuple(_stack_slots(code, frames)),
     )
     return program, scratch_bytes
+
+
+def _stack_slots(code: Code, frames: dict[Function, Frame]) -> Iterator[StackSlot]:
+    """What lies where on the stacks of the functions that are in the code, for reports."""
+    for function, frame in frames.items():
+        pc = code.starts.get(function.name)
+        if pc is None:
+            continue
+        for slot, offset in frame.slots.items():
+            name = slot.name.rpartition(".")[0]
+            yield StackSlot(pc, function.name, "(temporary)" if name == "slot" else name, offset, slot.size)
+        if frame.has_key_slot:
+            yield StackSlot(pc, function.name, "(key of per-CPU memory)", frame.key_slot, 4)
+        for offset in frame.spills:
+            yield StackSlot(pc, function.name, "(register)", offset, 8)
 
 
 def _compile_function(

@@ -85,6 +85,16 @@ class LineInfo(Record):
     span: Span
 
 
+class StackSlot(Record):
+    """A place on the stack of the function at `pc`: the variable `name` has `size_bytes` from r10 + `offset` on. Variables that are never in use at once may share one."""
+
+    pc: int
+    function: str
+    name: str
+    offset: int
+    size_bytes: int
+
+
 class ProgramSpec(Record):
     """One program. `type` is the kernel's name in lower case: "kprobe", "tracepoint", "raw_tracepoint", "tracing",
     "perf_event", "xdp" …; `attach_type` likewise ("trace_fentry", "trace_iter", "" for none).
@@ -105,6 +115,7 @@ class ProgramSpec(Record):
     sleepable: bool = False
     helpers: tuple[str, ...] = ()  # names of the helpers called, for privilege and feature messages
     stack_bytes: int = 0
+    slots: tuple[StackSlot, ...] = ()  # what lies where on the stack
     flags: int = 0  # BPF_F_XDP_HAS_FRAGS …, as the kernel takes them, besides what `sleepable` stands for
     told: bool = False  # the kernel is told the names of functions and `lines`, which costs a system call
 

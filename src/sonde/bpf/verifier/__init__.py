@@ -12,7 +12,7 @@ from ..isa import Insn, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from ...debuginfo.ctype import CType, Struct
     from ..helpers import Helper
@@ -54,7 +54,8 @@ class Verdict(Record):
     """What the verifier found. `refusal` is None for a program that is safe.
 
     `processed` instructions were followed, `states` remembered; the longest way through the program has `longest` instructions (-1: it
-    depends on how often a helper calls back); its functions use `stack_bytes` of stack together.
+    depends on how often a helper calls back); its functions use `stack_bytes` of stack together, `places` of it: (first pc of the function, offset
+    from r10, bytes), pieces that are used together taken as one.
     """
 
     refusal: Refusal | None
@@ -64,6 +65,7 @@ class Verdict(Record):
     stack_bytes: int
     helpers: tuple[str, ...]
     maps: tuple[str, ...]
+    places: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def safe(self) -> bool:
@@ -130,7 +132,19 @@ def verify(
         walker.stack_bytes,
         tuple(sorted(walker.helpers)),
         tuple(sorted(walker.used_maps)),
+        tuple(_together(walker.places)),
     )
+
+
+def _together(places: set[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Pieces of stacks, those that overlap made one: (function, offset, bytes)."""
+    found: list[list[int]] = []
+    for entry, low, high in sorted(places):
+        if found and found[-1][0] == entry and low < found[-1][2]:
+            found[-1][2] = max(found[-1][2], high)
+        else:
+            found.append([entry, low, high])
+    return ((entry, low, high - low) for entry, low, high in found)
 
 
 def _used(insn: Insn) -> list[int]:

@@ -78,6 +78,7 @@ class Walker:
         self.helpers: set[str] = set()
         self.used_maps: set[str] = set()
         self.depths: dict[int, int] = {}  # first pc of a function to the bytes of its stack
+        self.places: set[tuple[int, int, int]] = set()  # function, first and last byte of its stack that was used
         self.decided: set[int] = set()  # conditional jumps that went one way only
         self.state = State()
         self._idents = 0
@@ -356,7 +357,7 @@ class Walker:
     def _load(self, insn: Insn, base: Reg) -> None:
         size = _SIZE[insn.opcode & 0x18]
         signed = insn.opcode & 0xE0 == 0x80
-        self.note_depth(base, insn.off)
+        self.note_use(base, insn.off, size)
         found = memory.load(self, self.state, base, insn.off, size)
         if signed:
             found = Reg(
@@ -374,7 +375,7 @@ class Walker:
         if insn.opcode & 0xE7 == 0xC3:
             self._atomic(insn, size)
             return
-        self.note_depth(base, insn.off)
+        self.note_use(base, insn.off, size)
         value = Reg("scalar", scalar.const(insn.imm)) if insn.opcode & 7 == 2 else self.read(insn.src)
         if value.is_pointer and base.kind == "ctx":
             raise Problem(f"{value} may not be stored into the context")
@@ -390,7 +391,7 @@ class Walker:
             self._load(Insn(0x61 | insn.opcode & 0x18, insn.dst, insn.src, insn.off), self.read(insn.src))
             return
         base, value = self.read(insn.dst), self.read(insn.src)
-        self.note_depth(base, insn.off)
+        self.note_use(base, insn.off, size)
         if op.name.startswith("release"):
             memory.check_alignment(base, insn.off, size)
             memory.store(self, self.state, base, insn.off, size, value)
@@ -411,12 +412,14 @@ class Walker:
         if insn.imm & 1:
             self.write(0 if compares else insn.src, Reg("scalar", scalar.of_size(size)))
 
-    def note_depth(self, base: Reg, off: int) -> None:
-        """Note how deep the stack is used, when `base` leads there."""
+    def note_use(self, base: Reg, off: int, size: int) -> None:
+        """Note which bytes of the stack are used, and how deep it is, when `base` leads there."""
         if base.kind == "stack":
             low = base.off + off + max(base.number.smin, -MAX_STACK_BYTES)
+            high = base.off + off + min(base.number.smax, MAX_STACK_BYTES)
             entry = self.state.frames[base.size].entry
             self.depths[entry] = max(self.depths.get(entry, 0), -low)
+            self.places.add((entry, low, min(high + size, 0)))
 
     def _wide(self, insn: Insn) -> None:
         low, high = insn.imm & 0xFFFFFFFF, insn.imm >> 32

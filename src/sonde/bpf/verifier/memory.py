@@ -406,7 +406,7 @@ def check_region(walker: Walker, state: State, reg: Reg, size: int, *, write: bo
         check_access(walker, state, reg, 0, size, write=write)
         return
     low, high = _stack_range(reg, 0, size)
-    walker.note_depth(reg, 0)
+    walker.note_use(reg, 0, size)
     frame = state.frames[reg.size]
     kinds = read_bytes(frame, low, high - low + size)
     refuse_opaque(kinds, low)

@@ -39,7 +39,7 @@ def _put(walker: Walker, state: State, reg: Reg, size: int, made: Reg, what: str
     frame, low = _place(state, reg, size, what)
     if any(isinstance(kept := frame.slots.get(slot), Reg) and kept.kind in OPAQUE_KINDS for slot in _slots(low, size)):
         give_up(state, frame, low, low + size)
-    walker.note_depth(reg, 0)
+    walker.note_use(reg, 0, size)
     for part, slot in enumerate(_slots(low, size)):
         frame.slots[slot] = made.change(off=part)
 
