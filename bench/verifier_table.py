@@ -1,7 +1,7 @@
 """How complete the verifier is: of the programs at hand that the running kernel accepts, how many are accepted here, by where they come from.
 
 `python bench/verifier_table.py [SOURCE...] [--refused]`; needs what loading programs needs. Sources: scripts (every case of the corpus), bcc (the programs of
-Debian's BCC tools, as our front end compiles them), objects (clang's, in tests/objects and tests/verifier_objects), fuzz (random programs that the kernel
+Debian's BCC tools, as our front end compiles them), libbpf (programs in the style of its tools), objects (clang's, in tests/objects and tests/verifier_objects), fuzz (random programs that the kernel
 accepts). --refused prints why each was refused here. A program that the kernel refuses is not counted, but listed where it is accepted here.
 """
 
@@ -79,6 +79,21 @@ def objects() -> Found:
             print(f"left out: {path.name}: {str(error).splitlines()[0]}", file=sys.stderr)
 
 
+def libbpf() -> Found:
+    """Programs in the style of libbpf's tools, as our front end compiles them."""
+    from sonde.lang.c.options import Options
+    from sonde.lang.c.sections import compile_object
+    from sonde.lang.source import Source
+
+    for path in sorted((ROOT / "tests/bpf_c").glob("*.bpf.c")):
+        try:
+            spec = compile_object(Source(path.name, path.read_text()), live_target(), Options())
+        except SondeError as error:
+            print(f"left out: {path.name}: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
+        yield path.name, spec
+
+
 def fuzz(count: int = 3000) -> Found:
     """Random programs about addresses."""
     from bpf_pointer_programs import make_program
@@ -88,7 +103,7 @@ def fuzz(count: int = 3000) -> Found:
         yield f"seed {seed}", ObjectSpec((kernel_program(make_program(seed)),), (IO,))
 
 
-SOURCES = {"scripts": scripts, "bcc": bcc, "objects": objects, "fuzz": fuzz}
+SOURCES = {"scripts": scripts, "bcc": bcc, "libbpf": libbpf, "objects": objects, "fuzz": fuzz}
 
 
 def kernel_takes(spec: ObjectSpec, program: ProgramSpec) -> bool:

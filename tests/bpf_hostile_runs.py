@@ -22,18 +22,20 @@ from bpf_hostile_programs import (
     VALUE_BYTES,
 )
 
-from sonde.bpf.flow import split_functions
 from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import Insn
 from sonde.bpf.maps import MapShape, create
 from sonde.bpf.runtime import World, helper_table
-from sonde.bpf.verifier import MapInfo, Verdict, verify
-from sonde.bpf.verifier.demand import analyse_all
+from sonde.bpf.verifier import MapInfo
+from sonde.bpf.verifier.contexts import find_context
+from sonde.bpf.verifier.explore import Walker
+from sonde.bpf.verifier.problem import Problem
 from sonde.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sonde.bpf.helpers import Helper
     from sonde.bpf.maps import SharedMap
     from sonde.bpf.maps.array import TableMap
     from sonde.bpf.verifier.state import Reg, State
@@ -60,10 +62,16 @@ class Seen:
     def __init__(self) -> None:
         self.states: dict[int, list[tuple[int, tuple[Reg, ...]]]] = {}
         self.crowded: set[int] = set()
-        self.matters: dict[int, tuple[int, int, int, int]] = {}
+        self.walker: Walker | None = None
+        self.restarts = 0
 
     def __call__(self, pc: int, state: State) -> None:
-        """Note a state, as `trace` of the verifier."""
+        """Note a state, as `trace` of the verifier. Only the last time that all is followed counts."""
+        assert self.walker is not None
+        if self.walker.restarts != self.restarts:
+            self.restarts = self.walker.restarts
+            self.states.clear()
+            self.crowded.clear()
         kept = self.states.setdefault(pc, [])
         if len(kept) < _RECORDED:
             kept.append((len(state.frames), tuple(state.regs[:10])))
@@ -71,12 +79,27 @@ class Seen:
             self.crowded.add(pc)
 
 
-def judge(insns: Sequence[Insn], kind: str, seen: Seen | None = None, max_insns: int = 20_000) -> Verdict:
-    """What the verifier says of a program over MAPS."""
-    verdict = verify(insns, kind, MAPS, max_insns=max_insns, trace=seen)
-    if seen is not None and verdict.safe:
-        seen.matters = analyse_all(split_functions(insns))
-    return verdict
+def judge(insns: Sequence[Insn], kind: str, seen: Seen, max_insns: int = 20_000, *, eager: int = 10_000) -> bool:
+    """Whether the verifier accepts a program over MAPS. `eager`: after how many instructions it begins to be clever."""
+    walker = seen.walker = Walker(
+        insns,
+        find_context(kind),
+        MAPS,
+        allows=_plain,
+        find_struct=lambda name: None,
+        max_insns=max_insns,
+        eager=eager,
+        trace=seen,
+    )
+    try:
+        walker.run()
+    except Problem:
+        return False
+    return True
+
+
+def _plain(helper: Helper) -> bool:
+    return "sleeps" not in helper.flags
 
 
 class Impatient(Machine):
@@ -156,7 +179,8 @@ def _show(registers: tuple[int, ...]) -> str:
 
 
 def _allowed(machine: Machine, seen: Seen, pc: int, registers: tuple[int, ...]) -> bool:
-    live, precise, _, _ = seen.matters[pc]
+    assert seen.walker is not None
+    live, precise, _, _ = seen.walker.demand[pc]
     depth = machine._frames.index(registers[10]) + 1
     return any(
         frames == depth

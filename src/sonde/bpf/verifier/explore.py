@@ -53,6 +53,7 @@ class Walker:
         sleepable: bool = False,
         uninitialised_stack: bool = False,
         max_insns: int = MAX_INSNS,
+        eager: int = _EAGER,
         trace: Callable[[int, State], object] | None = None,
     ) -> None:
         self.context = context
@@ -64,6 +65,7 @@ class Walker:
         self.sleepable = sleepable
         self.uninitialised_stack = uninitialised_stack
         self.max_insns = max_insns
+        self.eager = eager
         self.trace = trace
         self.bodies = split_functions(insns)
         self.insns = {pc: insn for body in self.bodies.values() for pc, insn in body}
@@ -82,11 +84,12 @@ class Walker:
         self.decided: set[int] = set()  # conditional jumps that went one way only
         self.state = State()
         self._idents = 0
-        self._begin(None)
+        self.restarts = 0
+        self._begin()
 
-    def _begin(self, decided: frozenset[int] | None) -> None:
-        """Start anew, with the conditional jumps that are taken to depend on their numbers (None: all)."""
-        self._assumed = decided
+    def _begin(self) -> None:
+        """Start anew."""
+        self.restarts += 1
         self.demand: dict[int, tuple[int, int, int, int]] = {}
         self.states = 0
         self.longest = 0
@@ -127,7 +130,7 @@ class Walker:
         for entry in calls:
             self._check_recursion(entry, calls, ())
         self.demand = demand.analyse_all(self.bodies)
-        if not self._follow(min(_EAGER, self.max_insns)):
+        if not self._follow(min(self.eager, self.max_insns)):
             self._follow_again()
         self._check_depth(calls)
 
@@ -149,7 +152,7 @@ class Walker:
         """
         decided: frozenset[int] = frozenset()
         while True:
-            self._begin(decided)
+            self._begin()
             self.demand = demand.analyse_all(self.bodies, decided)
             self.decided = set()
             enough = self._follow(self.max_insns)

@@ -18,6 +18,8 @@ from .state import (
     ZEROS,
     Frame,
     Reg,
+    kinds_of,
+    low_bytes,
 )
 
 TYPE_CHECKING = False
@@ -278,12 +280,7 @@ def read_bytes(frame: Frame, off: int, size: int) -> list[int]:
 
 
 def _byte(frame: Frame, off: int) -> int:
-    kept = frame.slots.get((-off - 1) // 8, UNWRITTEN)
-    if isinstance(kept, Reg):
-        if kept.kind in OPAQUE_KINDS:
-            return OPAQUE
-        return ZEROS if kept.kind == "scalar" and kept.number.const == 0 else MISC
-    return kept[off % 8]
+    return kinds_of(frame.slots.get((-off - 1) // 8, UNWRITTEN))[off % 8]
 
 
 def refuse_opaque(kinds: list[int], low: int) -> None:
@@ -299,7 +296,7 @@ def _load_stack(walker: Walker, state: State, reg: Reg, off: int, size: int) -> 
     frame = state.frames[reg.size]
     if low == high and low % 8 == 0 and size == 8:
         kept = frame.slots.get((-low - 1) // 8)
-        if isinstance(kept, Reg) and kept.kind not in OPAQUE_KINDS:
+        if isinstance(kept, Reg) and kept.kind not in OPAQUE_KINDS and kept.kind != "part":
             return kept
     kinds = read_bytes(frame, low, high - low + size)
     refuse_opaque(kinds, low)
@@ -309,9 +306,9 @@ def _load_stack(walker: Walker, state: State, reg: Reg, off: int, size: int) -> 
     if pointer is not None and not (low == high and size < 8 and pointer.kind == "scalar"):
         return Reg("scalar", scalar.of_size(size))
     if low == high:
-        part = _part(frame, low, size)
-        if part is not None:
-            return part
+        number = low_bytes(frame.slots.get((-low - 1) // 8, UNWRITTEN), size) if low % 8 == 0 else None
+        if number is not None:
+            return Reg("scalar", number)
         if all(kind == ZEROS for kind in kinds):
             return Reg("scalar", scalar.const(0))
     return Reg("scalar", scalar.of_size(size))
@@ -323,15 +320,6 @@ def _pointer_among(frame: Frame, low: int, end: int) -> Reg | None:
         kept = frame.slots.get((-at - 1) // 8)
         if isinstance(kept, Reg) and kept.is_pointer:
             return kept
-    return None
-
-
-def _part(frame: Frame, low: int, size: int) -> Reg | None:
-    """The low bytes of a stored number."""
-    kept = frame.slots.get((-low - 1) // 8)
-    if isinstance(kept, Reg) and kept.kind == "scalar" and low % 8 == 0 and size in (1, 2, 4):
-        mask = scalar.const((1 << 8 * size) - 1)
-        return Reg("scalar", scalar.and_(kept.number, mask))
     return None
 
 
@@ -355,6 +343,10 @@ def _store_stack(state: State, reg: Reg, off: int, size: int, value: Reg) -> Non
         )
         for at in range(low, low + size):
             set_byte(frame, at, ZEROS if zero else MISC)
+        if low % 8 == 0 and size < 8 and value.kind == "scalar":
+            number = scalar.and_(value.number, scalar.const((1 << 8 * size) - 1))
+            slot = (-low - 1) // 8
+            frame.slots[slot] = Reg("part", number, thing=kinds_of(frame.slots[slot]), size=size)
         return
     for at in range(low, high + size):  # one of them: what may have been overwritten is anything
         slot = (-at - 1) // 8
@@ -384,12 +376,12 @@ def set_byte(frame: Frame, off: int, kind: int) -> None:
     """Note what a byte of the stack is from now on."""
     slot = (-off - 1) // 8
     kept = frame.slots.get(slot, UNWRITTEN)
-    if isinstance(kept, Reg):
-        zero = kept.kind == "scalar" and kept.number.const == 0
-        kept = bytes([ZEROS if zero else MISC]) * 8
-    made = bytearray(kept)
+    made = bytearray(kinds_of(kept))
     made[off % 8] = kind
-    frame.slots[slot] = bytes(made)
+    if isinstance(kept, Reg) and kept.kind == "part" and off % 8 >= kept.size:
+        frame.slots[slot] = Reg("part", kept.number, thing=bytes(made), size=kept.size)
+    else:
+        frame.slots[slot] = bytes(made)
 
 
 # Memory that helpers are given ------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class Reg:
     btf btf?     in the struct           the Struct                      trust         which call it came from
     func                                 the pc of the function
     object object?                       its name ("socket", "dynptr" …)               which call it came from
+    part         its low bytes           a kind for each byte            bytes of it                (in slots only)
     dynptr       which 8 bytes of it     where its memory is                           its own   (in slots only)
     iter         which 8 bytes of it     what it goes over               1: not at its end  its own   (in slots only)
 
@@ -80,7 +81,7 @@ class Reg:
     @property
     def is_pointer(self) -> bool:
         """Whether it holds an address."""
-        return self.kind not in ("scalar", "none")
+        return self.kind not in ("scalar", "none", "part")
 
     @property
     def may_be_null(self) -> bool:
@@ -177,11 +178,46 @@ class Frame:
         for slot, kept in self.slots.items():
             before = last.slots.get(slot)
             if isinstance(kept, Reg):
-                same = isinstance(before, Reg) and before.kind == "scalar" and before.number == kept.number
-                if kept.kind == "scalar" and not same:
-                    self.slots[slot] = UNKNOWN
+                same = isinstance(before, Reg) and before.kind == kept.kind and before.number == kept.number
+                if kept.kind in ("scalar", "part") and not (same and before.thing == kept.thing):  # type: ignore[union-attr]
+                    self.slots[slot] = UNKNOWN if kept.kind == "scalar" else _any_number(kinds_of(kept))
             elif kept != before:
-                self.slots[slot] = bytes(MISC if kind == ZEROS else kind for kind in kept)
+                self.slots[slot] = _any_number(kept)
+
+
+def kinds_of(slot: Slot) -> bytes:
+    """The kinds of the bytes of a slot."""
+    if not isinstance(slot, Reg):
+        return slot
+    if slot.kind == "part":
+        kinds: bytes = slot.thing  # type: ignore[assignment]
+        return kinds
+    if slot.kind in OPAQUE_KINDS:
+        return bytes([OPAQUE]) * 8
+    return bytes([ZEROS if slot.kind == "scalar" and slot.number.const == 0 else MISC]) * 8
+
+
+def low_bytes(slot: Slot, size: int) -> Scalar | None:
+    """What is known of the lowest `size` bytes of a slot, zero-extended; None where they are no number."""
+    if isinstance(slot, Reg) and slot.kind == "scalar":
+        return slot.number if size == 8 else scalar.and_(slot.number, scalar.const((1 << 8 * size) - 1))
+    kinds = kinds_of(slot)
+    if (
+        isinstance(slot, Reg)
+        and slot.kind == "part"
+        and (size <= slot.size or not kinds[slot.size : size].strip(_ZERO))
+    ):
+        return scalar.and_(slot.number, scalar.const((1 << 8 * size) - 1))
+    if (isinstance(slot, Reg) and slot.is_pointer) or INVALID in kinds[:size]:
+        return None
+    return scalar.const(0) if not kinds[:size].strip(_ZERO) else scalar.of_size(size)
+
+
+_ZERO = bytes([ZEROS])
+
+
+def _any_number(kinds: bytes) -> bytes:
+    return bytes(MISC if kind == ZEROS else kind for kind in kinds)
 
 
 class State:
@@ -341,6 +377,10 @@ def _reg_contains(a: Reg, b: Reg, precise: bool, idents: dict[int, int]) -> bool
 
 
 def _slot_contains(a: Slot, b: Slot, precise: bool, idents: dict[int, int]) -> bool:
+    if isinstance(a, Reg) and a.kind == "part":
+        return _part_contains(a, b, precise)
+    if isinstance(b, Reg) and b.kind == "part":
+        b = kinds_of(b)
     if isinstance(a, Reg):
         if isinstance(b, Reg):
             return _reg_contains(a, b, precise, idents)
@@ -353,3 +393,12 @@ def _slot_contains(a: Slot, b: Slot, precise: bool, idents: dict[int, int]) -> b
             return all(kind == INVALID for kind in a)
         return all(kind in (INVALID, MISC) or (not precise) or b.number.const == 0 for kind in a)
     return all(x in (y, INVALID) or (x == MISC and y == ZEROS) for x, y in zip(a, b))
+
+
+def _part_contains(a: Reg, b: Slot, precise: bool) -> bool:
+    if isinstance(b, Reg) and b.is_pointer:
+        return False
+    if not all(x in (y, INVALID) or (x == MISC and y == ZEROS) for x, y in zip(kinds_of(a), kinds_of(b))):
+        return False
+    low = low_bytes(b, a.size) if precise else None
+    return not precise or (low is not None and a.number.contains(low))

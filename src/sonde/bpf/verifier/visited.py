@@ -78,7 +78,12 @@ def _add_known(known: dict[int, int], frame: Frame, registers: int, slots: int) 
     if slots:
         for slot in sorted(frame.slots):
             kept = frame.slots[slot]
-            if slots >> slot & 1 and isinstance(kept, Reg) and kept.kind == "scalar" and not kept.number.bits[1]:
+            if (
+                slots >> slot & 1
+                and isinstance(kept, Reg)
+                and kept.kind in ("scalar", "part")
+                and not kept.number.bits[1]
+            ):
                 known[base + _SLOT_PLACE + slot] = kept.number.bits[0]
 
 
