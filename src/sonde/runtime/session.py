@@ -79,6 +79,7 @@ class Session:
         self._watchpoints: dict[int, list[Link]] = {}  # by address: what unwatch() takes away
         self._recorder: Any = None  # of mappings; see Engine.record_mappings
         self._worker: Worker | None = None
+        self._notes_told = 0
         self._views: dict[str, View] = {}
         self._stopping = False
         self._lost_seen = 0
@@ -222,8 +223,7 @@ class Session:
                     self._watchpoints.setdefault(probe.address, []).append(link)
             if group[0].type == "iter":
                 iterators += [link for link, probe in zip(links, group) if not probe.pin]
-        for note in getattr(self._loaded, "notes", ()):
-            self.printer.message("WARNING", note)
+        self._tell_notes()
         if self.options.dry_run:
             return
         # A USDT probe that stands at several places in a file is one probe for the user.
@@ -239,6 +239,13 @@ class Session:
                 self._drain()
         if all(probe.type in ENDS_BY_ITSELF for probe in probes):
             self._stopping = True
+
+    def _tell_notes(self) -> None:
+        """Tell what the engine has noted since the last time."""
+        notes = getattr(self._loaded, "notes", ())
+        for note in notes[self._notes_told :]:
+            self.printer.message("WARNING", note)
+        self._notes_told = len(notes)
 
     def _tell_how(self, group: Sequence[ProbeSpec], links: Sequence[Link]) -> None:
         names = ", ".join(probe.name for probe in group[:3]) + (", …" if len(group) > 3 else "")
@@ -263,6 +270,7 @@ class Session:
                     self._recorder.drain()
                 elif self._worker is not None and fd == self._worker.fileno():
                     self._worker.work()
+                    self._tell_notes()
                 else:  # the child or the traced process has ended
                     self._stopping = True
             if self._loss_check_at and time.monotonic() >= self._loss_check_at:

@@ -28,7 +28,7 @@ from ..debuginfo.procmaps import read_maps
 from ..errors import KernelError, TargetError
 from ..record import Record
 from .calls import Call, Result
-from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, page_up, share, unmap
+from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, find_gap, page_up, share, unmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ _COUNT_AT = 16
 SITE_BYTES = 24  # of one site, at most
 
 
-_PRIVATE, _ANONYMOUS, _FIXED = 2, 0x20, 0x10
+_SHARED, _PRIVATE, _ANONYMOUS, _FIXED, _FIXED_NOREPLACE = 1, 2, 0x20, 0x10, 0x100000
+_OPENAT = 257
 _MADVISE, _WIPEONFORK = 28, 18
 
 
@@ -103,6 +104,30 @@ class Agent:
         shared = share(stopped, _name(_MAP), size, PROT_READ | PROT_WRITE, repeated=repeated)
         self._memories.append((shared.address, shared.extent))
         return shared
+
+    def lend(self, stopped: StoppedProcess, fd: int, size: int, repeated: int = 0) -> int:
+        """Map memory of ours, the memfd `fd`, in the process as well; return its address there. It goes with this agent.
+
+        The process opens it through /proc, which it may do when it runs as the same user. Raises KernelError, TargetError.
+        """
+        size, repeated = page_up(size), page_up(repeated)
+        address = find_gap(stopped.maps(), size + repeated, None)
+        path = f"/proc/{os.getpid()}/fd/{fd}".encode() + b"\0"
+        protection, fixed = PROT_READ | PROT_WRITE, _SHARED | _FIXED_NOREPLACE
+        calls = [
+            Call(_OPENAT, (-100, path, os.O_RDWR | os.O_CLOEXEC, 0)),
+            Call("mmap", (address, size, protection, fixed, Result(0), 0)),
+        ]
+        if repeated:
+            calls.append(Call("mmap", (address + size, repeated, protection, fixed, Result(0), size - repeated)))
+        results = stopped.run([*calls, Call("close", (Result(0),))])
+        failed = next((result for result in results[: len(calls)] if result < 0), 0)
+        for result, length in zip(results[1 : len(calls)], (size, repeated)):
+            if result > 0:
+                self._memories.append((result, length))
+        if failed:
+            raise KernelError(f"process {stopped.pid} could not map memory that it shares with sonde", -failed)
+        return address
 
     def map_private(self, stopped: StoppedProcess, size: int, wiped: int) -> int:
         """Map memory that is the process's alone, a child of fork gets a copy of, and that goes with this agent; return its address.

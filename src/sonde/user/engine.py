@@ -10,28 +10,20 @@ import time
 from contextlib import nullcontext
 
 from ..bpf.isa import decode
-from ..bpf.jit.here import cpu_features
 from ..bpf.maps import MapShape, create, measure
 from ..bpf.maps.ringbuf import RingMap
-from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, TargetError, UnsafeError, UsageError
-from ..record import Record, replace
+from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, SondeError, TargetError, UnsafeError, UsageError
+from ..record import replace
 from ..spec.relocation import relocate
-from . import frame, helpers, trampoline
-from .agent import Agent
-from .calls import SYSCALL
-from .code import jump_to
-from .image import Image
+from . import frame, helpers
+from .follow import Watch
+from .inside import Inside
 from .local import LocalPrograms, local_helpers
-from .patches import Patch, put_in, remove_when_left, take_out
 from .sampled import SampledWorld
-from .sites import Files, Site, find_data, find_functions, find_sites
-from .stopped import StoppedProcess
-from .syscalls import ANY, CallSite, find_calls, wanted_of
+from .stopped import StoppedProcess, is_alive
+from .syscalls import wanted_of
 from .target import slots_for
-from .unwinding import UNWINDERS, put_back
 from .worker import PolledReader, Worker
-from .x86.relocate import relocate as move
-from .x86.window import Window, plan_window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,19 +36,17 @@ if TYPE_CHECKING:
     from ..bpf.verifier import Refusal
     from ..spec.engine import Reader, Sample
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
-    from .trampoline import Runner
+    from .agent import Agent
+    from .patches import Patch
     from .worker import Sampler
 
 LOCAL = ("begin", "end", "self", "interval")  # run by sonde itself
 SAMPLED = ("profile", "software", "hardware", "watchpoint")  # run by sonde on samples of the process
 PLACED = ("uprobe", "uretprobe", "usdt", "tracepoint")
-_REACH = 1 << 30  # sites further apart than this have code of their own
-_CODE_BYTES, _CODE_BYTES_A_SITE, _CODE_BYTES_ANY_CALL = 1 << 18, 1 << 11, 1 << 13
+_EAGER_TICKS, _LAZY_TICKS = 200, 10  # of `look`: new files at every one at first, then at some
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
-_MOST, _MOST_LOCAL = (
-    200_000,
-    20_000,
-)  # instructions that are followed to verify a program: a second and a tenth for 10,000
+# Instructions that are followed to verify a program, a tenth of a second for each 10,000.
+_MOST, _MOST_LOCAL = 200_000, 20_000
 
 
 class UserEngine:
@@ -92,13 +82,6 @@ class UserLink:
         self._owner.detach()
 
 
-class _Planned(Record, eq=False):
-    """A probe at one place of the process."""
-
-    probe: ProbeSpec
-    site: Site
-
-
 class UserObject:
     """A loaded object (see spec.engine.LoadedObject). A context manager."""
 
@@ -118,24 +101,19 @@ class UserObject:
         self.notes: list[str] = []  # probes that could not be had, with the reason
         self._programs: dict[str, list[Insn]] = {}
         self._interpreted: set[str] = set()  # programs of sonde's own that are too long to be verified in time
-        self._images: list[tuple[int, int, Image]] = []
-        self._agents: list[Agent] = []
+        self._inside: Inside | None = None
         self._plan: list[Patch] = []  # what is to be put in
-        self._patches: list[Patch] = []  # what is in
-        self._unwinders: list[Site] = []
-        self._calls: list[CallSite] = []
-        self._ways_back: dict[
-            int, tuple[int, int]
-        ] = {}  # from the same state in our code: address, bytes of ours on the stack
-        self._returns: list[int] = []  # where functions with a return probe come back to
+        self._attached = False
+        self._watch: Watch | None = None
+        self._ticks = 0
         self._readers: list[Reader] = []
         self._local: LocalPrograms | None = None
         self._sampled: LocalPrograms | None = None
         self._state: memoryview | None = None
+        self._state_fd = -1
         self._closed = False
         check_probes(spec, pid)
         self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
-        self._files = Files(pid)
         try:
             self._verify()
             self._place()
@@ -194,7 +172,7 @@ class UserObject:
             if where is not None and probe.program not in where:
                 take = where.interpret if probe.program in self._interpreted else where.add
                 take(probe.program, self._programs[probe.program])
-        self.worker = Worker(self.run, self._run_on, self._state)
+        self.worker = Worker(self.run, self._run_on, self.look, self._state)
 
     def _fill(self, spec: MapSpec, table: SharedMap) -> None:
         self.maps[spec.name] = table
@@ -202,55 +180,50 @@ class UserObject:
             table.update(bytes(4), spec.initial.ljust(spec.value_size, b"\0"))
 
     def _place_in_process(self) -> None:
-        """Find the sites, and share maps and code with the process."""
+        """Share maps and code with the process, and plan what is to be put in."""
+        self._inside = self._make_inside()
         with self._stop(all_threads=False) as stopped:
-            planned = [
-                _Planned(probe, site)
-                for probe in self.spec.probes
-                if probe.type in PLACED and probe.type != "tracepoint"
-                for site in self._find(probe, stopped)
-            ]
-            self._planned = planned
-            if any(each.probe.type == "uretprobe" for each in planned):
-                self._unwinders = find_functions(UNWINDERS, self._files)
-            numbers = frozenset(wanted_of(p).number for p in self.spec.probes if p.type == "tracepoint")
-            self._calls = find_calls(numbers, self._files, stopped.read) if numbers else []
-            addresses = [each.site.address for each in planned] + [site.address for site in self._unwinders]
-            addresses += [each.site.address for each in self._calls]
-            groups = list(_neighbours(addresses))
-            if not groups:
-                mapping = next(m for m in self._files.mappings() if m.executable and m.is_file)
-                groups = [(mapping.start, mapping.start)]
-            for low, high in groups:
-                count = sum(low <= address <= high for address in addresses)
-                calls = sum(low <= call.site.address <= high and call.number < 0 for call in self._calls)
-                size = _CODE_BYTES + _CODE_BYTES_A_SITE * count + _CODE_BYTES_ANY_CALL * calls
-                entries = 16 + count + len(self.spec.maps)
-                self._agents.append(Agent.create(stopped, near=(low, high), size=size, entries=entries))
-            places = self._share_maps(stopped)
-            around, facts = self._surroundings(stopped)
-        for (low, high), agent in zip(groups, self._agents):
-            self._images.append((low, high, Image(agent, places, around, facts, cpu_features())))
-        self._plan, self._hows = self._plan_patches()
+            self._watch = Watch(self.pid)
+            self._plan = self._enter(self._inside, stopped)
+        self.notes += self._inside.notes
+        if not self._plan and not self._inside.waiting:
+            reason = self.notes[0] if self.notes else "there is no place for it"
+            raise ProbeError(f"nothing can be probed in process {self.pid}: {reason}", hint="use --engine kernel")
 
-    def _find(self, probe: ProbeSpec, stopped: StoppedProcess) -> list[Site]:
-        found = find_sites(probe, self._files, stopped.read)
-        if not found:
-            raise ProbeError(
-                f"{probe.name}: process {self.pid} has not loaded {probe.path}",
-                hint="a library that is loaded later cannot be probed before; attach when it is there",
-            )
-        return found
+    def _make_inside(self) -> Inside:
+        placed = [probe for probe in self.spec.probes if probe.type in PLACED]
+        return Inside(self.pid, placed, self._programs, self._slots)
 
-    def _share_maps(self, stopped: StoppedProcess) -> dict[int, tuple[SharedMap, int]]:
+    def _enter(self, inside: Inside, stopped: StoppedProcess) -> list[Patch]:
+        """Begin in a program; return the patches for what it has mapped."""
+        inside.enter(
+            stopped, lambda agent: self._share_maps(agent, stopped), lambda agent: self._share_state(agent, stopped)
+        )
+        return inside.look(stopped)
+
+    def _share_maps(self, agent: Agent, stopped: StoppedProcess) -> dict[int, tuple[SharedMap, int]]:
+        """Make the maps, or lend those that there are to the next program."""
         places = {}
         for number, spec in enumerate(self.spec.maps, 1):
             shape = self._shape(spec)
             size, repeated = measure(shape)
-            shared = self._agents[0].share(stopped, size, repeated)
+            known = self.maps.get(spec.name)
+            if known is not None:
+                places[number] = known, agent.lend(stopped, known.region.fd, size, repeated)
+                continue
+            shared = agent.share(stopped, size, repeated)
             self._fill(spec, create(shape, fd=shared.fd))
             places[number] = self.maps[spec.name], shared.address
         return places
+
+    def _share_state(self, agent: Agent, stopped: StoppedProcess) -> int:
+        size = frame.state_bytes(self._slots)
+        if self._state is not None:
+            return agent.lend(stopped, self._state_fd, size)
+        shared = agent.share(stopped, size)
+        self._state_fd = shared.fd
+        self._state = _map_state(shared.fd, shared.size)
+        return shared.address
 
     def _shape(self, spec: MapSpec) -> MapShape:
         entries = spec.max_entries
@@ -258,18 +231,6 @@ class UserObject:
             entries = max(4096, 1 << (max(entries, 1) - 1).bit_length())
         flags = spec.flags & 1  # BPF_F_NO_PREALLOC; the others are the kernel's business
         return MapShape(spec.type, spec.key_size, spec.value_size, entries, flags, spec.name, cpus=self._slots + 1)
-
-    def _surroundings(self, stopped: StoppedProcess) -> tuple[trampoline.Surroundings, helpers.Facts]:
-        from .process import find_clock, find_rseq, find_tid_offset
-
-        state = self._agents[0].share(stopped, frame.state_bytes(self._slots))
-        self._state = _open_state(state.fd, state.size)
-        private = self._private = self._agents[0].map_private(stopped, frame.private_bytes(), frame.RETURNS)
-        rseq = find_rseq(stopped)
-        cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq, self._slots)
-        around = trampoline.Surroundings(state.address, private, self._slots, os.cpu_count() or 1, cpu_code)
-        facts = helpers.Facts(state.address, private, find_clock(stopped), find_tid_offset(stopped))
-        return around, facts
 
     # probes ---------------------------------------------------------------------------------------------------
 
@@ -287,144 +248,59 @@ class UserObject:
             for probe in probes:
                 self.worker.add_sampler(probe, self._sample(replace(probe, pid=self.pid)))
             return [UserLink(self, "samples that sonde takes") for _ in probes]
-        if not self._patches:
-            self._put_in(self._plan)
-        return [UserLink(self, self._hows[probe.name]) for probe in probes]
+        assert self._inside is not None
+        if not self._attached:
+            self._attached = True
+            self._put_in(self._inside, self._plan)
+        return [UserLink(self, self._inside.hows.get(probe.name, "")) for probe in probes]
 
-    def _put_in(self, patches: list[Patch]) -> None:
+    def _put_in(self, inside: Inside, patches: list[Patch]) -> None:
         """Replace the code, when no thread is where it could not go on; that is soon."""
         deadline = time.monotonic() + _BUSY_S
-        while True:
+        while patches:
             try:
                 with self._stop() as stopped:
-                    put_in(stopped, self._agents, patches)
-                    self._patches = patches
-                    self._count_semaphores(stopped, 1)
+                    inside.put_in(stopped, patches)
                     return
             except BusyError:
                 if time.monotonic() > deadline:
                     raise
             time.sleep(_BUSY_PAUSE_S)
 
-    def _count_semaphores(self, stopped: StoppedProcess, step: int) -> None:
-        """Tell the program that its USDT probes are in use: a u16 counts who looks at each."""
-        places = {
-            place
-            for each in self._planned
-            if each.probe.semaphore_offset
-            for place in find_data(each.probe, each.probe.semaphore_offset, self._files)
-        }
-        for place in places:
-            count = int.from_bytes(stopped.read(place, 2), "little") + step
-            stopped.write(place, (count & 0xFFFF).to_bytes(2, "little"))
+    def look(self) -> None:
+        """See whether the process has become another program, or loaded files that probes wait for, and follow it. Called now and then."""
+        inside, watch = self._inside, self._watch
+        if inside is None or watch is None or not self._attached:
+            return
+        self._ticks += 1
+        try:
+            if watch.is_gone():
+                self._follow_exec()
+            elif (self._ticks < _EAGER_TICKS or not self._ticks % _LAZY_TICKS) and inside.has_new_files():
+                with self._stop(all_threads=False) as stopped:
+                    patches = inside.look(stopped)
+                self._put_in(inside, patches)
+        except SondeError as failure:
+            self._tell(f"process {self.pid} could not be followed: {failure.message}")
+        self._tell(*inside.notes)
 
-    def _plan_patches(self) -> tuple[list[Patch], dict[str, str]]:
-        """Make the trampoline of every site: one for all probes that share it."""
-        by_site: dict[int, list[_Planned]] = {}
-        for each in self._planned:
-            by_site.setdefault(each.site.address, []).append(each)
-        patches, hows = [], {}
-        for address, group in sorted(by_site.items()):
-            image = self._image_at(address)
-            runners = [(each.probe.type, self._runner(image, each)) for each in reversed(group)]  # the kernel's order
-            before = [runner for kind, runner in runners if kind != "uretprobe"]
-            after = [runner for kind, runner in runners if kind == "uretprobe"]
-            try:
-                patch, how = self._build(image, group[0].site, before, after)
-            except ProbeError as failure:
-                if len(by_site) == 1:
-                    raise
-                self.notes.append(f"{group[0].probe.name} is not probed: {failure.message}")
-                how = "not attached"
-            else:
-                patches.append(patch)
-            hows.update({each.probe.name: how for each in group})
-        patches += self._plan_calls(hows)
-        if not patches:
-            raise ProbeError(
-                f"none of {len(by_site)} places can be probed: {self.notes[0] if self.notes else 'there are none'}",
-                hint="use --engine kernel",
-            )
-        for site in (
-            self._unwinders
-        ):  # one with a probe of the user's is left: exceptions would end at our return addresses there
-            if site.address not in by_site:
-                image = self._image_at(site.address)
-                patches.append(self._build(image, site, [image.guard(self._private, self._agents)], [])[0])
-        return patches, hows
+    def _tell(self, *notes: str) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
 
-    def _plan_calls(self, hows: dict[str, str]) -> list[Patch]:
-        """Patches for the places that make system calls."""
-        probes = [(probe, wanted_of(probe)) for probe in self.spec.probes if probe.type == "tracepoint"]
-        patches = []
-        for call in self._calls:
-            image = self._image_at(call.site.address)
-            wanted = [w for w in probes if call.number < 0 or w[1].number in (ANY, call.number)]
-            runners = [
-                (w, image.program(self._programs[probe.program], probe.cookie, record=True))
-                for probe, w in reversed(wanted)
-            ]
-            # Where only one call is made, every call is that one.
-            numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
-            enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
-            exits = tuple((number, runner) for number, exits, runner in numbered if exits)
-            try:
-                patches.append(self._build_call(image, call.site, trampoline.Calls(enters, exits)))
-            except ProbeError as failure:
-                self.notes.append(f"system calls at {call.site.address:#x} are not seen: {failure.message}")
-        for probe, _ in probes:
-            hows[probe.name] = f"{len(patches)} places that make system calls"
-        return patches
-
-    def _build_call(self, image: Image, site: Site, calls: trampoline.Calls) -> Patch:
-        window = _window(site)
-        near = image.agent.address
-        size = len(trampoline.system_calls(near, calls, image.around, site.address, (near, near))[0])
-        start = image.agent.reserve(size + len(move(window.code, window.addr, near).code) + 16)
-        moved = move(window.code, window.addr, start + size)
-        places = dict(moved.places)
-        ends = (start + size, start + size + places[len(SYSCALL)])
-        code, waits = trampoline.system_calls(start, calls, image.around, site.address, ends)
-        self._ways_back.update((place, (site.address + len(SYSCALL), size)) for place, size in waits)
-        self._ways_back.update((start + size + offset, (address, 0)) for offset, address in moved.returns)
-        image.agent.write(start, code + moved.code)
-        jump = jump_to(window.addr, start) + b"\x90" * (window.patch - 5)
-        moves = {offset: start + size + place for offset, place in moved.places}
-        return Patch(window.addr, _replaced(site, window), jump[: window.patch], moves)
-
-    def _image_at(self, address: int) -> Image:
-        return next(image for low, high, image in self._images if low <= address <= high)
-
-    def _build(self, image: Image, site: Site, before: list[Runner], after: list[Runner]) -> tuple[Patch, str]:
-        window = _window(site)
-        kind = frame.ENTRY if site.is_entry else frame.INSIDE
-        size = len(
-            self._trampoline(image.agent.address, before, after, image, kind, site)
-        )  # the same wherever it stands
-        moved_size = len(move(window.code, window.addr, image.agent.address).code)
-        start = image.agent.reserve(size + moved_size + 16)
-        code = self._trampoline(start, before, after, image, kind, site)
-        if after:
-            self._returns.append(start + len(trampoline.returning(start, before, after, image.around, site.address)[0]))
-        moved = move(window.code, window.addr, start + len(code))
-        image.agent.write(start, code + moved.code)
-        jump = jump_to(window.addr, start) + b"\x90" * (window.patch - 5)
-        original = _replaced(site, window)
-        moves = {offset: start + len(code) + place for offset, place in moved.places}
-        self._ways_back.update((start + len(code) + offset, (address, 0)) for offset, address in moved.returns)
-        how = f"{window.kind} window of {window.length} bytes"
-        return Patch(window.addr, original, jump[: window.patch], moves), how
-
-    def _trampoline(
-        self, at: int, before: list[Runner], after: list[Runner], image: Image, kind: int, site: Site
-    ) -> bytes:
-        if not after:
-            return trampoline.entry(at, before, image.around, kind, site.address)
-        head, tail = trampoline.returning(at, before, after, image.around, site.address)
-        return head + tail
-
-    def _runner(self, image: Image, each: _Planned) -> Runner:
-        return image.program(self._programs[each.probe.program], each.probe.cookie)
+    def _follow_exec(self) -> None:
+        """Begin again in the program that the process has become; nothing, when it has ended."""
+        assert self._inside is not None and self._watch is not None
+        self._inside.forget()
+        self._watch.close()
+        if not is_alive(self.pid):
+            self._attached = False
+            return
+        self._ticks = 0
+        self._watch = Watch(self.pid)
+        inside = self._inside = self._make_inside()
+        with self._stop(all_threads=False) as stopped:
+            patches = self._enter(inside, stopped)
+        self._put_in(inside, patches)
 
     # running --------------------------------------------------------------------------------------------------
 
@@ -454,29 +330,15 @@ class UserObject:
 
     def detach(self) -> None:
         """Take the probes out of the process; maps and code stay until `close`. Twice is harmless."""
-        patches, self._patches = self._patches, []
-        if patches:
+        attached, self._attached = self._attached, False
+        if attached and self._inside is not None:
             try:
                 with self._stop() as stopped:
-                    take_out(stopped, self._agents, patches)
-                    self._count_semaphores(stopped, -1)
-                    self._lead_out(stopped)
-                    if self._returns:
-                        put_back(stopped, self._private, frozenset(self._returns))
+                    self._inside.take_out(stopped)
             except TargetError:
                 pass  # it has ended
         if self.worker is not None:
             self.worker.stop()
-
-    def _lead_out(self, stopped: StoppedProcess) -> None:
-        """Let threads that stand in moved instructions, or wait in a system call of theirs, go on where these came from."""
-        for tid in stopped.threads:
-            way = self._ways_back.get(stopped.get_pc(tid))
-            if way is not None:
-                registers = stopped.registers(tid)
-                registers.pc = way[0]
-                registers.sp += way[1]
-                stopped.set_registers(tid, registers)
 
     def close(self) -> None:
         """Take everything out of the process. Twice is harmless."""
@@ -491,42 +353,21 @@ class UserObject:
         for programs in (self._local, self._sampled):
             if programs is not None:
                 programs.close()
-        self._remove_agents()
+        if self._inside is not None:
+            self._tell(*(f"memory of sonde stays in process {self.pid}: {reason}" for reason in self._inside.remove()))
+        if self._watch is not None:
+            self._watch.close()
         for table in self.maps.values():
             table.close()
-        self._files.close()
-
-    def _remove_agents(self) -> None:
-        if not self._agents:
-            return
-        try:
-            remove_when_left(self.pid, self._agents, self._returns)
-        except TargetError:  # it has ended, and its memory with it
-            for agent in self._agents:
-                agent.close()
-        self._agents.clear()
+        if self._state_fd >= 0:
+            os.close(self._state_fd)
+            self._state_fd = -1
 
     def __enter__(self) -> UserObject:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _window(site: Site) -> Window:
-    """The instructions that a jump at a site displaces. Raises ProbeError where none fits."""
-    window = plan_window(site.code, site.address, start=site.start, end=site.end, base=site.start, limit=site.limit)
-    if window.kind not in ("nop", "relocated"):
-        raise ProbeError(
-            f"{site.path}: no jump fits at {site.address:#x}: {window.reason}", hint="the kernel engine can probe it"
-        )
-    return window
-
-
-def _replaced(site: Site, window: Window) -> bytes:
-    """The bytes that the jump takes the place of: those of the window, perhaps with padding behind them."""
-    first = window.addr - site.start
-    return site.code[first : first + window.patch]
 
 
 def check_probes(spec: ObjectSpec, pid: int) -> None:
@@ -564,23 +405,7 @@ def _refused(program: ProgramSpec, refusal: Refusal) -> UnsafeError:
     return UnsafeError(message, program.name, diagnostic=found, hint=refusal.wants)
 
 
-def _neighbours(addresses: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Cut addresses into groups that one memory reaches: (first, last)."""
-    low = high = 0
-    for address in sorted(addresses):
-        if high and address - low < _REACH:
-            high = address
-            continue
-        if high:
-            yield low, high
-        low = high = address
-    if high:
-        yield low, high
-
-
-def _open_state(fd: int, size: int) -> memoryview:
+def _map_state(fd: int, size: int) -> memoryview:
     import mmap
 
-    view = memoryview(mmap.mmap(fd, size)).cast("Q")
-    os.close(fd)
-    return view
+    return memoryview(mmap.mmap(fd, size)).cast("Q")

@@ -498,3 +498,8 @@ def _read(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs a program: it has not ended, not even if nobody has taken note of that yet."""
+    return _state(pid, pid) not in ("", "Z", "X")

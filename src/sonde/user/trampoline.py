@@ -65,7 +65,6 @@ class Surroundings(Record):
     state: int
     private: int
     slots: int
-    cpus: int
     cpu_code: bytes
     claim: int = 0  # the routine that claims a slot
 

@@ -30,16 +30,20 @@ if TYPE_CHECKING:
 
 
 POLL_NS = 10_000_000  # how often a ring is looked at: nobody in the process tells us
-_LOOK_NS = 50_000_000  # how often new threads are looked for
+_LOOK_NS = 10_000_000  # how often the process is looked at: new threads, files, programs
 
 
 class Worker:
     """Runs `run(program)` for timers and `run_on(program, sample)` for samples, when it is called. A context manager."""
 
     def __init__(
-        self, run: Callable[[str], object], run_on: Callable[[str, Sample], object], state: memoryview | None
+        self,
+        run: Callable[[str], object],
+        run_on: Callable[[str, Sample], object],
+        look: Callable[[], object],
+        state: memoryview | None,
     ) -> None:
-        """`state` is the memory that the clock of the process is kept in, if there is one."""
+        """`look` is called now and then; `state` is the memory that the clock of the process is kept in, if there is one."""
         self._run = run
         self._run_on = run_on
         self._epoll = select.epoll()
@@ -47,7 +51,8 @@ class Worker:
         self._samplers: dict[int, tuple[str, Sampler]] = {}
         self._clock = Clock(state) if state is not None and is_trusted() else None
         self._tick = self._watch(make_timer(FIRST_NS, THEN_NS)) if self._clock is not None else -1
-        self._look = -1
+        self._look_at_process = look
+        self._look = self._watch(make_timer(_LOOK_NS)) if state is not None else -1
 
     def _watch(self, fd: int) -> int:
         self._epoll.register(fd, select.EPOLLIN)
@@ -83,6 +88,7 @@ class Worker:
                 sampler.drain(lambda sample, program=program: self._run_on(program, sample))  # type: ignore[misc]
             elif fd == self._look:
                 expirations(fd)
+                self._look_at_process()
                 for _, sampler in self._samplers.values():
                     sampler.look()
             elif fd == self._tick and self._clock is not None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,7 @@ int main(void) {
       for (int i = 0; i < 8; i++) pthread_create(&t[i], 0, many, (void *)n);
       for (int i = 0; i < 8; i++) pthread_join(t[i], 0);
     }
+    if (!strcmp(what, "exec")) { char *words[] = {"target", 0}; execv("/proc/self/exe", words); }
     if (!strcmp(what, "write")) for (long i = 0; i < n; i++) watched = i;
     if (!strcmp(what, "calls")) for (long i = 0; i < n; i++) { getppid(); result += syscall(SYS_close, -1 - i) == -1; }
     if (!strcmp(what, "sleep")) { struct timespec t = {n / 1000, n % 1000 * 1000000}; result = clock_nanosleep(CLOCK_MONOTONIC, 0, &t, 0); }
@@ -332,6 +334,62 @@ def test_a_probe_on_the_memory_of_the_process(running: Running) -> None:
         assert loaded.worker is not None
         loaded.worker.work()
         assert total(loaded, "percpu") == 12
+
+
+def await_probes(loaded: UserObject, pid: int) -> None:
+    """Do what a session does, until sonde is in the process again."""
+    deadline = time.monotonic() + 10
+    while "sonde-agent" not in Path(f"/proc/{pid}/maps").read_text():
+        assert time.monotonic() < deadline, loaded.notes
+        loaded.look()
+        time.sleep(0.005)
+    loaded.look()
+
+
+def test_the_next_program_is_probed_too(running: Running) -> None:
+    with running.attach(
+        "uprobe:PATH:work { @ = count(); } tracepoint:syscalls:sys_enter_getppid { @p = count(); }"
+    ) as loaded:
+        running.ask("work 10")
+        running.say("exec")
+        assert running.process.stdout is not None and running.process.stdout.readline() == "ready\n"
+        assert not running.traces()
+        await_probes(loaded, running.pid)
+        running.ask("work 5")
+        running.ask("calls 3")
+        counts = loaded.maps["percpu"].lookup(bytes(4)) or []
+        sums = [sum(int.from_bytes(value[at : at + 8], "little") for value in counts) for at in (0, 8)]
+        assert sorted(sums) == [3, 15]
+        assert all("system calls made at" in note for note in loaded.notes)
+    assert not running.traces()
+
+
+def test_a_library_that_is_loaded_later(tmp_path: Path) -> None:
+    library = str(tmp_path / "late.so")
+    source = 'long late(long a) { __asm__ volatile(""); return a + 1; }'
+    subprocess.run(
+        ["gcc", "-O1", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=source, text=True, check=True
+    )
+    text = "import ctypes, sys\nprint('ready', flush=True)\nlib = None\nfor line in sys.stdin:\n"
+    text += f" lib = lib or ctypes.CDLL({library!r})\n print(sum(lib.late(n) for n in range(int(line))), flush=True)\n"
+    process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        spec = compile(
+            f"uprobe:{library}:late {{ @ = count(); }}", user_target(live_target()), TraceOptions(pid=process.pid)
+        )
+        with UserEngine(process.pid).load(spec) as loaded:
+            assert "waits" in loaded.attach(spec.probes)[0].how
+            for number, total_ in ((3, 0), (20, 20), (5, 25)):
+                process.stdin.write(f"{number}\n")
+                process.stdin.flush()
+                process.stdout.readline()
+                loaded.look()
+                assert total(loaded, "percpu") == total_
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_begin_and_end_run_in_sonde_on_the_same_maps(running: Running) -> None:

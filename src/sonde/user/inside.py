@@ -1,0 +1,333 @@
+"""One program's memory with sonde in it: where its probes stand, the trampolines they lead to, what is shared with it.
+
+    inside.enter(stopped, tables, state)      maps and code memory
+    patches = inside.look(stopped)            probes whose files are there now, as patches that are not in yet
+    inside.put_in(stopped, patches)
+    inside.take_out(stopped); inside.remove(…)
+
+When the process becomes another program by exec, all of this is gone with the old one, and another `Inside` begins with the same maps.
+"""
+
+from __future__ import annotations
+
+from ..bpf.jit.here import cpu_features
+from ..errors import ProbeError, TargetError
+from ..record import Record
+from . import frame, helpers, trampoline
+from .agent import Agent
+from .calls import SYSCALL
+from .cleaning import clean_children
+from .code import jump_to
+from .image import Image
+from .patches import Patch, put_in, remove_when_left, take_out
+from .process import find_clock, find_rseq, find_tid_offset
+from .sites import Files, Site, find_data, find_functions, find_sites
+from .syscalls import ANY, CallSite, find_calls, wanted_of
+from .unwinding import UNWINDERS, put_back
+from .x86.relocate import relocate as move
+from .x86.window import Window, plan_window
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from ..bpf.isa import Insn
+    from ..bpf.maps import SharedMap
+    from ..spec.object import ProbeSpec
+    from .stopped import StoppedProcess
+    from .trampoline import Runner
+
+_REACH = 1 << 30  # sites further away from code of ours get some of their own
+_HOME_BYTES = 1 << 12
+_CODE_BYTES, _CODE_BYTES_A_SITE, _CODE_BYTES_ANY_CALL = 1 << 18, 1 << 11, 1 << 13
+_SPARE_ENTRIES = 16
+
+
+class _Planned(Record, eq=False):
+    """A probe at one place of the process."""
+
+    probe: ProbeSpec
+    site: Site
+
+
+class Inside:
+    """What sonde has in one program. `probes` are those to be placed, `programs` their code by name, `slots` how many runs there may be at a time."""
+
+    def __init__(self, pid: int, probes: Sequence[ProbeSpec], programs: Mapping[str, list[Insn]], slots: int) -> None:
+        self.pid = pid
+        self.notes: list[str] = []  # what could not be probed, and why
+        self.hows: dict[str, str] = {}  # by the probe's name
+        self.waiting = [probe for probe in probes if probe.type != "tracepoint"]  # their files are not there yet
+        self._calls_wanted = [(probe, wanted_of(probe)) for probe in probes if probe.type == "tracepoint"]
+        self._returning = any(probe.type == "uretprobe" for probe in probes)
+        self._programs = programs
+        self._slots = slots
+        self._files = Files(pid)
+        self._seen: frozenset[tuple[str, int]] = frozenset()  # files that were looked into: path and address
+        self._home: Agent | None = None
+        self._images: list[Image] = []
+        self._taken: dict[int, Patch] = {}  # what is in, by its address
+        self._semaphores: set[int] = set()  # of USDT probes that are to be put in
+        self._counted: set[int] = set()  # of those that are in
+        self._ways_back: dict[
+            int, tuple[int, int]
+        ] = {}  # from a state in our code: address, bytes of ours on the stack
+        self._returns: list[int] = []  # where functions with a return probe come back to
+        self._private = 0
+
+    # entering -------------------------------------------------------------------------------------------------
+
+    def enter(
+        self,
+        stopped: StoppedProcess,
+        share: Callable[[Agent], Mapping[int, tuple[SharedMap, int]]],
+        state: Callable[[Agent], int],
+    ) -> None:
+        """Share maps and state with the process. Both functions are given the memory that they go with, and return addresses in the process."""
+        text = next((m for m in self._files.mappings() if m.executable and m.is_file), None)
+        if text is None:
+            raise TargetError(f"process {self.pid} has no code of a file")
+        self._home = Agent.create(stopped, near=(text.start, text.start), size=_HOME_BYTES)
+        self._tables = share(self._home)
+        at = state(self._home)
+        self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
+        rseq = find_rseq(stopped)
+        cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq, self._slots)
+        self._around = trampoline.Surroundings(at, self._private, self._slots, cpu_code)
+        self._facts = helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
+
+    @property
+    def agents(self) -> list[Agent]:
+        """All memory of ours in the process, the shared one first."""
+        return ([self._home] if self._home is not None else []) + [image.agent for image in self._images]
+
+    def has_new_files(self) -> bool:
+        """Whether the process has mapped code since it was last looked at. Raises TargetError."""
+        return self._mapped() != self._seen
+
+    def _mapped(self) -> frozenset[tuple[str, int]]:
+        return frozenset((m.path, m.start) for m in self._files.mappings() if m.executable and m.is_file)
+
+    # planning -------------------------------------------------------------------------------------------------
+
+    def look(self, stopped: StoppedProcess) -> list[Patch]:
+        """Find the places of probes that have none yet, in what the process has mapped; return what is to be put in there.
+
+        A place where no jump fits is noted. Raises ProbeError for memory that somebody else has changed.
+        """
+        self._seen = self._mapped()
+        planned = [
+            _Planned(probe, site) for probe in self.waiting for site in find_sites(probe, self._files, stopped.read)
+        ]
+        placed = {id(each.probe) for each in planned}
+        self.waiting = [probe for probe in self.waiting if id(probe) not in placed]
+        for probe in self.waiting:
+            self.hows[probe.name] = f"waits until the process loads {probe.path}"
+        numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
+        calls = [
+            call
+            for call in (find_calls(numbers, self._files, stopped.read) if numbers else [])
+            if call.site.address not in self._taken
+        ]
+        guards = find_functions(UNWINDERS, self._files) if self._returning else []
+        guards = [site for site in guards if site.address not in self._taken]
+        self._make_room(stopped, [each.site.address for each in planned], calls, [site.address for site in guards])
+        patches = self._plan_sites(planned) + self._plan_calls(calls)
+        probed = {each.site.address for each in planned}
+        agents = self.agents
+        for site in guards:  # one with a probe of the user's is left: exceptions end at our return addresses there
+            if site.address not in probed:
+                image = self._image_at(site.address)
+                patches.append(self._build(image, site, [image.guard(self._private, agents)], [])[0])
+        return patches
+
+    def _make_room(
+        self, stopped: StoppedProcess, sites: Sequence[int], calls: Sequence[CallSite], guards: Sequence[int]
+    ) -> None:
+        """Have memory for code within reach of every address."""
+        addresses = [*sites, *guards, *(call.site.address for call in calls)]
+        for low, high in _neighbours(addresses):
+            count = sum(low <= address <= high for address in addresses)
+            unknown = sum(low <= call.site.address <= high and call.number < 0 for call in calls)
+            size = _CODE_BYTES + _CODE_BYTES_A_SITE * count + _CODE_BYTES_ANY_CALL * unknown
+            agent = Agent.create(stopped, near=(low, high), size=size, entries=count + _SPARE_ENTRIES)
+            self._images.append(Image(agent, self._tables, self._around, self._facts, cpu_features()))
+
+    def _image_at(self, address: int) -> Image:
+        """The newest memory in reach: that was made for it."""
+        return next(
+            image for image in reversed(self._images) if abs(image.agent.address - address) < 2 * _REACH - (1 << 26)
+        )
+
+    def _plan_sites(self, planned: Sequence[_Planned]) -> list[Patch]:
+        """One trampoline for all probes that share a place."""
+        by_site: dict[int, list[_Planned]] = {}
+        for each in planned:
+            by_site.setdefault(each.site.address, []).append(each)
+            if each.probe.semaphore_offset:
+                self._semaphores.update(find_data(each.probe, each.probe.semaphore_offset, self._files))
+        patches = []
+        for address, group in sorted(by_site.items()):
+            image = self._image_at(address)
+            runners = [(each.probe.type, self._runner(image, each)) for each in reversed(group)]  # the kernel's order
+            before = [runner for kind, runner in runners if kind != "uretprobe"]
+            after = [runner for kind, runner in runners if kind == "uretprobe"]
+            try:
+                patch, how = self._build(image, group[0].site, before, after)
+            except ProbeError as failure:
+                self.notes.append(f"{group[0].probe.name} is not probed: {failure.message}")
+                how = "not attached"
+            else:
+                patches.append(patch)
+            self.hows.update({each.probe.name: how for each in group})
+        return patches
+
+    def _runner(self, image: Image, each: _Planned) -> Runner:
+        return image.program(self._programs[each.probe.program], each.probe.cookie)
+
+    def _build(self, image: Image, site: Site, before: list[Runner], after: list[Runner]) -> tuple[Patch, str]:
+        window = _window(site)
+        kind = frame.ENTRY if site.is_entry else frame.INSIDE
+
+        def make(at: int) -> tuple[bytes, int]:
+            if not after:
+                return trampoline.entry(at, before, image.around, kind, site.address), 0
+            head, tail = trampoline.returning(at, before, after, image.around, site.address)
+            return head + tail, at + len(head)
+
+        size = len(make(image.agent.address)[0])  # the same wherever it stands
+        start = image.agent.reserve(size + len(move(window.code, window.addr, image.agent.address).code) + 16)
+        code, back = make(start)
+        if after:
+            self._returns.append(back)
+        return self._patch(image, site, window, start, code), f"{window.kind} window of {window.length} bytes"
+
+    def _patch(self, image: Image, site: Site, window: Window, start: int, code: bytes) -> Patch:
+        """Place a trampoline with the moved instructions behind it; return the jump to it."""
+        behind = start + len(code)
+        moved = move(window.code, window.addr, behind)
+        image.agent.write(start, code + moved.code)
+        self._ways_back.update((behind + offset, (address, 0)) for offset, address in moved.returns)
+        jump = jump_to(window.addr, start) + b"\x90" * (window.patch - 5)
+        first = window.addr - site.start  # with padding behind the window, where it needs that
+        original = site.code[first : first + window.patch]
+        return Patch(window.addr, original, jump, {offset: behind + place for offset, place in moved.places})
+
+    def _plan_calls(self, calls: Sequence[CallSite]) -> list[Patch]:
+        """Patches for the places that make system calls."""
+        patches, missed = [], []
+        for call in calls:
+            image = self._image_at(call.site.address)
+            wanted = [w for w in self._calls_wanted if call.number < 0 or w[1].number in (ANY, call.number)]
+            runners = [
+                (w, image.program(self._programs[probe.program], probe.cookie, record=True))
+                for probe, w in reversed(wanted)
+            ]
+            # Where only one call is made, every call is that one.
+            numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
+            enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
+            exits = tuple((number, runner) for number, exits, runner in numbered if exits)
+            try:
+                patches.append(self._build_call(image, call.site, trampoline.Calls(enters, exits)))
+            except ProbeError as failure:
+                missed.append(failure.message)
+        if missed:
+            self.notes.append(
+                f"system calls made at {len(missed)} of {len(calls)} places are not seen: {missed[0]}"
+                + (f", and {len(missed) - 1} more" if len(missed) > 1 else "")
+            )
+        for probe, _ in self._calls_wanted:
+            self.hows[probe.name] = f"{len(patches)} places that make system calls"
+        return patches
+
+    def _build_call(self, image: Image, site: Site, calls: trampoline.Calls) -> Patch:
+        window = _window(site)
+        near = image.agent.address
+        size = len(trampoline.system_calls(near, calls, image.around, site.address, (near, near))[0])
+        places = dict(move(window.code, window.addr, near).places)
+        start = image.agent.reserve(size + len(move(window.code, window.addr, near).code) + 16)
+        ends = (start + size, start + size + places[len(SYSCALL)])
+        code, waits = trampoline.system_calls(start, calls, image.around, site.address, ends)
+        self._ways_back.update((place, (site.address + len(SYSCALL), below)) for place, below in waits)
+        return self._patch(image, site, window, start, code)
+
+    # in and out -----------------------------------------------------------------------------------------------
+
+    def put_in(self, stopped: StoppedProcess, patches: Sequence[Patch]) -> None:
+        """Replace the code. Raises BusyError when a thread stands where it could not go on; nothing has been changed then."""
+        put_in(stopped, self.agents[1:], patches)
+        self._taken.update((patch.address, patch) for patch in patches)
+        fresh, self._semaphores = self._semaphores, set()
+        self._count(stopped, fresh, 1)
+        self._counted |= fresh
+
+    def _count(self, stopped: StoppedProcess, places: set[int], step: int) -> None:
+        """Tell the program that its USDT probes are in use: a u16 counts who looks at each."""
+        for place in places:
+            count = int.from_bytes(stopped.read(place, 2), "little") + step
+            stopped.write(place, (count & 0xFFFF).to_bytes(2, "little"))
+
+    def take_out(self, stopped: StoppedProcess) -> None:
+        """Put the code back as it was, and have no thread come to ours any more."""
+        taken = list(self._taken.values())
+        take_out(stopped, self.agents, taken)
+        self._leave(stopped)
+        self._count(stopped, self._counted, -1)
+        self._counted = set()
+
+    def _leave(self, stopped: StoppedProcess) -> None:
+        """Let threads that stand in moved instructions, wait in a system call of theirs, or will return to us, go on where these came from."""
+        for tid in stopped.threads:
+            way = self._ways_back.get(stopped.get_pc(tid))
+            if way is not None:
+                registers = stopped.registers(tid)
+                registers.pc = way[0]
+                registers.sp += way[1]
+                stopped.set_registers(tid, registers)
+        if self._returns:
+            put_back(stopped, self._private, frozenset(self._returns))
+
+    def remove(self) -> list[str]:
+        """Take our memory out of the process and of its children; return the reasons why some is still there."""
+        taken, self._taken = list(self._taken.values()), {}
+        reasons: list[str] = []
+        try:
+            reasons = remove_when_left(self.pid, self.agents, self._returns)
+        except TargetError:  # it has ended, and its memory with it
+            pass
+        if taken:
+            for child in clean_children(self.pid, taken, returns=self._returns, also=self._leave):
+                reasons += child.reasons
+        self.forget()
+        return reasons
+
+    def forget(self) -> None:
+        """Let go of what is ours here; the process is not touched. Twice is harmless."""
+        for agent in self.agents:
+            agent.close()
+        self._home, self._images = None, []
+        self._files.close()
+
+
+def _neighbours(addresses: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut addresses into groups that one memory reaches: (first, last)."""
+    low = high = 0
+    for address in sorted(addresses):
+        if high and address - low < _REACH:
+            high = address
+            continue
+        if high:
+            yield low, high
+        low = high = address
+    if high:
+        yield low, high
+
+
+def _window(site: Site) -> Window:
+    """The instructions that a jump at a site displaces. Raises ProbeError where none fits."""
+    window = plan_window(site.code, site.address, start=site.start, end=site.end, base=site.start, limit=site.limit)
+    if window.kind not in ("nop", "relocated"):
+        raise ProbeError(
+            f"{site.path}: no jump fits at {site.address:#x}: {window.reason}", hint="the kernel engine can probe it"
+        )
+    return window
