@@ -163,8 +163,6 @@ class KernelMap(Descriptor):
 
     def split(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         """Cut one element's value into what each CPU has."""
-        if self.copies == 1:
-            return [bytes(data)]
         size, stride = self.spec.value_size, self._stride
         return [bytes(data[at : at + size]) for at in range(0, stride * self.copies, stride)]
 
@@ -182,7 +180,7 @@ class KernelMap(Descriptor):
         if len(value) != self.spec.value_size:
             size = self.spec.value_size
             raise KernelError(f"{len(value)} bytes as value of map {self.name}, which has {size}", EINVAL)
-        self._store(key, value if self.copies == 1 else value.ljust(self._stride, b"\0") * self.copies, flags)
+        self._store(key, value.ljust(self._stride, b"\0") * self.copies, flags)
 
     def update_each(self, key: bytes, values: Sequence[bytes]) -> None:
         """Store one value for each possible CPU, in CPU order (per-CPU maps only)."""
