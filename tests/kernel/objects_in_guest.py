@@ -14,6 +14,7 @@ from sonde.api.linking import cut_types, open_types
 from sonde.api.objects import bind, load_object, open_object, read_object
 from sonde.bpf.objfile.combine import combine_objects
 from sonde.bpf.objfile.read import read_object as read
+from sonde.debuginfo.ctype import Struct
 from sonde.errors import FeatureError, SondeError
 from sonde.kernel.btf import kernel_btf
 
@@ -57,7 +58,18 @@ def sets_of_programs() -> None:
     assert NAME not in KNOWN.read_text()
 
 
-WAYS: tuple[Callable[[], None], ...] = (linked, attached, sets_of_programs)
+def typed_externs() -> None:
+    """Variables of the kernel by their types, of each CPU; one that it lacks."""
+    with load_object(read_object(str(OBJECTS / "typed_externs.o"))).object as live:
+        assert live.run("run") == 0
+        data = live.maps[".data"].lookup(bytes(4))
+        ctype = live.maps[".data"].spec.value_type
+        assert data is not None and isinstance(ctype, Struct)
+        got = {m.name: struct.unpack_from("<q", data[0], m.offset)[0] for m in ctype.members}
+        assert got["active"] >= 0 and (got["here"], got["first"], got["none"]) == (0, 0, 0), got
+
+
+WAYS: tuple[Callable[[], None], ...] = (linked, attached, sets_of_programs, typed_externs)
 
 
 def main() -> int:
