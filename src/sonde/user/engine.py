@@ -44,6 +44,7 @@ LOCAL = ("begin", "end", "self", "interval")  # run by sonde itself
 SAMPLED = ("profile", "software", "hardware", "watchpoint")  # run by sonde on samples of the process
 PLACED = ("uprobe", "uretprobe", "usdt", "tracepoint")
 _EAGER_TICKS, _LAZY_TICKS = 200, 10  # of `look`: new files at every one at first, then at some
+_BEGINNINGS = 50
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 # Instructions that are followed to verify a program, a tenth of a second for each 10,000.
 _MOST, _MOST_LOCAL = 200_000, 20_000
@@ -106,6 +107,7 @@ class UserObject:
         self._attached = False
         self._watch: Watch | None = None
         self._ticks = 0
+        self._begins = 0  # how often it is yet tried to begin in a new program
         self._readers: list[Reader] = []
         self._local: LocalPrograms | None = None
         self._sampled: LocalPrograms | None = None
@@ -274,14 +276,16 @@ class UserObject:
             return
         self._ticks += 1
         try:
-            if watch.is_gone():
+            if watch.is_gone() or self._begins:
                 self._follow_exec()
             elif (self._ticks < _EAGER_TICKS or not self._ticks % _LAZY_TICKS) and inside.has_new_files():
                 with self._stop(all_threads=False) as stopped:
                     patches = inside.look(stopped)
                 self._put_in(inside, patches)
-        except SondeError as failure:
-            self._tell(f"process {self.pid} could not be followed: {failure.message}")
+        except (SondeError, OSError) as failure:
+            self._begins -= self._begins > 0
+            if not self._begins and is_alive(self.pid):
+                self._tell(f"process {self.pid} could not be followed: {failure}")
         self._tell(*inside.notes)
 
     def _tell(self, *notes: str) -> None:
@@ -295,12 +299,14 @@ class UserObject:
         if not is_alive(self.pid):
             self._attached = False
             return
+        self._begins = self._begins or _BEGINNINGS  # the new program may not be there yet: then again at the next look
         self._ticks = 0
         self._watch = Watch(self.pid)
         inside = self._inside = self._make_inside()
         with self._stop(all_threads=False) as stopped:
             patches = self._enter(inside, stopped)
         self._put_in(inside, patches)
+        self._begins = 0
 
     # running --------------------------------------------------------------------------------------------------
 
