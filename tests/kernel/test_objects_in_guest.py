@@ -18,6 +18,7 @@ def test_objects(guest: Guest) -> None:
     said = f"{result.out}\n{result.err}"
     assert result.status == 0, said
     series = ".".join(guest.kernel.release.split(".")[:2])
-    assert result.out.count(": done") == 4, said
+    lacking = "typed_externs: lacking: this kernel's BTF has no variable runqueues"
+    assert result.out.count(": done") == (3 if lacking in result.out and series == "5.10" else 4), said
     method = "struct_ops map" if series in ("5.10", "6.1") else "struct_ops link"
     assert f"struct_ops: {method}\n" in result.out, said

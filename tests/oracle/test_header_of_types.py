@@ -76,7 +76,7 @@ SEC("raw_tp") int run(void *ctx)
 
 @needs_clang
 def test_as_vmlinux_h(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("sonde", ["dump", "--header", VMLINUX_PATH]) == 0
+    assert run("sonde", ["dump", VMLINUX_PATH]) == 0
     (tmp_path / "types.h").write_text(capsys.readouterr().out)
     path = compile_text(TEXT, tmp_path / "x.o", f"-I{tmp_path}", "-Wno-everything")
     asked = {f.core.path for p in open_object(path).programs for f in p.fills if f.core is not None}

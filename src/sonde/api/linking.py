@@ -52,6 +52,15 @@ def is_linking(words: Sequence[str]) -> bool:
     return bool(words) and (is_object(words[0]) or (len(words) > 1 and words[0].endswith(".c")))
 
 
+def is_btf(path: str) -> bool:
+    """Tell whether a file begins as BTF does, in either byte order; False also for one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(2) in (b"\x9f\xeb", b"\xeb\x9f")
+    except OSError:
+        return False
+
+
 def open_types(path: str) -> Btf:
     """Read a kernel's types: BTF as /sys/kernel/btf has it, or an ELF file with a section .BTF. Raises FormatError, FeatureError."""
     from ..debuginfo.btf import Btf

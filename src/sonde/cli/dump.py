@@ -31,7 +31,9 @@ def main(words: Sequence[str]) -> int:
         return 0
     if len(arguments.positionals) != 1:
         raise UsageError("dump takes one object file", hint=f"usage: {USAGE}")
-    if arguments.have("header"):
+    from ..api.linking import is_btf
+
+    if arguments.have("header") or is_btf(arguments.positionals[0]):
         from ..api.linking import open_types
         from ..api.objectdump import dump_types
 

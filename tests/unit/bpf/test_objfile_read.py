@@ -124,6 +124,23 @@ def test_an_optional_program_says_so() -> None:
     assert program_of(read_object(ATTACHED), "optional").section == "?kprobe/no_such_function"
 
 
+def test_sets_of_programs() -> None:
+    found = read_object((OBJECTS / "congestion.o").read_bytes())
+    ops = map_of(found, "sonde_test")
+    assert (ops.type, ops.section, ops.key_size, ops.max_entries) == (26, ".struct_ops.link", 4, 1)
+    assert isinstance(ops.value, Struct) and ops.value.name == "tcp_congestion_ops" and ops.value.size == ops.value_size
+    names = {member.offset: member.name for member in ops.value.members}
+    assert {names[offset]: program for offset, program in ops.values} == {
+        "ssthresh": "sonde_ssthresh", "cong_avoid": "sonde_avoid", "undo_cwnd": "sonde_undo", "init": "sonde_init",
+    }  # fmt: skip
+    (at,) = [offset for offset, name in names.items() if name == "name"]
+    assert ops.initial[at : at + 11] == b"sonde_test\0"
+    again = map_of(read_object(write_object(found)), "sonde_test")
+    assert (again.values, again.initial, again.section) == (ops.values, ops.initial, ops.section)
+    with pytest.raises(FormatError, match=r"outside of its variables|no program"):
+        read_object(patched((OBJECTS / "congestion.o").read_bytes(), ".rel.struct_ops.link", 12, struct.pack("<I", 1)))
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
