@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import random
+import re
 from pathlib import Path
 
 import pytest
 from x86_libraries import Library, find_libraries, read_library
 
+from sonde.errors import ProbeError
 from sonde.user.x86.decode import Instruction, decode
 from sonde.user.x86.relocate import relocate
 from sonde.user.x86.window import Window
@@ -175,6 +177,66 @@ def test_every_functions_window_moved(path: Path) -> None:
         count += 1
     assert wrong == []
     assert count > 200
+
+
+def with_base_bit(code: bytes, ours: Instruction) -> bytes:
+    """Return the same instruction with the bit of the base register set, which means nothing to rip."""
+    changed = bytearray(code)
+    if ours.map < 4:
+        if not ours.rex:
+            return code
+        changed[ours.opcode_at - (1, 2, 3, 3)[ours.map]] |= 1
+    elif ours.map & 0x60 == 0x40:
+        changed[ours.opcode_at - 3] &= ~0x20
+    elif changed[ours.opcode_at - 2] != 0xC5:
+        changed[ours.opcode_at - 2] &= ~0x20
+    return bytes(changed)
+
+
+VECTORS = (
+    "62f17d48fe0510000000", "62f14d40fe3510000000", "62e1fd48280d10000000", "62f37d481f050800000001", "c4e27d580510000000", "c4e249f73d10000000",
+    "c4e2fbf63d10000000", "c5f96f3d10000000", "c5cdfe3510000000", "62f1fe486f3d10000000", "c4e37d063d1000000020",
+)  # fmt: skip
+
+
+def test_operands_that_are_far_away() -> None:
+    """Each different instruction with an operand relative to rip, in the words of iced: the same with a register for the address."""
+    forms = {bytes.fromhex(text) for text in VECTORS}
+    seen = set()
+    for path in LIBRARIES:
+        library = read_library(path)
+        for theirs in iced.Decoder(64, library.code, ip=library.base):
+            if (
+                theirs.is_ip_rel_memory_operand
+                and theirs.code != iced.Code.INVALID
+                and (theirs.code, theirs.op0_register) not in seen
+            ):
+                seen.add((theirs.code, theirs.op0_register))
+                forms.add(library.code[theirs.ip - library.base :][: theirs.len])
+    old, new = 1 << 40, 1 << 45
+    count = 0
+    for form in sorted(forms):
+        for code in (form, with_base_bit(form, decode(form))):
+            original = iced.Decoder(64, code, ip=old).decode()
+            assert original.is_ip_rel_memory_operand, (code.hex(), str(original))
+            try:
+                moved = relocate(code, old, new).code
+            except ProbeError as error:
+                assert "too far" in str(error) or "moved" in str(error)
+                continue
+            if original.mnemonic == iced.Mnemonic.LEA and code[0] & 0xF8 == 0x48:
+                continue
+            _, push, load, found, pop, _ = list(iced.Decoder(64, moved, ip=new))[:6]
+            text = re.sub(r"\[[0-9A-F]+h\]", "[*]", str(original))
+            register = str(push).split()[1]
+            assert (load.op0_register, load.immediate(1)) == (push.op0_register, original.ip_rel_memory_address)
+            assert str(pop) == f"pop {register}"
+            assert str(found).replace(f"[{register}]", "[*]") == text
+            used = iced.InstructionInfoFactory().info(original).used_registers()
+            family = {iced.RegisterExt.full_register(one.register) for one in used}
+            assert iced.RegisterExt.full_register(push.op0_register) not in family, text
+            count += 1
+    assert count > 300
 
 
 def branches_of(library: Library) -> dict[int, list[int]]:

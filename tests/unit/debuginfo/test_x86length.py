@@ -32,6 +32,9 @@ FORMS = [
     "8b84c800010000",  # mov 256(%rax,%rcx,8),%eax
     "48b8efcdab8967452301",  # movabs
     "b801000000",  # mov $1,%eax
+    "66480578563412",  # data16 add $0x12345678,%rax: of two prefixes for the size the wider counts
+    "404890",  # of two REX bytes the last counts
+    "4866050100",  # REX before another prefix does not: add $1,%ax
     "66b80100",  # mov $1,%ax
     "48a1efcdab8967452301",  # movabs 0x...,%rax
     "66c7000100",  # movw $1,(%rax)

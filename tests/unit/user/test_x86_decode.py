@@ -49,6 +49,7 @@ KINDS = [
     ("0f0b", "undefined"),
     ("0fb900", "undefined"),
     ("06", "undefined"),
+    ("62f47c0881c0", "undefined"),  # APX: add with an immediate that is not measured
     ("4889e5", "plain"),
     ("c5f877", "plain"),
     ("62f17c48100424", "plain"),

@@ -115,6 +115,11 @@ def test_a_jump_into_the_middle_of_an_instruction() -> None:
     assert "leads to 0x401001" in window.reason
 
 
+def test_a_jump_of_the_windows_own_into_the_middle_of_an_instruction() -> None:
+    window = plan("7401 4889e5 50 c3")
+    assert (window.kind, window.patch) == ("punned", 3)
+
+
 def test_what_looks_like_a_jump_but_is_none() -> None:
     # mov $0x90fc75, %eax: its bytes 75 fc would lead into the window
     assert plan("50 50 50 50 b875f90000 58 c3").kind == "relocated"
@@ -144,6 +149,9 @@ def test_padding_behind_the_function() -> None:
     assert (window.length, window.patch) == (3, 5)
     assert plan("31c0 c3", behind=PROLOGUE).kind == "punned"
     assert plan("31c0 c3", behind="90" + PROLOGUE, limit=1).kind == "punned"
+    assert (
+        plan("31c0 c3", behind="90 90" + PROLOGUE, limit=1).kind == "punned"
+    )  # the second nop is of the next function
 
 
 def test_only_padding_behind_what_does_not_go_on() -> None:
@@ -275,6 +283,14 @@ def test_only_allowed_rungs() -> None:
     assert plan(PROLOGUE + RET, rungs=("trap",)).kind == "trap"
     assert plan(PROLOGUE + RET, rungs=()).kind == "none"
     assert plan("9090909090" + RET, rungs=("relocated",)).kind == "relocated"
+
+
+def test_the_longest_short_jumps() -> None:
+    code = bytearray(b"\x90" * 400)
+    code[200 - 129 : 200 - 127] = b"\xeb\x7f"  # to 200
+    code[204 + 126 : 204 + 128] = b"\xeb\x80"  # to 204
+    assert {(j.source, j.target) for j in jumps_into(bytes(code), 0, 0, 400, 200, 205)} == {(71, 200), (330, 204)}
+    assert jumps_into(bytes(code), 0, 0, 400, 201, 204) == []
 
 
 def test_the_second_byte_of_an_opcode_is_none() -> None:

@@ -6,7 +6,7 @@ memory are looked at only where they stand in the way.
 
 from __future__ import annotations
 
-from ...debuginfo.x86length import MAP_0F, MAP_ONE, scan
+from ...debuginfo.x86length import EVEX, MAP_0F, MAP_ONE, scan
 from ...errors import FormatError
 from ...record import Record
 
@@ -81,6 +81,8 @@ def decode(code: bytes, at: int = 0) -> Instruction:
         if kind == "endbr" and code[at:end] != b"\xf3\x0f\x1e\xfa":
             kind = "plain"
         stack = opcode in _STACK_0F
+    elif number == EVEX | 4:  # APX, whose immediates are not known here
+        kind = "undefined"
     target_at = rip_at = -1
     target_size = target = rip = 0
     if kind in _RELATIVE:

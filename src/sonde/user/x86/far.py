@@ -24,10 +24,8 @@ def with_far_operand(instruction: Instruction, code: bytes, target: int) -> byte
         return bytes([rex, 0xB8 | register]) + target.to_bytes(8, "little")
     if instruction.kind not in ("plain", "nop") or instruction.stack or register == _RSP:
         return b""
-    # Of these three only rbx is used by instructions that do not name it (cmpxchg16b). In instructions for bytes 7 stands for bh.
+    # The third only for vector instructions: others may use rbx without naming it (cmpxchg16b), or call it bh.
     taken = {register, _vector_source(instruction, code)}
-    if register == _RDI and instruction.map <= MAP_0F3A:
-        taken.add(_RBX)
     scratch = next((r for r in (_RSI, _RDI, _RBX) if r not in taken), -1)
     if scratch < 0:
         return b""
@@ -40,11 +38,10 @@ def with_far_operand(instruction: Instruction, code: bytes, target: int) -> byte
 
 
 def _vector_source(instruction: Instruction, code: bytes) -> int:
-    """Return the low three bits of the register that a vector prefix names besides the operands, -1 without such a prefix."""
-    if instruction.map <= MAP_0F3A:
+    """Return the low three bits of the register that a VEX prefix names besides the operands, -1 without; with EVEX that is a vector register."""
+    if instruction.map <= MAP_0F3A or instruction.map & 0x60 == EVEX:
         return -1
-    behind = 2 if instruction.map & 0x60 == EVEX else 1
-    return ~code[instruction.opcode_at - behind] >> 3 & 7
+    return ~code[instruction.opcode_at - 1] >> 3 & 7
 
 
 def _clear_base(instruction: Instruction, code: bytearray) -> None:
