@@ -46,28 +46,39 @@ def _plain(first: int, end: int, name: str) -> Access:
     return access
 
 
-def _fields(name: str, size: int, special: dict[int, str], writable: frozenset[int] = frozenset()) -> Access:
-    """A struct of u32 fields, some of which are pointers into the packet."""
+def _fields(
+    name: str,
+    size: int,
+    special: dict[int, Reg],
+    writable: frozenset[int] = frozenset(),
+    *,
+    pointer_bytes: int = 4,
+) -> Access:
+    """A struct of u32 fields, some of which are pointers: into the packet, with `pointer_bytes`, or to a socket, with 8. Writable are u32 fields."""
 
     def access(off: int, width: int, write: bool) -> Reg | str:
         if off < 0 or off + width > size:
             return f"{name} has no {width} bytes at {off}"
-        field = off & ~3
         if write:
             return (
                 Reg("scalar", scalar.UNKNOWN)
-                if field in writable and width == 4
+                if off in writable and width == 4
                 else f"{name} may not be written at {off}"
             )
-        if field in special:
-            if width != 4 or off != field:
-                return "a packet pointer must be read whole, with 4 bytes"
-            return Reg(special[field])
+        for place, found in special.items():
+            whole = 8 if found.kind.startswith("object") else pointer_bytes
+            if off < place + whole and place < off + width:
+                what = "a socket" if whole == 8 and found.kind.startswith("object") else "a packet pointer"
+                return found if (off, width) == (place, whole) else f"{what} must be read whole, with {whole} bytes"
         return _aligned(off, width) or Reg("scalar", scalar.of_size(width))
 
     return access
 
 
+_PACKET, _END, _META = Reg("packet"), Reg("packet_end"), Reg("packet_meta")
+_SOCKET, _PERHAPS_SOCKET = Reg("object", thing="socket"), Reg("object?", thing="socket")
+_PERHAPS_COMMON = Reg("object?", thing="sock_common")
+_SKB_SOCKET = 168
 _SKB_MARK, _SKB_PRIORITY, _SKB_CB, _SKB_TC_INDEX, _SKB_TC_CLASSID = 8, 32, range(48, 68, 4), 44, 72
 _SKB_WRITABLE = frozenset([_SKB_MARK, _SKB_PRIORITY, _SKB_TC_INDEX, _SKB_TC_CLASSID, *_SKB_CB])
 
@@ -145,12 +156,53 @@ def find_context(
         return Context(kind, _arguments(types))
     if kind == "syscall":
         return Context(kind, _syscall)
-    if kind == "xdp":
-        pointers = {0: "packet", 4: "packet_end", 8: "packet_meta"}
-        return Context(kind, _fields("struct xdp_md", 24, pointers), packet=True)
-    if kind in ("sched_cls", "sched_act"):
-        pointers = {76: "packet", 80: "packet_end", 140: "packet_meta"}
-        return Context(kind, _fields("struct __sk_buff", 192, pointers, _SKB_WRITABLE), packet=True, packet_loads=True)
-    if kind == "socket_filter":
-        return Context(kind, _fields("struct __sk_buff", 192, {}, frozenset(_SKB_CB)), packet_loads=True)
+    made = _NETWORK.get(kind)
+    if made is not None:
+        return made(kind)
     raise KeyError(kind)
+
+
+# Programs of the network and of cgroups, by their types ----------------------------------------------------------
+
+
+def _skb(
+    pointers: dict[int, Reg], writable: frozenset[int], returns: tuple[int, int] | None = None
+) -> Callable[[str], Context]:
+    access = _fields("struct __sk_buff", 192, pointers | {_SKB_SOCKET: _PERHAPS_COMMON}, writable)
+    return lambda kind: Context(kind, access, returns, packet=76 in pointers, packet_loads=True)
+
+
+def _struct(
+    name: str,
+    size: int,
+    special: dict[int, Reg],
+    writable: tuple[int, ...] = (),
+    returns: tuple[int, int] | None = None,
+    pointer_bytes: int = 4,
+) -> Callable[[str], Context]:
+    access = _fields(name, size, special, frozenset(writable), pointer_bytes=pointer_bytes)
+    packet = any(found.kind == "packet" for found in special.values())
+    return lambda kind: Context(kind, access, returns, packet=packet)
+
+
+_BOTH_ENDS = {76: _PACKET, 80: _END}
+_TC = _skb({**_BOTH_ENDS, 140: _META}, _SKB_WRITABLE)
+_NETWORK: dict[str, Callable[[str], Context]] = {
+    "xdp": _struct("struct xdp_md", 24, {0: _PACKET, 4: _END, 8: _META}),
+    "sched_cls": _TC,
+    "sched_act": _TC,
+    "socket_filter": _skb({}, frozenset(_SKB_CB)),
+    "cgroup_skb": _skb(_BOTH_ENDS, frozenset([_SKB_MARK, _SKB_PRIORITY, *_SKB_CB]), (0, 3)),
+    "cgroup_sock": _struct("struct bpf_sock", 80, {}, (0, 12, 16), (0, 1)),
+    "cgroup_sock_addr": _struct(
+        "struct bpf_sock_addr", 72, {64: _SOCKET}, (4, 8, 12, 16, 20, 24, 40, 44, 48, 52, 56), (0, 3)
+    ),
+    "cgroup_sockopt": _struct(
+        "struct bpf_sockopt", 40, {0: _SOCKET, 8: _PACKET, 16: _END}, (24, 28, 32, 36), (0, 1), 8
+    ),
+    "cgroup_sysctl": _struct("struct bpf_sysctl", 8, {}, (4,), (0, 1)),
+    "cgroup_device": _struct("struct bpf_cgroup_dev_ctx", 12, {}, (), (0, 1)),
+    "sock_ops": _struct(
+        "struct bpf_sock_ops", 224, {184: _PERHAPS_SOCKET, 192: _PACKET, 200: _END}, (4, 8, 12, 16, 164), None, 8
+    ),
+}
