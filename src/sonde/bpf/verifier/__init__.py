@@ -2,6 +2,14 @@
 
 It goes about it as the kernel's verifier does: every path is followed with what is known of each register and stack slot. What is accepted ends,
 stays inside its context, stack, maps and records, gives back what it takes, and calls helpers with what they may be given.
+
+For an engine that puts programs into another process, this is the one door:
+
+    verdict = verify(insns, kind, maps, helpers=lambda helper: helper.name in mine)
+
+`kind` says what the program gets as its context, `maps` are by the numbers in its wide loads, and `helpers` is the engine's own table: a call of anything
+else is refused, as are kernel functions. An engine that runs only what was accepted can say: nothing runs there that was not verified. It must
+keep its side: memory of maps and context as large as was said, helpers that do what `bpf.helpers` says, 512 bytes of stack.
 """
 
 from __future__ import annotations
