@@ -35,6 +35,7 @@ PAGES = (
         ("bcc_tools.md",),
     ),
     Page("machine", "Semantics follow Linux 6.18, on which the tests compare."),
+    Page("user-engine", "What runs inside a process; output is that of the kernel engine."),
 )
 
 

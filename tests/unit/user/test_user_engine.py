@@ -32,6 +32,13 @@ SOURCE = r"""
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#ifdef PROBES
+#define _SDT_HAS_SEMAPHORES 1
+#include <sys/sdt.h>
+unsigned short app_counted_semaphore __attribute__((section(".probes")));
+unsigned short app_plain_semaphore __attribute__((section(".probes")));
+#endif
+
 #define EXPORT __attribute__((noinline, noclone, used))
 static char name[] = "a name that is long enough to cross several words";
 static jmp_buf place;
@@ -65,6 +72,12 @@ int main(void) {
       for (int i = 0; i < 8; i++) pthread_join(t[i], 0);
     }
     if (!strcmp(what, "exec")) { char *words[] = {"target", 0}; execv("/proc/self/exe", words); }
+#ifdef PROBES
+    if (!strcmp(what, "usdt")) for (long i = 0; i < n; i++) {
+      STAP_PROBE2(app, plain, i, name);
+      if (app_counted_semaphore) { STAP_PROBE1(app, counted, i * 1000); result++; }
+    }
+#endif
     if (!strcmp(what, "write")) for (long i = 0; i < n; i++) watched = i;
     if (!strcmp(what, "calls")) for (long i = 0; i < n; i++) { getppid(); result += syscall(SYS_close, -1 - i) == -1; }
     if (!strcmp(what, "sleep")) { struct timespec t = {n / 1000, n % 1000 * 1000000}; result = clock_nanosleep(CLOCK_MONOTONIC, 0, &t, 0); }
@@ -390,6 +403,87 @@ def test_a_library_that_is_loaded_later(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_usdt_with_a_semaphore(tmp_path: Path) -> None:
+    path = str(tmp_path / "target")
+    done = subprocess.run(
+        ["gcc", "-O2", "-DPROBES", "-x", "c", "-", "-o", path, "-lpthread"],
+        input=SOURCE,
+        text=True,
+        capture_output=True,
+    )
+    if "sys/sdt.h" in done.stderr:
+        pytest.skip("needs sys/sdt.h (Debian package systemtap-sdt-dev)")
+    running = Running(path)
+    try:
+        assert running.ask("usdt 5") == 0
+        with running.attach(
+            "usdt:PATH:app:plain { @[arg0, str(arg1, 7)] = count(); } usdt:PATH:app:counted { @c[arg0] = count(); }"
+        ) as loaded:
+            assert running.ask("usdt 5") == 5
+            keys = sorted(struct.unpack_from("<q", key)[0] for key, _ in loaded.maps["AT_c"].items())
+            assert keys == [0, 1000, 2000, 3000, 4000]
+            assert sorted((struct.unpack_from("<q", key)[0], key[8:14]) for key, _ in loaded.maps["AT_"].items()) == [
+                (n, b"a name") for n in range(5)
+            ]
+        assert running.ask("usdt 5") == 0
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
+EXCEPTIONS = r"""
+#include <cstdio>
+#include <cstring>
+#include <execinfo.h>
+#include <stdexcept>
+#define EXPORT extern "C" __attribute__((noinline, noclone, used))
+EXPORT int thrower(int n) { asm volatile(""); if (n % 3 == 0) throw std::runtime_error("x"); return n; }
+EXPORT int middle(int n) { asm volatile(""); int r = thrower(n); asm volatile("" ::: "memory"); return r + 1; }
+EXPORT int outer(int n) { try { return middle(n); } catch (std::exception &) { return -1; } }
+EXPORT int deep(int n) { asm volatile(""); if (!n) { void *b[99]; return backtrace(b, 99); } int r = deep(n - 1); asm volatile("" ::: "memory"); return r; }
+int main() {
+  char line[100];
+  setvbuf(stdout, 0, _IOLBF, 0);
+  int frames = deep(10);
+  puts("ready");
+  while (fgets(line, sizeof line, stdin)) {
+    long sum = 0;
+    for (int i = 0; i < 30; i++) sum += outer(i);
+    printf("%ld\n", deep(10) == frames ? sum : -1);
+  }
+}
+"""
+
+
+def test_exceptions_and_backtraces_through_probed_functions(tmp_path: Path) -> None:
+    if not shutil.which("g++"):
+        pytest.skip("needs g++")
+    path = str(tmp_path / "throws")
+    subprocess.run(
+        ["g++", "-O1", "-fno-optimize-sibling-calls", "-x", "c++", "-", "-o", path],
+        input=EXCEPTIONS,
+        text=True,
+        check=True,
+    )
+    running = Running(path)
+    try:
+        expected = running.ask("")
+        probes = " ".join(
+            f"uretprobe:PATH:{name} {{ @{name[0]} = count(); }}" for name in ("outer", "middle", "thrower", "deep")
+        )
+        with running.attach(probes) as loaded:
+            assert expected == running.ask("") > 0
+            counts = loaded.maps["percpu"].lookup(bytes(4)) or []
+            sums = sorted(
+                sum(int.from_bytes(value[at : at + 8], "little") for value in counts) for at in range(0, 32, 8)
+            )
+            assert sums == [0, 20, 20, 20]  # what was unwound is not seen to return, nor what backtrace has looked at
+        assert running.ask("") == expected
+    finally:
+        running.process.kill()
+        running.process.communicate()
 
 
 def test_begin_and_end_run_in_sonde_on_the_same_maps(running: Running) -> None:
