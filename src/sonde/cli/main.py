@@ -18,6 +18,7 @@ COMMANDS = {
     "build": "compile a script or C to an ELF object: sonde build SCRIPT -o FILE.o",
     "load": "load an ELF object, attach its programs: sonde load FILE.o",
     "dump": "show what an ELF object holds: sonde dump FILE.o",
+    "clean": "take out of processes what a killed sonde has left: sonde clean [-p PID]",
     "bcc": "run a tool that was written for BCC: sonde bcc opensnoop -T",
     "bpftrace": "take bpftrace's own command line",
     "version": "print the version",
@@ -55,6 +56,8 @@ def _dispatch(words: Sequence[str]) -> int:
         from .load import main as command
     elif name == "dump":
         from .dump import main as command
+    elif name == "clean":
+        from .clean import main as command
     elif name == "bcc":
         from .bcc import main as command
     elif name == "--explain":

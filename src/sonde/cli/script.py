@@ -88,7 +88,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
     if arguments.get("pid") and arguments.get("command"):
         raise UsageError("-p and -c exclude each other: a command that is started here has a process of its own")
     return TraceOptions(
-        pid=_pid(arguments.get("pid")),
+        pid=read_pid(arguments.get("pid")),
         command=arguments.get("command"),
         unsafe=bool(arguments.have("unsafe")),
         params=parameters,
@@ -126,7 +126,8 @@ def find_traceable(arguments: Arguments) -> str:
     return path
 
 
-def _pid(text: str) -> int:
+def read_pid(text: str) -> int:
+    """Return the process that -p names, 0 for none. Raises UsageError."""
     if not text:
         return 0
     if not text.isdigit() or not 0 < int(text) < 1 << 22:

@@ -16,6 +16,7 @@ from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, SondeError
 from ..record import replace
 from ..spec.relocation import relocate
 from . import frame, helpers
+from .cleaning import remove_agents
 from .follow import Watch
 from .inside import Inside
 from .local import LocalPrograms, local_helpers
@@ -183,6 +184,9 @@ class UserObject:
 
     def _place_in_process(self) -> None:
         """Share maps and code with the process, and plan what is to be put in."""
+        if self._held is None:
+            for left in remove_agents(self.pid):  # of a sonde that was killed
+                self._tell(f"{left.sites} probes that another sonde has left in process {self.pid} were taken out")
         self._inside = self._make_inside()
         with self._stop(all_threads=False) as stopped:
             self._watch = Watch(self.pid)
