@@ -35,7 +35,7 @@ def system_calls(library: Library) -> list[Window]:
                 found.append(
                     plan_window(
                         library.code, library.base + at, start=start, end=end, base=library.base, limit=behind,
-                        survey=survey, data=library.data,
+                        survey=survey, data=library.data, early=True,
                     )
                 )  # fmt: skip
             at = library.code.find(b"\x0f\x05", at + 1, end - library.base)

@@ -155,6 +155,30 @@ def test_a_jump_to_the_first_instruction_meets_the_probe_again() -> None:
     assert target == OLD
 
 
+@needs_x86
+def test_a_window_moved_in_two_parts() -> None:
+    code = bytes.fromhex("48 8d 05 10000000 4883c001 7520".replace(" ", ""))  # lea; add; jne
+    cases = []
+    for new in (NEAR, FAR):
+        for seed in range(4):
+            first = relocate(code[:7], OLD, new, falls=True).code
+            between = bytes.fromhex("90 4893 4893")  # a nop, an exchange and back
+            second = relocate(code[7:], OLD + 7, new + len(first) + len(between), patch=0).code
+            cases.append(Case(code, OLD, first + between + second, new, [OLD + 13, OLD + 0x2D], seed=seed))
+    assert run_all(cases) == ["same"] * 8
+    for part in ("7520", "e800000000"):  # with an address behind the code
+        falls = relocate(bytes.fromhex(part), OLD, FAR, falls=True)
+        at, kinds = 0, []
+        while at < len(falls.code):
+            found = decode(falls.code, at)
+            kinds.append(found.kind)
+            at += found.length
+            if found.kind == "jump":
+                at += found.target - found.length
+        assert kinds[-1] == "jump"
+        assert at == len(falls.code)
+
+
 def test_where_threads_go() -> None:
     code = bytes.fromhex("50 90 7405 58 e2f0")
     moved = relocate(code, OLD, NEAR)

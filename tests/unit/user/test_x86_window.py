@@ -95,6 +95,25 @@ def test_a_jump_into_the_window() -> None:
     assert "leads to 0x401004" in window.reason
 
 
+AGAIN = "0f05 85c0 0f1f4000 75f8"  # syscall; again: test %eax, %eax; nop; jne again
+
+
+def test_a_window_that_begins_before_its_probe() -> None:
+    wait = "89ea b8ca000000" + AGAIN + "c3"  # mov %ebp, %edx; mov $202, %eax; …
+    assert plan(wait, at=7).kind == "punned"
+    window = plan(wait, at=7, early=True)
+    assert (window.kind, window.addr, window.length, window.patch, window.probe) == ("relocated", BASE + 2, 7, 5, 5)
+    assert window.reason == ""
+    assert plan(PROLOGUE + RET, early=True) == plan(PROLOGUE + RET)
+    # Something jumps to the system call itself, or from before it to elsewhere.
+    assert plan("b8ca000000" + AGAIN + "75f4 c3", at=5, early=True).kind == "punned"
+    assert plan("b8ca000000" + AGAIN + "c3", at=5, early=True, targets={BASE + 5}).kind == "punned"
+    assert plan("7407 90" + AGAIN + "c3", at=3, early=True).kind == "punned"
+    assert plan("e800000000" + AGAIN + "c3", at=5, early=True).kind == "punned"  # the call would not be the last
+    assert plan("c3 4889f8" + AGAIN + "c3", at=4, early=True).kind == "relocated"
+    assert plan("c3 4889f8" + AGAIN + "c3", at=4, early=True).probe == 3
+
+
 def test_a_jump_to_the_windows_start_and_end_is_none_into_it() -> None:
     assert plan("83e801 83e902 75f8" + RET).kind == "relocated"
     assert plan("83e801 83e902 83c001 75fb" + RET).kind == "relocated"

@@ -42,9 +42,10 @@ def unmovable(instruction: Instruction, code: bytes) -> str:
 _NEAR = frozenset(["jump", "branch", "loop", "call"])
 
 
-def relocate(code: bytes, old: int, new: int, *, patch: int = 5) -> Relocated:
+def relocate(code: bytes, old: int, new: int, *, patch: int = 5, falls: bool = False) -> Relocated:
     """Return the instructions of the window `code`, which is at address `old`, for address `new`; its first `patch` bytes are replaced.
 
+    `falls`: the process goes on behind the result, in place of jumping back: for a window that is moved in two parts.
     Raises ProbeError for what `plan_window` would not have chosen, and for the few instructions that cannot be so far away.
     """
     instructions = []
@@ -62,7 +63,10 @@ def relocate(code: bytes, old: int, new: int, *, patch: int = 5) -> Relocated:
         _FORMS.get(instruction.kind, _write_plain)(writer, instruction, own, old + at)
     if instruction.kind not in ENDS:
         writer.begin(len(code))
-        writer.jump(old + len(code))
+        if not falls:
+            writer.jump(old + len(code))
+        elif writer.literals:
+            writer.put(bytes([0xEB, (-(writer.here() + 2) % 8) + 8 * len(writer.literals)]))
     return writer.finish()
 
 

@@ -40,7 +40,13 @@ class Text:
         self._data: list[tuple[int, bytes]] | None = None
 
     def plan(
-        self, at: int, *, reserved: Sequence[tuple[int, int]] = (), calls: bool = True, rungs: Collection[str] = RUNGS
+        self,
+        at: int,
+        *,
+        reserved: Sequence[tuple[int, int]] = (),
+        calls: bool = True,
+        rungs: Collection[str] = RUNGS,
+        early: bool = False,
     ) -> Window:
         """Return the window of a probe at address `at`. The arguments are those of `plan_window`. Raises FormatError for a corrupt file.
 
@@ -53,7 +59,7 @@ class Text:
         start, end, limit = self._function_at(section, at)
         return plan_window(
             code, at, start=start, end=end, base=section.addr, limit=limit, survey=self._survey_of(section),
-            targets=self.targets, data=self.data, reserved=reserved, calls=calls, rungs=rungs,
+            targets=self.targets, data=self.data, reserved=reserved, calls=calls, rungs=rungs, early=early,
         )  # fmt: skip
 
     @property

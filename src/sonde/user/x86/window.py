@@ -19,7 +19,7 @@ Nothing here reads a process or a file. Addresses may be those of the file or of
 
 from __future__ import annotations
 
-from ...debuginfo.x86length import is_boundary
+from ...debuginfo.x86length import is_boundary, measure
 from ...errors import FormatError
 from ...record import Record
 from .decode import ENDS, Instruction, decode
@@ -44,6 +44,7 @@ _KNOWN_CODE = (
     # flag, before these bytes, and the system call at their end.
     (bytes.fromhex("4889f0 4889d7 4889ce 4c89c2 4d89ca 4c8b442408 4c8b4c2410 4c895c2408 0f05"), 14),
 )
+_EARLIER = 3  # instructions before a probe that its window may begin with
 _LOOK_BYTES = 64  # on both sides of a probe: longer than a window, and than those
 # Prefixes that mean nothing to a near jump (cs, REX.W): the displacement of a longer jump stands on other bytes.
 _PUN_PREFIXES = (b"", b"\x2e", b"\x2e\x48", b"\x2e\x2e\x48")
@@ -69,6 +70,7 @@ class Window(Record):
     puns: tuple[Pun, ...] = ()
     keep: int = 0  # bytes from `addr` on that the jump consists of: other probes leave them alone
     reason: str = ""  # why no better kind; "" for the two best
+    probe: int = 0  # offset in `code` of the probe's instruction, where the window was allowed to begin before it
 
 
 class _Place(Record):
@@ -100,6 +102,7 @@ def plan_window(
     reserved: Sequence[tuple[int, int]] = (),
     calls: bool = True,
     rungs: Collection[str] = RUNGS,
+    early: bool = False,
 ) -> Window:
     """Return the best window of the allowed `rungs` for a probe at address `at` of the function from `start` to `end` - 1.
 
@@ -107,8 +110,8 @@ def plan_window(
     `survey`: jumps from the whole text section, else those of the function alone are looked at. `targets`: addresses that something else
     leads to (relocations, debug information). `data`: address and bytes of sections that may hold jump tables. `reserved`: ranges (first
     address, first behind) whose addresses mean something to the process: restartable sequences, cancellation points. `calls`: False keeps
-    calls where they are, for processes with a shadow stack: a moved call pushes its return address itself. Cost: 20 µs and 1 µs for
-    20 bytes of the function.
+    calls where they are, for processes with a shadow stack: a moved call pushes its return address itself. `early`: where no jump fits at `at`,
+    the window may begin up to three instructions before, and `probe` says where in it the probe is. Cost: 20 µs and 1 µs for 20 bytes of the function.
     """
     reserved = (*reserved, *_known_code(code, base, at))
     place = _Place(code, base, start, end, max(limit, end), survey, targets, data, reserved, calls)
@@ -121,15 +124,36 @@ def plan_window(
     instructions, patch, reason = _collect(place, at)
     if not instructions:
         return Window("none", at, 0, 0, b"", (), reason=reason)
-    while (
-        True
-    ):  # fewer bytes displace fewer instructions, and a jump that is not displaced may land among those that are
+    # Fewer bytes displace fewer instructions, and a jump that is not displaced may land among those that are.
+    while True:
         displaced = instructions[: _count_before(instructions, patch)]
         fewer, conflict = _conflict(place, at, displaced, patch)
         if not conflict:
             break
         patch, reason = fewer, conflict
-    return _choose(place, at, instructions, patch, reason, rungs)
+    chosen = _choose(place, at, instructions, patch, reason, rungs)
+    if early and chosen.kind not in RUNGS[:2] and "relocated" in rungs:
+        return _plan_early(place, at) or chosen
+    return chosen
+
+
+def _plan_early(place: _Place, at: int) -> Window | None:
+    """Return a window that begins before `at` and reaches behind the instruction there: nothing jumps to what is between, or from there."""
+    begins = [place.start]
+    while begins[-1] < at:
+        begins.append(begins[-1] + measure(place.code, begins[-1] - place.base))
+    for first in reversed(begins[-1 - _EARLIER : -1]):
+        instructions, patch, _ = _collect(place, first, at + 1)
+        reached = sum(i.length for i in instructions)
+        before = instructions[: _count_before(instructions, at - first)]
+        if patch < JUMP_BYTES or first + reached <= at or any(i.target_at >= 0 for i in before):
+            continue
+        if _jumps(place, first + 1, at + 1):
+            continue
+        if not _conflict(place, first, instructions, patch)[1]:
+            code = place.code[first - place.base : first - place.base + reached]
+            return Window("relocated", first, reached, patch, code, tuple(instructions), keep=patch, probe=at - first)
+    return None
 
 
 def _refusal(place: _Place, at: int) -> str:
@@ -158,25 +182,25 @@ def _known_code(code: bytes, base: int, at: int) -> list[tuple[int, int]]:
     return [(addr - more, addr + size) for addr, size, more in found]
 
 
-def _collect(place: _Place, at: int) -> tuple[list[Instruction], int, str]:
+def _collect(place: _Place, at: int, until: int = 0) -> tuple[list[Instruction], int, str]:
     """Return the instructions of a window at `at`, how many bytes from there on may be replaced, and why those are less than five.
 
-    No instruction at all where the first cannot be moved.
+    No instruction at all where the first cannot be moved. The window goes at least up to `until`.
     """
     found: list[Instruction] = []
     here = at
-    while here - at < JUMP_BYTES:
+    while here < max(at + JUMP_BYTES, until):
         ended = bool(found) and found[-1].kind in ENDS
         if ended or here >= place.end:
             if ended and _is_padding(place, here, at + JUMP_BYTES):
                 return found, JUMP_BYTES, ""
-            return found, here - at, _END_REASON if ended else "the function ends"
+            return found, min(here - at, JUMP_BYTES), _END_REASON if ended else "the function ends"
         if found and found[-1].kind in ("call", "indirect_call"):
-            return found, here - at, "a call would not be the last instruction of the window"
+            return found, min(here - at, JUMP_BYTES), "a call would not be the last instruction of the window"
         try:
             instruction = decode(place.code, here - place.base)
         except FormatError as error:
-            return found, here - at, error.message
+            return found, min(here - at, JUMP_BYTES), error.message
         last = here + instruction.length
         reason = unmovable(instruction, place.code[here - place.base : last - place.base])
         if not place.calls and instruction.kind in ("call", "indirect_call"):
@@ -186,7 +210,7 @@ def _collect(place: _Place, at: int) -> tuple[list[Instruction], int, str]:
         if not reason and last > place.end:
             reason = "the function ends within an instruction"
         if reason:
-            return found, here - at, reason
+            return found, min(here - at, JUMP_BYTES), reason
         found.append(instruction)
         here = last
     return found, JUMP_BYTES, ""
