@@ -59,6 +59,7 @@ class _Search:
         self.records: dict[int, Entry] = {}
         self.same = dict(known)
         self._read: dict[int, Entry] = {}
+        self._functions: dict[int, list[int]] | None = None
 
     def theirs(self, ident: int) -> Entry:
         """Return a record of the base; references are numbers of types."""
@@ -86,12 +87,21 @@ class _Search:
         if kind not in _NAMED:
             return
         if kind == _FUNC:
-            ident = self.base.get_own_func_id(name)
-            yield from (ident,) if ident else ()
+            if self._functions is None:
+                self._functions = self._list_functions()
+            yield from self._functions.get(self.base.find_string(name), ())
             return
         kinds = [("union" if info >> 31 else "struct")] if kind == _FWD else []
         for each in (*kinds, "enum" if KINDS[kind].startswith("enum") else KINDS[kind]):
             yield from (ident for ident in self.base.find_namesakes(name, each) if self.base.get_name(ident) == name)
+
+    def _list_functions(self) -> dict[int, list[int]]:
+        """The base's functions by the place of their names: a search for each costs as much as this."""
+        found: dict[int, list[int]] = {}
+        for ident in range(1, self.base.count_types() + 1):
+            if self.base.kind_of(ident) == "func":
+                found.setdefault(self.base.record(ident)[0], []).append(ident)
+        return found
 
     def compare(self, each: int, ident: int) -> dict[int, int] | None:
         """Compare a class with a type of the base; return all pairs that are the same with it, or None."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import random
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from btf_builder import BtfBuilder
-from hostile_objects import FOLDER, WAYS, damage, run, sound_files
+from hostile_objects import FOLDER, SECONDS, WAYS, damage, run, sound_files, time_limit
+
+from sonde.bpf.objfile.combine import combine_objects
+from sonde.bpf.objfile.elfwrite import ALLOC, EXECUTE, FUNC, PROGBITS, WEAK, ElfWriter
+from sonde.bpf.objfile.read import read_object
 
 ROOT = Path(__file__).parents[3]
+RETURN = bytes.fromhex("b7000000000000009500000000000000")
 SAVED = sorted(FOLDER.glob("*.bin"))
 
 
@@ -50,6 +56,30 @@ def test_long_chains_of_pointers(way: str) -> None:
     if way == "around":
         made.add("const", "", 1)
     run("btf", made.build())
+
+
+def make_wide(name: str, count: int) -> bytes:
+    """An object with `count` weak functions, each of which the one program calls."""
+    elf = ElfWriter()
+    text = elf.section(".text", PROGBITS, ALLOC | EXECUTE, 8)
+    code = elf.section("xdp", PROGBITS, ALLOC | EXECUTE, 8)
+    for number in range(count):
+        text.data += RETURN
+        code.relocations.append((8 * number, elf.symbol(f"f{number}", text, 16 * number, 16, FUNC, WEAK), 10))
+        code.data += struct.pack("<BBhi", 0x85, 0x10, 0, -1)
+    code.data += RETURN
+    elf.symbol(name, code, 0, len(code.data), FUNC)
+    return elf.build()
+
+
+def test_many_functions() -> None:
+    """Ten thousand calls of as many functions, and two such objects linked: in steps that their number grows with, not its square."""
+    one, two = make_wide("one", 10_000), make_wide("two", 10_000)
+    with time_limit(SECONDS):
+        (program,) = read_object(one).programs
+        assert len(program.functions) == 10_001
+    with time_limit(SECONDS):
+        assert [p.name for p in read_object(combine_objects([("1.o", one), ("2.o", two)])).programs] == ["one", "two"]
 
 
 def test_a_harmful_file_is_saved(tmp_path: Path) -> None:

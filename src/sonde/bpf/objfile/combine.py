@@ -6,6 +6,7 @@ first is taken; what is left undefined is the kernel's, or another object's. `co
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from struct import iter_unpack, pack_into, unpack_from
 
 from ...debuginfo.btf import Btf
@@ -55,7 +56,7 @@ class Input:
         self.symbols: list[Symbol] = list(tables[0]) if tables else []
         self.btf = self._read_btf()
         self.places: dict[int, tuple[OutSection, int]] = {}
-        self.dead: list[tuple[int, int, int]] = []  # section, first byte, end
+        self.dead: dict[int, list[tuple[int, int]]] = {}  # by section: first byte and end, in order and apart
         self.out: dict[int, OutSymbol] = {}  # symbols by number
 
     def _read_btf(self) -> Btf | None:
@@ -69,7 +70,11 @@ class Input:
 
     def is_dead(self, section: int, offset: int) -> bool:
         """Tell whether a byte belongs to a weak definition that another one goes before."""
-        return any(number == section and start <= offset < end for number, start, end in self.dead)
+        pieces = self.dead.get(section)
+        if not pieces:
+            return False
+        place = bisect_right(pieces, (offset, _SIZE_LIMIT)) - 1
+        return place >= 0 and offset < pieces[place][1]
 
     def error(self, message: str, offset: int = -1, hint: str = "") -> FormatError:
         """Return an error about this file."""
@@ -205,11 +210,14 @@ class _Combiner:
 
     def find_dead(self, each: Input) -> None:
         """Find the definitions of an object that others go before."""
+        found_pieces: dict[int, list[tuple[int, int]]] = {}
         for symbol in each.symbols:
             found = self.globals.get(symbol.name) if symbol.binding != LOCAL else None
             if found is None or symbol.section not in each.places or found.symbol is symbol:
                 continue
-            each.dead.append((symbol.section, symbol.vaddr, symbol.vaddr + max(symbol.size, 1)))
+            piece = symbol.vaddr, symbol.vaddr + max(symbol.size, 1)
+            found_pieces.setdefault(symbol.section, []).append(piece)
+        each.dead = {section: _joined(pieces) for section, pieces in found_pieces.items()}
 
     def write_symbol(self, each: Input, number: int, symbol: Symbol) -> None:
         """Write a symbol, or find the one that stands for it."""
@@ -267,6 +275,17 @@ class _Combiner:
                 target = self.elf.section_symbol(there)
                 _move_addend(each, out, base + offset, kind, moved, at)
             out.relocations.append((base + offset, target, kind))
+
+
+def _joined(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Pieces in order, with those that touch or overlap made one."""
+    made: list[tuple[int, int]] = []
+    for start, end in sorted(pieces):
+        if made and start <= made[-1][1]:
+            made[-1] = made[-1][0], max(made[-1][1], end)
+        else:
+            made.append((start, end))
+    return made
 
 
 def _move_addend(each: Input, out: OutSection, at: int, kind: int, moved: int, place: int) -> None:

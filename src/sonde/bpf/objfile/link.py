@@ -6,6 +6,7 @@ address, in instructions for a call and in bytes for a 64-bit load.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from struct import unpack_from
 
 from ...debuginfo.ctype import FuncProto, Void, strip
@@ -28,7 +29,10 @@ _OBJECT_LIMIT = 1 << 23  # instructions of all programs together
 
 
 class Code(Record):
-    """A section of code: functions by first instruction, relocations (type, symbol) by instruction, lines, CO-RE questions."""
+    """A section of code: functions by first instruction, relocations (type, symbol) by instruction, lines in order, CO-RE questions.
+
+    `marked` are the instructions with a relocation or a question, in order (twice, where they have both); `line_pcs` those that lines begin at.
+    """
 
     section: str
     insns: bytes
@@ -36,15 +40,18 @@ class Code(Record):
     relocations: dict[int, tuple[int, Symbol]]
     lines: list[tuple[int, SourceLine]]
     questions: dict[int, Question]
+    marked: list[int]
+    line_pcs: list[int]
 
 
 class Unit(Record):
-    """What relocations of code may point to: sections of code and data by number, maps by their offset in .maps, externs by name."""
+    """What relocations of code may point to: sections of code and data by number, maps by their offset in .maps (and their names), externs by name."""
 
     code: dict[int, Code]
     data: dict[int, MapDef]
     maps: dict[int, Declared]
     externs: dict[str, Extern]
+    map_names: frozenset[str]
 
 
 def link(unit: Unit, path: str = "") -> Iterator[Program]:
@@ -90,7 +97,8 @@ class _Linker:
             functions.append(Function(symbol.name, base))
             insns += code.insns[first * 8 : last * 8]
             fills += self.fills(section, code, first, last)
-            lines += [Line(pc - first + base, line) for pc, line in code.lines if first <= pc < last]
+            inside = code.lines[bisect_left(code.line_pcs, first) : bisect_left(code.line_pcs, last)]
+            lines += [Line(pc - first + base, line) for pc, line in inside]
         for each in fills:
             _mark(insns, each)
         name = self.unit.code[number].functions[start].name
@@ -112,7 +120,7 @@ class _Linker:
         """Yield what has to be filled in between two instructions of a section."""
         self.where = code.section
         moved = self.places[section, first] - first
-        due = sum(first <= pc < last for table in (code.relocations, code.questions) for pc in table)
+        due = bisect_left(code.marked, last) - bisect_left(code.marked, first)
         pc = first
         while pc < last:
             due -= (pc in code.relocations) + (pc in code.questions)
@@ -158,8 +166,7 @@ class _Linker:
         return Fill(at, "map", found.spec.name)
 
     def _is_maps(self, symbol: Symbol) -> bool:
-        known = {each.spec.name for each in self.unit.maps.values()}
-        return symbol.name in known or (not symbol.name and symbol.type == 3)
+        return symbol.name in self.unit.map_names or (not symbol.name and symbol.type == 3)
 
     def call(self, section: int, pc: int, at: int, target: int) -> Fill:
         """A call, or the address, of the function that starts at instruction `target` of a section."""

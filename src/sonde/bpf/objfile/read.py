@@ -6,6 +6,7 @@ all that it calls behind it, as in libbpf, with calls between them as `Fill`s.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from struct import iter_unpack
 
 from ...debuginfo.btf import Btf
@@ -99,12 +100,14 @@ class _Reader:
         for number, each in data.items():
             addresses = tuple(self._address(number, r, known) for r in self.relocations.get(number, {}).values())
             data[number] = replace(each, addresses=addresses) if addresses else each
-        unit = Unit(self._read_code(), data, {each.offset: each for each in declared}, {e.name: e for e in externs})
+        names = frozenset(each.spec.name for each in declared)
+        by_name = {extern.name: extern for extern in externs}
+        unit = Unit(self._read_code(), data, {each.offset: each for each in declared}, by_name, names)
         programs = tuple(link(unit, self.elf.path))
         if not programs:
             hint = 'a program is a global function with SEC("…"), such as SEC("tp/sched/sched_switch")'
             raise self._error("there is no program in this object", hint=hint)
-        maps = [self._with_values(each, declared, programs) for each in declared]
+        maps = self._with_values(declared, programs)
         for number, section in enumerate(self.elf.sections):
             if is_struct_ops(section.name) and section.type == _SHT_PROGBITS and section.size:
                 maps += read_struct_ops(self.elf, number, self.symbols, self.btf, self.relocations.get(number, {}))
@@ -216,28 +219,31 @@ class _Reader:
             return DataAddress(at, kind, there, addend + symbol.vaddr)
         return DataAddress(at, kind, symbol.name or there, addend)
 
-    def _with_values(self, each: Declared, declared: list[Declared], programs: tuple[Program, ...]) -> MapDef:
-        """Return a map with what its entries hold at the start, as the relocations of .maps say."""
+    def _with_values(self, declared: list[Declared], programs: tuple[Program, ...]) -> list[MapDef]:
+        """Return the maps with what their entries hold at the start, as the relocations of .maps say. `declared` is in order."""
         numbers = [n for n, s in enumerate(self.elf.sections) if s.name == MAPS]
-        places = {offset: r for n in numbers for offset, r in self.relocations.get(n, {}).items()}
-        values = []
-        for offset, relocation in sorted(places.items()):
-            if not each.offset <= offset < self._end_of(each, declared):
-                continue
-            slot, rest = divmod(offset - each.offset - each.values_at, 8)
-            if each.values_at < 0 or slot < 0 or rest or relocation.type not in (R_BPF_64_64, R_BPF_64_ABS64):
-                raise self._error(f"map {each.spec.name} has an address where none belongs", offset)
-            known = {p.name for p in programs} if each.spec.type == PROG_ARRAY else {d.spec.name for d in declared}
-            if relocation.symbol.name not in known:
-                raise self._error(
-                    f"map {each.spec.name} is to hold {relocation.symbol.name!r}, which the object does not have"
-                )
-            values.append((slot, relocation.symbol.name))
-        return replace(each.spec, values=tuple(values))
+        starts = [each.offset for each in declared]
+        names = {program.name for program in programs}, {each.spec.name for each in declared}
+        values: dict[int, list[tuple[int, str]]] = {}
+        for number in numbers:
+            for offset, relocation in sorted(self.relocations.get(number, {}).items()):
+                place = bisect_right(starts, offset) - 1
+                if place >= 0:
+                    values.setdefault(place, []).append(self._value(declared[place], offset, relocation, names))
+        return [replace(each.spec, values=tuple(values.get(n, ()))) for n, each in enumerate(declared)]
 
-    def _end_of(self, each: Declared, declared: list[Declared]) -> int:
-        after = [other.offset for other in declared if other.offset > each.offset]
-        return min(after, default=1 << 63)
+    def _value(
+        self, each: Declared, offset: int, relocation: Relocation, names: tuple[set[str], set[str]]
+    ) -> tuple[int, str]:
+        """The entry of a map that a relocation is about, and the name of what it holds."""
+        slot, rest = divmod(offset - each.offset - each.values_at, 8)
+        if each.values_at < 0 or slot < 0 or rest or relocation.type not in (R_BPF_64_64, R_BPF_64_ABS64):
+            raise self._error(f"map {each.spec.name} has an address where none belongs", offset)
+        if relocation.symbol.name not in names[each.spec.type != PROG_ARRAY]:
+            raise self._error(
+                f"map {each.spec.name} is to hold {relocation.symbol.name!r}, which the object does not have"
+            )
+        return slot, relocation.symbol.name
 
     # Code --------------------------------------------------------------------------------------------------------
 
@@ -254,13 +260,16 @@ class _Reader:
             functions = self._functions(number, section)
             relocations = {offset // 8: r for offset, r in self.relocations.get(number, {}).items()}
             lines, questions = self.extension.lines, self.extension.questions
+            asked = {offset // 8: question for offset, question in questions.get(section.name, ())}
             found[number] = Code(
                 section.name,
                 self.elf.read_section(section),
                 functions,
                 {pc: (r.type, r.symbol) for pc, r in relocations.items()},
                 [(offset // 8, line) for offset, line in lines.get(section.name, ())],
-                {offset // 8: question for offset, question in questions.get(section.name, ())},
+                asked,
+                sorted([*relocations, *asked]),
+                [offset // 8 for offset, _ in lines.get(section.name, ())],
             )
         return found
 

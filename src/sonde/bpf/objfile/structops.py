@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from ...debuginfo.ctype import Struct, sizeof, strip
 from ...errors import FormatError
 from .model import R_BPF_64_64, R_BPF_64_ABS64, MapDef
@@ -38,6 +40,8 @@ def read_struct_ops(
     content = elf.read_section(section)
     types = dict(btf.iter_section_vars(section.name))
     seen = 0
+    ordered = sorted(relocations.items(), key=lambda item: item[0])
+    places = [offset for offset, _ in ordered]
     for symbol in sorted(symbols, key=lambda symbol: symbol.vaddr):
         if symbol.section != number or symbol.name not in types:
             continue
@@ -46,12 +50,11 @@ def read_struct_ops(
         if not isinstance(ctype, Struct) or not size or start + size > len(content):
             raise FormatError(f"{symbol.name} in section {section.name} is no struct within it", path=elf.path)
         values = []
-        for offset, relocation in sorted(relocations.items()):
-            if start <= offset < start + size:
-                if relocation.type not in (R_BPF_64_64, R_BPF_64_ABS64) or relocation.symbol.type != 2:
-                    what = relocation.symbol.name or "what has no name"
-                    raise FormatError(f"{symbol.name} holds the address of {what}, which is no program", path=elf.path)
-                values.append((offset - start, relocation.symbol.name))
+        for offset, relocation in ordered[bisect_left(places, start) : bisect_left(places, start + size)]:
+            if relocation.type not in (R_BPF_64_64, R_BPF_64_ABS64) or relocation.symbol.type != 2:
+                what = relocation.symbol.name or "what has no name"
+                raise FormatError(f"{symbol.name} holds the address of {what}, which is no program", path=elf.path)
+            values.append((offset - start, relocation.symbol.name))
         seen += len(values)
         data = content[start : start + size]
         yield MapDef(symbol.name, STRUCT_OPS, 4, size, 1, section.name, value=ctype, initial=data, values=tuple(values))
