@@ -1,8 +1,7 @@
 """Random C programs whose behaviour C and its compilers agree upon, with `-fwrapv`: what `c_conformance` runs.
 
 Nothing undefined is written: divisors are never zero (nor -1), shifts stay below the width, indices stay in their arrays, nothing is read
-before it is written, and an expression changes nothing. No loop ends where a pointer reaches an address: the kernel's verifier does not
-compare addresses, and takes such a loop for one without end. Bit-fields are of `int` and narrower: what a wider one is promoted to is a
+before it is written, and an expression changes nothing. Bit-fields are of `int` and narrower: what a wider one is promoted to is a
 matter of taste between gcc and clang.
 """
 
@@ -116,17 +115,17 @@ class ProgramMaker:
 
     def division(self, depth: int) -> str:
         op = self.random.choice(["/", "%"])
-        dividend = self.narrow(self.expression(depth - 1))
+        dividend = self.expression(depth - 1)
         kind = self.random.randrange(3)
         if kind == 0:
             return f"({dividend} {op} {self.random.choice(['2', '3', '7', '10', '16', '255', '1000', '-3', '-10', '3u', '5ul'])})"
         if kind == 1:
-            return f"({dividend} {op} (({self.narrow(self.expression(depth - 2))} & 15) + 1))"
-        ctype = self.random.choice(["u32", "u64"])
+            return f"({dividend} {op} (({self.expression(depth - 2)} & 15) + 1))"
+        ctype = self.random.choice(["u32", "u64", *(["unsigned __int128"] if self.wide else [])])
         return f"(({ctype}){dividend} {op} (({ctype}){self.expression(depth - 2)} | 1))"
 
     def narrow(self, text: str) -> str:
-        """An expression that is at most 64 bits wide: wider ones the machine cannot divide, nor choose a case by."""
+        """An expression that is at most 64 bits wide: a wider one cannot choose a case."""
         return f"(({self.random.choice(['s64', 'u64', 'int'])}){text})" if self.wide else text
 
     def call(self, depth: int) -> str:
@@ -238,7 +237,7 @@ class ProgramMaker:
         if kind < 5:
             self.emit(depth, f"{target} = {self.expression()};")
         elif kind == 5:
-            divided = "=" if self.wide else self.random.choice(["/=", "%="])
+            divided = self.random.choice(["/=", "%="])
             self.emit(depth, f"{target} {divided} ({self.expression(1)} & 15) + 1;")
         elif kind == 6:
             self.emit(depth, f"{target} {self.random.choice(['<<=', '>>='])} {self.expression(1)} & 7;")
@@ -343,6 +342,10 @@ class ProgramMaker:
             self.emit(depth, self.random.choice([
                 f"for (int k = 0; k < 8; k++) {self.target()} += {array.name}[k];",
                 f"{{ {array.ctype} *r = {array.name}; for (int k = 0; k < 8; k++) *r++ += 1; }}",
+                f"{{ {array.ctype} *q = {array.name}, *qe = {array.name} + {self.random.randrange(9)}; while (q < qe) {{ {self.target()} += *q; q++; }} }}",
+                f"{{ {array.ctype} *q = &{array.name}[8], *qb = {array.name}; u32 n = 0; while (q != qb) n += *--q != 0; {self.target()} = n + (q == qb); }}",
+                f"{{ {array.ctype} m[8] = {{ 0 }}; __builtin_memcpy(m, {array.name}, ({self.expression(1)} & 7) * sizeof(m[0])); "
+                f"{self.target()} = m[{self.index()}] + (__builtin_memcmp(m, {array.name}, {self.expression(1)} & 7) == 0); }}",
                 f"{{ {array.ctype} m[2][4]; __builtin_memcpy(m, {array.name}, sizeof(m)); {self.target()} = m[{self.index()} & 1][{self.index()} & 3]; }}",
                 f"{{ union {{ u8 raw[sizeof({array.name})]; {array.ctype} v[8]; }} m; __builtin_memcpy(&m, {array.name}, sizeof(m)); "
                 f"{self.target()} = m.raw[{self.index()}]; }}",

@@ -1,4 +1,5 @@
-"""Security hooks and local storage on the kernel of a guest: programs that decide, and that keep something with an inode, a task, a socket.
+"""Security hooks and local storage on the kernel of a guest: programs that decide, and that keep something with an inode, a task, a socket; and
+variables of the kernel.
 
 Started with the name of a check; prints "SKIP: …" when the kernel lacks what the check is about.
 """
@@ -195,7 +196,31 @@ def bcc() -> None:
         assert b["seen"][0].value == 2
 
 
-CHECKS = (files, sockets, cgroups, bcc)
+def variables_of_the_kernel() -> None:
+    """Per-CPU data of the kernel, through the helpers for it; found by the variable's type."""
+    need("program:tracing:raw_tp", "helper:per_cpu_ptr")
+    text = """
+    extern const struct rq runqueues __ksym;
+    u32 first, mine, none;
+    SEC("tp_btf/sys_enter")
+    int BPF_PROG(on_call, struct pt_regs *regs, long id)
+    {
+        const struct rq *rq;
+        if (bpf_get_current_pid_tgid() >> 32 != OURS)
+            return 0;
+        if ((rq = bpf_per_cpu_ptr(&runqueues, 0)))
+            first = rq->cpu + 7;
+        mine = ((const struct rq *)bpf_this_cpu_ptr(&runqueues))->cpu == bpf_get_smp_processor_id();
+        none = !bpf_per_cpu_ptr(&runqueues, 100000);
+        return 0;
+    }
+    """
+    with attached(text) as loaded:
+        os.getppid()
+        assert variables(loaded)[:3] == [7, 1, 1], variables(loaded)
+
+
+CHECKS = (files, sockets, cgroups, bcc, variables_of_the_kernel)
 
 
 def main() -> int:

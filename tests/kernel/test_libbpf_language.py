@@ -204,3 +204,18 @@ def test_a_kernel_function_that_may_not_be_there() -> None:
     assert result("return bpf_ksym_exists(bpf_rcu_read_lock);", before) == int(
         live_target().btf().get_func("bpf_rcu_read_lock") is not None
     )
+
+
+def test_variables_of_the_kernel_by_their_types() -> None:
+    """Per-CPU data through the helpers for it; their types, not the list of symbols, say where they are."""
+    if live_target().btf().get_var("runqueues") is None:
+        pytest.skip("this kernel's BTF has no per-CPU variables")
+    if not live_target().ksym("runqueues"):
+        pytest.skip("this kernel does not know where its variables are (CONFIG_KALLSYMS_ALL): shown in the guests")
+    before = "extern const struct rq runqueues __ksym;\n"
+    body = """
+    const struct rq *first = bpf_per_cpu_ptr(&runqueues, 0), *mine = bpf_this_cpu_ptr(&runqueues);
+    const struct rq *none = bpf_per_cpu_ptr(&runqueues, 100000);
+    return first ? first->cpu + 10 * (mine->cpu == bpf_get_smp_processor_id()) + 100 * !none : -1;
+    """
+    assert result(body, before) == 110

@@ -6,6 +6,7 @@ from ..errors import Span
 from ..spec.object import CoreAccess
 from .ir import (
     BINARY,
+    BTF,
     COMPARE,
     I1,
     I64,
@@ -147,6 +148,10 @@ class Builder:
     def map_value(self, name: str, offset: int = 0) -> Value:
         """Address of global data."""
         return self.ptradd(self.emit(Inst("map_value", MAP, [], symbol=name)), offset)
+
+    def ksym(self, name: str) -> Inst:
+        """Address of a variable of the kernel, by its type in BTF: what helpers of per-CPU data take, and what may be loaded from directly."""
+        return self.emit(Inst("ksym", BTF, [], symbol=name))
 
     def percpu_value(self, name: str, offset: int = 0) -> Value:
         """Address in this CPU's entry 0 of a per-CPU array."""

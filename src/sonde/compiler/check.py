@@ -230,7 +230,7 @@ _RULES: dict[str, Callable[[Inst], str]] = {
     **dict.fromkeys(("neg", "bswap", "opaque"), _unary),
     **dict.fromkeys(("memcpy", "memset"), _copy),
     **dict.fromkeys(("call", "callsub", "kfunc"), _call),
-    **dict.fromkeys(("map_value", "percpu_value"), _pointer),
+    **dict.fromkeys(("map_value", "percpu_value", "ksym"), _pointer),
     "const": lambda inst: "",
     "cast": _cast,
     "ptradd": _ptradd,

@@ -63,6 +63,9 @@ class Code:
         elif op.kind == "map_value":
             insn.src, insn.imm = isa.BPF_PSEUDO_MAP_VALUE, 0
             self.relocs.append(Reloc(self._pc, "map_value", op.symbol, op.imm))
+        elif op.kind == "ksym_btf":
+            insn.src, insn.imm = isa.BPF_PSEUDO_BTF_ID, 0
+            self.relocs.append(Reloc(self._pc, "ksym_btf", op.symbol))
         elif op.kind == "subprogram":
             insn.src = isa.BPF_PSEUDO_FUNC
             self._local.append((insn, self._pc, op.symbol))

@@ -35,6 +35,7 @@ memset                      dst               size, imm (byte), offset, align   
 core                        -                 core (CoreAccess)          i64, the value found on the target at load time
 map                         -                 name                       ptr.mapobj
 map_value                   -                 name, imm (offset)         ptr.map: address in entry 0 of an array map (global data)
+ksym                        -                 name                       ptr.btf: address of a variable of the kernel, by its type in BTF
 percpu_value                -                 name, imm (offset)         ptr.map: this CPU's entry 0 of a per-CPU array; never null in
                                                                          IR: the lowering adds the check, and returns from the program
 call                        args...           name (helper)              i64 or pointer by the helper's prototype; may be null

@@ -48,6 +48,12 @@ def _map_value(l: Lowering, inst: Inst) -> None:
     l.set(inst, register)
 
 
+def _ksym(l: Lowering, inst: Inst) -> None:
+    register = l.new()
+    l.emit(m.Op("wide", isa.LDDW, register, imm=0, symbol=inst.symbol, kind="ksym_btf"))
+    l.set(inst, register)
+
+
 def _percpu_value(l: Lowering, inst: Inst) -> None:
     register = l.lookup_percpu(inst.symbol)
     if inst.imm:
@@ -219,6 +225,7 @@ SELECT: dict[str, Callable[[Lowering, Inst], None]] = {
     "ptradd": _ptradd,
     "core": _core,
     "map_value": _map_value,
+    "ksym": _ksym,
     "percpu_value": _percpu_value,
     "load": _load,
     "store": _store,

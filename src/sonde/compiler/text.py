@@ -6,6 +6,7 @@ from ..errors import CompileError, Diagnostic, Span
 from ..spec.object import CoreAccess, MapSpec
 from .ir import (
     BINARY,
+    BTF,
     COMPARE,
     FUNC,
     I64,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 # Attributes are written `key=value` after the operands; strings bare, numbers decimal.
 _NUMBERS = ("imm", "low", "offset", "src_offset", "size", "align")
 _FLAGS = ("fetch", "volatile")
-_FIXED_TYPES = {"alloca": STACK, "map": MAPOBJ, "funcaddr": FUNC, "map_value": MAP, "percpu_value": MAP, "core": I64,
+_FIXED_TYPES = {"alloca": STACK, "map": MAPOBJ, "funcaddr": FUNC, "map_value": MAP, "percpu_value": MAP, "ksym": BTF, "core": I64,
                 "store": NONE, "memcpy": NONE, "memset": NONE, "tailcall": NONE}  # fmt: skip
 
 
@@ -324,7 +325,7 @@ class _Parser:
 
 _OTHERS = frozenset(
     ["zext", "sext", "trunc", "cast", "neg", "bswap", "ptradd", "alloca", "load", "store", "memcpy", "memset", "core", "map",
-     "map_value", "percpu_value", "call", "callsub", "kfunc", "funcaddr", "atomic", "tailcall", "bound", "opaque", "const"]
+     "map_value", "percpu_value", "ksym", "call", "callsub", "kfunc", "funcaddr", "atomic", "tailcall", "bound", "opaque", "const"]
 )  # fmt: skip
 
 

@@ -22,6 +22,8 @@ def extern_place(f: Frame, variable: Variable) -> Place:
     if variable.section == ".kconfig":
         return _configured(f, variable)
     if variable.section == ".ksyms":
+        if sizeof(variable.ctype) and not variable.weak and f.program.target.btf().get_var(variable.name) is not None:
+            return Place(f.b.ksym(variable.name), 0, variable.ctype, "btf")
         address = f.program.target.ksym(variable.name)
         if not address and not variable.weak:
             raise failure(
