@@ -14,6 +14,7 @@ from kernel.bpf_corpus import FOLDER, NAMES, load
 from vm.guest import Guest
 
 ROOT = Path(__file__).resolve().parents[2]
+NOT_ON_6_1 = {"later", "names"}  # keys and values within ring buffers' records
 IN_GUESTS = ["guard", "opens_by_fentry"]  # what this kernel refuses; SONDE_BPF_CORPUS=all loads all of them there
 
 
@@ -30,6 +31,8 @@ def test_programs_in_guests(guest: Guest) -> None:
     if guest.kernel.series == "5.10":
         pytest.skip("Linux 5.10 lacks what most of them use")
     names = NAMES if os.environ.get("SONDE_BPF_CORPUS") == "all" else IN_GUESTS
+    if guest.kernel.series == "6.1":
+        names = [name for name in names if name not in NOT_ON_6_1]
     path = [str(ROOT / "src"), str(ROOT / "tests")]
     source = "import sys; from kernel.bpf_corpus import main; sys.exit(main())"
     result = guest.python(source, path=path, args=names, timeout_s=600)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     State = dict[int, int]  # register, or offset of a spill slot, to the number of its value
 
 _JEQ, _JNE = (isa.BPF_JMP | isa.BPF_JEQ | isa.BPF_K), (isa.BPF_JMP | isa.BPF_JNE | isa.BPF_K)
+_JLE, _JGT = (isa.BPF_JMP | isa.BPF_JLE | isa.BPF_K), (isa.BPF_JMP | isa.BPF_JGT | isa.BPF_K)
 _SPILL_LOAD = isa.BPF_LDX | isa.BPF_MEM | isa.BPF_DW
 _SPILL_STORE = isa.BPF_STX | isa.BPF_MEM | isa.BPF_DW
 
@@ -78,7 +79,9 @@ class _Values:
         last = before.ops[-1] if before.ops else None
         if last is None or last.form != "jump" or last.target is before.next:
             return state
-        if not (last.opcode == _JEQ and last.target is block) and not (last.opcode == _JNE and before.next is block):
+        equal = last.opcode == _JEQ or (last.opcode == _JLE and not last.imm)
+        other = last.opcode == _JNE or (last.opcode == _JGT and not last.imm)
+        if not (equal and last.target is block) and not (other and before.next is block):
             return state
         if len(before.ops) > 1 and before.ops[-2].target is not None:
             return state

@@ -420,3 +420,10 @@ int f(void *ctx)
 """
     unit = text_of(text)
     assert {name: ctype.name for name, ctype in unit.events.items()} == {"events": "event", "ring": "other"}
+
+
+def test_more_than_nothing_is_asked_as_it_is_written() -> None:
+    """Verifiers before Linux 6.8 learn from `> 0` that a size is not 0, and nothing from `!= 0`."""
+    for test in ("n > 0", "n >= 1", "!(n < 1)"):
+        lines = instructions(program(f"unsigned int n = ctx->di; if ({test}) return 5; return 6;"))
+        assert any("> 0x0 goto" in line or "<= 0x0 goto" in line for line in lines), (test, lines)

@@ -196,8 +196,13 @@ def _simplify_compare(inst: Inst) -> Value | None:
     if imm == 0 and op in ("ult", "uge"):
         return Const(int(op == "uge"), I1)
     if (imm == 0 and op in ("ugt", "ule")) or (imm == 1 and op in ("ult", "uge")):
-        inst.op = "ne" if op in ("ugt", "uge") else "eq"
-        inst.args = [a, Const(0, b.type)]
+        more = op in ("ugt", "uge")
+        if width in (32, 64):  # older verifiers learn from `> 0` that a number is not 0, and from `!= 0` nothing
+            inst.op = "ugt" if more else "ule"
+        else:
+            inst.op = "ne" if more else "eq"
+        if imm:
+            inst.args = [a, Const(0, b.type)]
         return None
     return _narrow_compare(inst, a, imm, width)
 
