@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Starts of log lines that tell nothing about the refusal: statistics, states, back-tracking, source lines.
 _CHATTER = (
     "processed ", "verification time", "stack depth", "peak_states", "mark_precise", "last_idx", "regs=", "parent ",
-    "from ", "func#", "; ", "arg#", "Live regs", "propagating", "BPF program load", "max_states",
+    "from ", "func#", "cur state:", "old state:", "; ", "arg#", "Live regs", "propagating", "BPF program load", "max_states",
 )  # fmt: skip
 
 
@@ -103,4 +103,45 @@ _HINTS = (
     ("combined stack size", "values on the stack take more than 512 bytes: shorten strings, or lower on_stack_limit"),
     ("back-edge", "this kernel allows no such loop"),
     ("lockdown", "the kernel is locked down"),
+    ("_or_null'", "this pointer may be NULL (a map without the key, a buffer without room): test it before it is used"),
+    (
+        "Unreleased reference",
+        "what was reserved or acquired has to be submitted, discarded or released on every way to the end",
+    ),
+    (
+        "reference leak",
+        "what was reserved or acquired has to be submitted, discarded or released on every way to the end",
+    ),
+    (
+        "infinite loop detected",
+        "nothing that the verifier sees changes from round to round: give the loop a counter with a bound",
+    ),
+    ("is too complex", "the verifier gave up: shorten loops, or move their bodies to functions that bpf_loop() calls"),
+    ("unbounded min value", "limit the number before it is an index or a size: if (i < N), or i & (N - 1)"),
+    ("unbounded memory access", "limit the number before it is an index or a size: if (i < N), or i & (N - 1)"),
+    ("min value is negative", "the number may be negative: make it unsigned, or test it"),
+    (
+        "outside of the allowed memory range",
+        "the index or the size may be too large: limit it before, if (i < N), or i & (N - 1)",
+    ),
+    ("outside of the packet", "compare with data_end before reading: if (data + size > data_end) return …"),
+    ("invalid access to packet", "compare with data_end before reading: if (data + size > data_end) return …"),
+    ("cannot pass map_type", "this helper is for maps of another type"),
+    ("type=scalar expected=", "the helper wants an address there: of a variable, a map's value, a record"),
+    (
+        "invalid indirect read from stack",
+        "all bytes of the variable have to be set before its address is handed on, padding too: = {}",
+    ),
+    ("invalid read from stack", "all bytes of the variable have to be set before they are read: = {}"),
+    (
+        "same insn cannot be used with different pointers",
+        "pointers of several kinds meet in one variable here: use one for each",
+    ),
+    ("modified ctx ptr", "the context has to be handed on as it is: no arithmetic on it"),
+    ("only read from bpf_array is supported", "this map cannot be written by programs"),
+    ("write into map forbidden", "this map cannot be written by programs: is the variable const?"),
+    (
+        "sleepable",
+        "the program or what it calls may sleep, and the other may not: use the section with .s, or another helper",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,3 +69,24 @@ def test_any_text_is_taken(log: str) -> None:
     pc, _ = find_failing_pc(log)
     assert pc >= -1
     assert (diagnostic is None) == (pc < 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("R0 invalid mem access 'map_value_or_null'", "may be NULL"),
+        ("R1 type=scalar expected=fp, pkt", "wants an address"),
+        ("Unreleased reference id=2 alloc_insn=8", "submitted, discarded or released"),
+        ("math between fp pointer and register with unbounded min value is not allowed", "limit the number"),
+        ("R0 offset is outside of the packet", "data_end"),
+        ("invalid indirect read from stack R2 off -16+4 size 8", "padding too"),
+    ],
+)
+def test_the_commonest_refusals_say_what_to_do(line: str, hint: str) -> None:
+    assert hint in hint_for(line)
+
+
+def test_a_loop_without_end_is_named_with_its_instruction() -> None:
+    log = "0: R1=ctx() R10=fp0\n3: (05) goto pc-1\ninfinite loop detected at insn 3\ncur state: R1=ctx()\nold state: R1=ctx() R10=fp0\nprocessed 2 insns"
+    assert find_summary(log) == "infinite loop detected at insn 3"
+    assert find_failing_pc(log) == (3, "goto pc-1")

@@ -152,3 +152,14 @@ def test_close_names(body: str, hint: str) -> None:
     with pytest.raises(CompileError) as caught:
         said(body)
     assert hint in caught.value.diagnostics[0].hint
+
+
+def test_close_types_and_enumerators() -> None:
+    for body, hint in (
+        ("struct task_strut *t = 0; return t->pid;", "task_struct"),
+        ("struct stt *t = 0; return t->value;", "'st'"),
+        ("return TASK_COMM_LENN;", "TASK_COMM_LEN"),
+    ):
+        with pytest.raises(CompileError) as caught:
+            said(body)
+        assert hint in caught.value.diagnostics[0].hint

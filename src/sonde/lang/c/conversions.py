@@ -134,8 +134,18 @@ def _incomplete_hint(ck: Checker, ctype: CType) -> str:
     if isinstance(inner, (Forward, Struct)) and inner.name:
         if f"{inner.kind} {inner.name}" in ck.text_tags:
             return "its definition comes later, or is this one"
-        return f"neither the text nor the kernel's BTF defines {inner.kind} {inner.name}"
+        from .types_decl import did_you_mean
+
+        close = did_you_mean(ck.environment.close_types(inner.kind, inner.name, _tags(ck, inner.kind)))
+        return f"neither the text nor the kernel's BTF defines {inner.kind} {inner.name}" + (
+            f"; {close}" if close else ""
+        )
     return ""
+
+
+def _tags(ck: Checker, kind: str) -> list[str]:
+    """The names of the structs, unions or enumerations that the text defines."""
+    return [tag.partition(" ")[2] for tag in ck.text_tags if tag.startswith(f"{kind} ")]
 
 
 def dereferenced(ck: Checker, at: ast.Node, ctype: CType) -> CType:

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 # Functions of the C library that compilers know, and that the kernel's headers give to programs, too.
 _LIBRARY = frozenset(["memcpy", "memmove", "memset", "memcmp", "strlen", "strcmp", "strncmp"])
+_ENUMERATORS = (
+    "BPF_MAP_TYPE_HASH",
+    "BPF_ANY",
+    "BPF_F_CURRENT_CPU",
+    "XDP_PASS",
+    "TCP_ESTABLISHED",
+    "IPPROTO_TCP",
+    "TASK_COMM_LEN",
+)  # one of each enumeration that programs name most
 _POINTER = Pointer(VOID)
 _TEXT = Pointer(Qualified("const", CHAR))
 
@@ -103,6 +112,9 @@ def undeclared(ck: Checker, node: ast.Name, what: str) -> Exception:
     seen = ck.scope.iter_names()
     if what == "identifier":
         names = [n for n in seen if not isinstance(ck.scope.find(n), FunctionSymbol)]
+        for known in _ENUMERATORS if name.isupper() else ():
+            found = ck.environment.get_enumerator(known)
+            names += found[1].values if found is not None else ()
         return ck.fail(node, message, hint=did_you_mean(close_names(name, names)))
     if name.startswith("bpf_iter_") and ck.environment.btf is not None and ck.dialect != "bcc":
         release = ck.environment.target.release
