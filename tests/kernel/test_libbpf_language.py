@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sonde.errors import CompileError
+from sonde.errors import CompileError, SondeError
 from sonde.kernel.engine import KernelEngine
 from sonde.kernel.target import live_target
 from sonde.lang.c.options import Options
@@ -219,3 +219,14 @@ def test_variables_of_the_kernel_by_their_types() -> None:
     return first ? first->cpu + 10 * (mine->cpu == bpf_get_smp_processor_id()) + 100 * !none : -1;
     """
     assert result(body, before) == 110
+
+
+def test_a_map_without_entries_says_what_is_missing() -> None:
+    text = f"""{HEAD}
+    struct {{ __uint(type, BPF_MAP_TYPE_HASH); __type(key, u32); __type(value, u64); }} m SEC(".maps");
+    SEC("syscall") int f(void *ctx) {{ u32 k = 0; return bpf_map_lookup_elem(&m, &k) != 0; }}
+    """
+    spec = compile_object(Source("x.bpf.c", text), live_target(), Options())
+    with pytest.raises(SondeError) as caught:
+        KernelEngine().load(spec)
+    assert "max_entries" in caught.value.hint

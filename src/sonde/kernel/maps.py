@@ -117,6 +117,8 @@ def _create_refusal(spec: MapSpec, entries: int, errno: int) -> Exception:
     if errno in (ENOMEM, E2BIG, ENOSPC):
         times = f" on {copies} CPUs" if copies > 1 else ""
         hint = f"the map takes about {max(size >> 10, 1)} KiB{times}: give it fewer entries or smaller values"
+    elif errno == EINVAL and not entries:
+        hint = "it has no entries: say how many it is for (in C __uint(max_entries, N))"
     elif errno == EINVAL:
         hint = f"this kernel has no {spec.type} maps, or not with these sizes and flags {spec.flags:#x}"
     return refusal(f"create the {spec.type} map {spec.name} ({shape})", errno, hint=hint)
