@@ -18,6 +18,7 @@ from sonde.kernel.target import live_target
 from sonde.lang.c.options import Options
 from sonde.lang.c.sections import compile_object
 from sonde.lang.source import Source
+from sonde.record import replace
 
 HEAD = """#include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -220,7 +221,51 @@ def variables_of_the_kernel() -> None:
         assert variables(loaded)[:3] == [7, 1, 1], variables(loaded)
 
 
-CHECKS = (files, sockets, cgroups, bcc, variables_of_the_kernel)
+def trampolines_as_kprobes() -> None:
+    """Where trampolines cannot be had, a kprobe gives a function its arguments, and a kretprobe its result."""
+    need("pmu:kprobe")
+    text = """
+    int dfd, result;
+    char name[64];
+    SEC("fentry/do_sys_openat2")
+    int BPF_PROG(on_open, int fd, const char *filename, struct open_how *how)
+    {
+        if (bpf_get_current_pid_tgid() >> 32 != OURS)
+            return 0;
+        dfd = fd;
+        bpf_probe_read_user_str(name, sizeof(name), filename);
+        return 0;
+    }
+    SEC("fexit/do_sys_openat2")
+    int BPF_PROG(on_opened, int fd, const char *filename, struct open_how *how, long ret)
+    {
+        if (bpf_get_current_pid_tgid() >> 32 == OURS)
+            result = ret;
+        return 0;
+    }
+    """
+
+    class Fewer:
+        """The features of the kernel but trampolines."""
+
+        def have(self, name: str) -> bool:
+            return not name.startswith("program:tracing:") and live_target().features.have(name)
+
+    target = replace(live_target(), features=Fewer())
+    source = Source("x.bpf.c", HEAD + text.replace("OURS", str(os.getpid())))
+    spec = compile_object(source, target, Options())
+    assert [probe.type for probe in spec.probes] == ["kprobe", "kretprobe"], spec.probes
+    with KernelEngine().load(spec) as loaded:
+        for program in spec.programs:
+            loaded.attach([probe for probe in spec.probes if probe.program == program.name])
+        fd = os.open("/dev/null", os.O_RDONLY)
+        os.close(fd)
+        (data,) = loaded.maps[".bss"].lookup(bytes(4)) or [b""]
+    assert fd in (int.from_bytes(data[at : at + 4], "little") for at in (0, 4)), (fd, data)
+    assert b"/dev/null\0" in data and (-100 & 0xFFFFFFFF).to_bytes(4, "little") in data, data
+
+
+CHECKS = (files, sockets, cgroups, bcc, variables_of_the_kernel, trampolines_as_kprobes)
 
 
 def main() -> int:

@@ -179,3 +179,21 @@ def test_losses_are_counted(tmp_path: Path) -> None:
     done = run(tmp_path, text, calls=1)
     assert rows(done.stdout, "ring") == ["ring: { .bytes = x }"] * 4
     assert "Lost 16 events" in done.stderr
+
+
+def test_members_without_a_name_are_members_of_the_struct_around_them(tmp_path: Path) -> None:
+    text = f"""
+    struct event {{ u32 a; union {{ u32 word; struct {{ u8 low; u8 : 4, high : 4; }}; }}; struct {{ s16 x : 4, : 4, y : 8; }}; }};
+    struct {RING} ring SEC(".maps");
+    SEC("tp/syscalls/sys_enter_getppid") int f(void *ctx)
+    {{
+        OURS
+        struct event e = {{ .a = 1, .word = 0x5007, .x = -2, .y = 3 }};
+        bpf_ringbuf_output(&ring, &e, sizeof(e), 0);
+        return 0;
+    }}
+    """
+    wanted = {"a": 1, "word": 0x5007, "low": 7, "high": 5, "x": -2, "y": 3}
+    out = run(tmp_path, text, "-f", "json", "-B", "none", calls=1).stdout
+    (row,) = [row for row in map(json.loads, out.splitlines()) if row["type"] == "record"]
+    assert row["data"]["ring"] == wanted

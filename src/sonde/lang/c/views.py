@@ -7,8 +7,9 @@ what is const, which never says anything new.
 from __future__ import annotations
 
 from ...debuginfo.ctype import Array, Int, sizeof, strip
+from ...record import replace
 from ...spec.clayout import layout_of
-from ...spec.layout import Layout
+from ...spec.layout import Layout, LayoutField
 from ...spec.object import StreamSpec, ViewSpec
 
 TYPE_CHECKING = False
@@ -75,4 +76,17 @@ def _layout(ctype: CType) -> Layout:
             return Layout("array", sizeof(inner), element=_layout(element), count=inner.count)
         if isinstance(element, Int) and element.encoding == "char" and not inner.count:
             return Layout("string", 0)  # as long as the record goes on
-    return layout_of(ctype, _layout)
+    return _flat(layout_of(ctype, _layout))
+
+
+def _flat(layout: Layout) -> Layout:
+    """A struct whose members include those of the structs and unions without a name in it, as C has it."""
+    if layout.kind != "struct" or all(field.name or field.layout.kind != "struct" for field in layout.fields):
+        return layout
+    fields: list[LayoutField] = []
+    for field in layout.fields:
+        if field.name or field.layout.kind != "struct":
+            fields.append(field)
+        else:  # its own nameless members were taken in before
+            fields += [replace(each, offset=field.offset + each.offset) for each in field.layout.fields]
+    return replace(layout, fields=tuple(fields))
