@@ -122,7 +122,9 @@ def test_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sonde", "trace", "-v", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
-        attached = process.stderr.readline()
+        attached = ""
+        while "Attached" not in attached and (line := process.stderr.readline()):
+            attached += line
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=30)
         assert process.returncode == 0, rest
