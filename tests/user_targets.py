@@ -347,11 +347,14 @@ class Target:
         """The address of a symbol in the process."""
         from sonde.debuginfo.elf import Elf
         from sonde.debuginfo.procmaps import read_maps
+        from sonde.errors import TargetError
 
         with Elf.open(str(self.path)) as elf:
             vaddr = next(s.vaddr for s in elf.iter_symbols() if s.name == name)
             fixed = elf.is_exec
-        base = next(m.start for m in read_maps(self.pid) if m.path == str(self.path))
+        base = next((m.start for m in read_maps(self.pid) if m.path == str(self.path)), None)
+        if base is None:
+            raise TargetError(f"process {self.pid} was killed")
         return vaddr if fixed else base + vaddr
 
     def threads(self) -> list[int]:

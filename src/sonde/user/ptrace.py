@@ -19,25 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CONT, SYSCALL, DETACH = 7, 24, 17
-SETOPTIONS, GETEVENTMSG, GETSIGINFO = 0x4200, 0x4201, 0x4202
+SETOPTIONS = 0x4200
 GETREGSET, SETREGSET = 0x4204, 0x4205
-SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
+SEIZE, INTERRUPT = 0x4206, 0x4207
 SETSIGMASK, GETSIGMASK = 0x420B, 0x420A
 GET_RSEQ_CONFIGURATION = 0x420F
 GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211
 POKEDATA = 5
 
 # Options of SEIZE and SETOPTIONS.
-O_TRACESYSGOOD, O_TRACEFORK, O_TRACEVFORK, O_TRACECLONE, O_TRACEEXEC = 1, 2, 4, 8, 16
+O_TRACESYSGOOD, O_TRACEEXEC = 1, 16
 O_EXITKILL, O_SUSPEND_SECCOMP = 1 << 20, 1 << 21
 
 # What a stop is about: the third byte of a wait status.
-EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC, EVENT_STOP = 1, 2, 3, 4, 128
+EVENT_EXEC, EVENT_STOP = 4, 128
 
 WALL = 0x40000000  # waitid: threads too, not only children
-SIGTRAP, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU = 5, 19, 20, 21, 22
+SIGTRAP = 5
 SYSCALL_STOP = SIGTRAP | 0x80  # the signal of a stop at a system call, with O_TRACESYSGOOD
-GROUP_STOPS = (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU)
 
 _NT_PRSTATUS = 1
 _ENDED = (1, 2, 3)  # CLD_EXITED, CLD_KILLED, CLD_DUMPED
@@ -244,13 +243,6 @@ def is_dispatched(tid: int) -> bool:
     return bool(found[0])
 
 
-def get_event_message(tid: int) -> int:
-    """Return what belongs to an event: the new pid of a fork, the former tid of an exec."""
-    message = ctypes.c_ulong()
-    request(GETEVENTMSG, tid, 0, ctypes.addressof(message))
-    return int(message.value)
-
-
 def wait(tid: int) -> int | None:
     """Return the wait status of a traced thread that has stopped, 0 if it has ended (which `reap` takes note of), None when nothing happened.
 
@@ -272,12 +264,12 @@ def wait(tid: int) -> int | None:
     return None if found is None else found.si_status << 8 | 0x7F
 
 
-def reap(tid: int) -> None:
-    """Take note of the end of a traced thread: until then it stays a zombie, and so does its process."""
+def reap(tid: int) -> bool:
+    """Take note of the end of a traced thread: until then it stays a zombie, and so does its process. False while it cannot be told yet."""
     try:
-        os.waitpid(tid, WALL | os.WNOHANG)
+        return os.waitpid(tid, WALL | os.WNOHANG)[0] == tid
     except ChildProcessError:
-        pass
+        return True
 
 
 def fetch_descriptor(pidfd: int, number: int) -> int:

@@ -39,6 +39,10 @@ _ALL_SIGNALS = (1 << 64) - 1
 _NEWS = (_signal.SIGCHLD,)
 _OURS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, *_NEWS)  # what must not end a stop half-way
 _EIO, _EPERM = 5, 1
+_PATIENCE_S, _PATIENCE_DEAD_S = (
+    0.2,
+    5.0,
+)  # when all are let go: with threads that do not stop, and with those that are dying
 
 
 class StoppedProcess:
@@ -67,7 +71,7 @@ class StoppedProcess:
         self._slack = (0, 0)
         self._mappings: list[MemoryMapping] = []
         self._old_mask: set[int] | None = None
-        self._checked = self._settled = False
+        self._checked = self._settled = self._first_ended = False
 
     # stopping and going on -------------------------------------------------------------------------------------
 
@@ -83,6 +87,9 @@ class StoppedProcess:
             for tid in self.threads:
                 self._look_at(tid)
             self._memory = os.open(f"/proc/{self.threads[0]}/mem", os.O_RDWR | os.O_CLOEXEC)
+        except (ProcessLookupError, FileNotFoundError):
+            self.close()
+            raise self._killed() from None
         except BaseException:
             self.close()
             raise
@@ -94,8 +101,11 @@ class StoppedProcess:
     def close(self) -> None:
         """Let all threads run. Twice is harmless."""
         seized, self._seized = self._seized, {}
-        for tid, stopped in seized.items():
-            self._let_go(tid, stopped)
+        rest = [tid for tid, stopped in seized.items() if not (stopped and _detach(tid))]
+        rest.sort(key=lambda tid: tid == self.pid)  # the first thread's end is told after that of all others
+        for tid in rest:
+            self._let_go(tid)
+        self._reap_first()
         if self._begun_ns:
             self.stopped_ns, self._begun_ns = monotonic_ns() - self._begun_ns, 0
         self.threads = []
@@ -106,25 +116,27 @@ class StoppedProcess:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self._old_mask)
             self._old_mask = None
             if self._news and _signal.getsignal(_signal.SIGCHLD) not in (_signal.SIG_DFL, _signal.SIG_IGN):
-                os.kill(
-                    os.getpid(), _signal.SIGCHLD
-                )  # some of it may have been about another child: whoever handles that looks
+                # Some of it may have been about another child: whoever handles that looks.
+                os.kill(os.getpid(), _signal.SIGCHLD)
 
-    def _let_go(self, tid: int, stopped: bool) -> None:
-        """Detach one thread. Only a stopped one can be; one that has died must be taken note of, or its process never ends."""
-        deadline = monotonic() + 0.2
+    def _let_go(self, tid: int) -> None:
+        """Detach a thread that runs: it has to stop for that. One that has died must be taken note of, or its process never ends."""
+        patience = _PATIENCE_S
         try:
-            if not stopped:
-                ptrace.request(ptrace.INTERRUPT, tid)
-                status = self._wait(tid, deadline)
-                if status is None or not _is_stop(status):
-                    return
-                signal = status >> 8 & 0x7F if not status >> 16 else 0
-                ptrace.resume(tid, ptrace.DETACH, 0 if signal == ptrace.SIGTRAP else signal)
-                return
-            ptrace.resume(tid, ptrace.DETACH)
+            ptrace.request(ptrace.INTERRUPT, tid)
         except ProcessLookupError:
-            self._wait(tid, deadline)
+            patience = _PATIENCE_DEAD_S
+        status = self._wait(tid, monotonic() + patience)
+        if status is not None and _is_stop(status):
+            signal = status >> 8 & 0x7F if not status >> 16 else 0
+            _detach(tid, 0 if signal == ptrace.SIGTRAP else signal)
+
+    def _reap_first(self) -> None:
+        """Take note of the first thread's end, after that of all others."""
+        deadline = monotonic() + _PATIENCE_DEAD_S
+        while self._first_ended and not self._is_ours() and not ptrace.reap(self.pid) and monotonic() < deadline:
+            sleep(0.0001)
+        self._first_ended = False
 
     def _wait(self, tid: int, deadline: float) -> int | None:
         """The next status of a thread, 0 when it has ended, None at the deadline or when it is gone."""
@@ -134,18 +146,24 @@ class StoppedProcess:
                 status = ptrace.wait(tid)
             except ProcessLookupError:
                 return None
-            if status == 0 and (tid != self.pid or read_status(tid).get("PPid") != str(os.getpid())):
-                ptrace.reap(tid)  # but a child of ours is for whoever started it
+            if status == 0 and (tid != self.pid or not self._is_ours()):
+                ptrace.reap(tid)  # a child of ours is for whoever started it
             if status is not None:
                 return status
+            if tid == self.pid and pause > 0.001 and _state(tid, tid) == "Z":
+                self._first_ended = True  # which is told only when all other threads have been taken note of
+                return 0
             if monotonic() > deadline:
                 return None
-            if (
-                _signal.sigtimedwait(_NEWS, pause) is not None
-            ):  # a stop sends it; the time is for a thread of ours that is not told
+            # A stop sends the signal; the time is for a thread of ours that is not told.
+            if _signal.sigtimedwait(_NEWS, pause) is not None:
                 self._news += 1
             else:
                 pause = min(2 * pause, 0.005)
+
+    def _is_ours(self) -> bool:
+        """True for a child of this very process."""
+        return read_status(self.pid).get("PPid") == str(os.getpid())
 
     def _wait_for_the_uninterruptible(self, deadline: float) -> None:
         """Wait until every thread was seen awake: one that sleeps uninterruptibly for long, once interrupted, could not be let go before it wakes up."""
@@ -481,6 +499,15 @@ class StoppedProcess:
                 registers.pc = abort
                 self._registers[tid] = registers.copy()
         return registers
+
+
+def _detach(tid: int, signal: int = 0) -> bool:
+    """Let a stopped thread go, with a signal that it was stopped for; False when it has died."""
+    try:
+        ptrace.resume(tid, ptrace.DETACH, signal)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _is_stop(status: int) -> bool:

@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from user_probe import Probe
 from user_targets import Target
 
+from sonde.errors import TargetError
 from sonde.user.agent import find_agents
 from sonde.user.cleaning import remove_agents
 
@@ -80,3 +82,52 @@ def test_a_tracer_killed_at_random_moments(what: str) -> None:
             assert target.process.stdin is not None
             target.process.stdin.write("go\n")
         target.finish()
+
+
+def test_a_process_killed_at_random_moments_is_an_error_that_says_so() -> None:
+    random.seed("target")
+    ends = set()
+    takes = 0.03
+    for _ in range(int(os.environ.get("SONDE_KILLS", TIMES)) * 2):
+        target = Target("spin", "3")
+        # os.kill, since Popen.kill waits for the process first: in the tracer's own process that would take a stop away from it
+        timer = threading.Timer(random.random() * 1.2 * takes, os.kill, (target.pid, signal.SIGKILL))
+        begun = time.monotonic()
+        timer.start()
+        try:
+            trace(target)
+            takes = max(0.005, time.monotonic() - begun)
+            ends.add("done")
+        except TargetError as error:
+            ends.add("was killed" if "killed" in error.message else "other")
+        timer.cancel()
+        target.process.kill()
+        assert target.process.wait(5) == -signal.SIGKILL  # nothing of it is left unreaped with us
+        target.process.communicate()
+    assert "was killed" in ends or "other" in ends
+
+
+def test_a_killed_process_is_left_for_its_parent() -> None:
+    """Here its parent is another process than the tracer: what the tracer has not taken note of would keep it a zombie."""
+    random.seed("parent")
+    for _ in range(8):
+        with Target("spin", "3") as target:
+            reader, writer = os.pipe()
+            tracer = os.fork()
+            if not tracer:
+                try:
+                    while True:
+                        trace(target)
+                except TargetError:
+                    os.write(writer, b"error")
+                    time.sleep(60)
+                finally:
+                    os._exit(1)
+            time.sleep(random.random() * 0.03)
+            os.kill(target.pid, signal.SIGKILL)
+            os.close(writer)
+            assert os.read(reader, 5) == b"error"
+            assert target.process.wait(5) == -signal.SIGKILL
+            os.kill(tracer, signal.SIGKILL)
+            os.waitpid(tracer, 0)
+            os.close(reader)

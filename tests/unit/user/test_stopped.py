@@ -327,6 +327,8 @@ def test_a_restartable_sequence_is_begun_again() -> None:
     with Target("rseq", "1") as target:
         place = target.symbol("generation")
         worker = next(tid for tid in target.threads() if tid != target.pid)
+        while not int(target.ask("r")):
+            time.sleep(0.001)
         for number in range(60):
             with StoppedProcess(target.pid) as stopped:
                 stopped.threads.remove(worker)
