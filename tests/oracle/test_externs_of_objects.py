@@ -95,3 +95,37 @@ def test_strong_ones_that_the_kernel_lacks(
     path = compile_text(text, tmp_path / "x.o")
     with pytest.raises(error, match=words):
         load_object(read_object(path))
+
+
+FLAVOURS = """
+extern struct task_struct *bpf_task_from_pid___two(int pid, long more) __ksym __weak;
+extern struct task_struct *bpf_task_from_pid___one(int pid) __ksym __weak;
+extern void bpf_task_release(struct task_struct *p) __ksym;
+long which;
+SEC("syscall") int run(void *ctx)
+{
+	struct task_struct *task = 0;
+	if (bpf_ksym_exists(bpf_task_from_pid___two)) { which = 2; task = bpf_task_from_pid___two(1, 2); }
+	else if (bpf_ksym_exists(bpf_task_from_pid___one)) { which = 1; task = bpf_task_from_pid___one(1); }
+	if (task) bpf_task_release(task);
+	return 0;
+}
+"""
+
+
+def flavoured(text: str, folder: Path) -> str:
+    head = TEXT.split("extern const int no_such_number")[0]
+    exists = "#define bpf_ksym_exists(sym) (!!(sym))\n"
+    return compile_text(head + exists + text, folder / "x.o")
+
+
+def test_flavours_of_functions(tmp_path: Path) -> None:
+    with load_object(read_object(flavoured(FLAVOURS, tmp_path))).object as live:
+        assert live.run("run") == 0
+        assert live.maps[".bss"].lookup(bytes(4)) == [struct.pack("<q", 1)]
+
+
+def test_a_function_of_another_type(tmp_path: Path) -> None:
+    text = FLAVOURS.replace("long more) __ksym __weak", "long more) __ksym")
+    with pytest.raises(FeatureError, match=r"bpf_task_from_pid___two\(int, long\); in this kernel it is"):
+        read_object(flavoured(text, tmp_path))

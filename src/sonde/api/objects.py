@@ -72,11 +72,13 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
 
         target = live_target()
     from .dataaddresses import fill_addresses
+    from .externs import find_names, rename
     from .structops import StructOps
     from .usdtspecs import find_usdt_specs
 
     ops, usdt = StructOps(found), find_usdt_specs(found, target)
     filled, left = fill_addresses(found, target)
+    names = find_names(found, target)
     maps = [_map(each) for each in filled if not each.section.startswith("?")]
     configured = [each for each in found.externs if each.section == ".kconfig"]
     if configured:
@@ -85,7 +87,7 @@ def bind(found: ObjectFile, target: Target | None = None, *, find_places: bool =
     probes: list[ProbeSpec] = []
     for program in found.programs:
         for spec, places in _programs(program, found.license, target, find_places, ops, usdt):
-            programs.append(spec)
+            programs.append(rename(spec, names))
             probes += [replace(place, program=spec.name) for place in places]
     probes += ops.probes() if find_places else ()
     if not programs and ops.warnings:
