@@ -72,6 +72,7 @@ class Walker:
         self.rounds_begin = {
             pc for pc, insn in self.insns.items() if insn.opcode == MAY_GOTO or self._is_step(pc, insn)
         }
+        self.loop_ends: set[int] = set()  # where a loop is left, after any number of rounds
         self.joins = self._find_joins()
         self.pc = 0
         self.next_pc = 0
@@ -101,16 +102,18 @@ class Walker:
         self._pending: list[tuple[State, int, Node | None]] = [(first, 0, None)]
 
     def _find_joins(self) -> set[int]:
-        """Where paths may meet: targets of jumps, starts of functions, returns of calls."""
+        """Where paths may meet: targets of jumps, ends of loops, starts of functions, returns of calls."""
         joins = set(self.bodies)
         for body in self.bodies.values():
             for pc, insn in body:
                 target = jump_target(pc, insn)
                 if target is not None:
                     joins.add(target)
+                    if target <= pc and insn.opcode not in (JA, GOTOL):
+                        self.loop_ends.add(pc + 1)
                 if insn.opcode == CALL and insn.src == 1:
                     joins.add(pc + 1)
-        return joins | self.rounds_begin
+        return joins | self.rounds_begin | self.loop_ends
 
     def _is_step(self, pc: int, insn: Insn) -> bool:
         """Whether it is a call that makes a step of an iterator."""
@@ -249,7 +252,8 @@ class Walker:
                 node.misses += 1
                 if is_of_little_use(node):
                     nodes.remove(node)
-        if self._since >= (_NODE_DISTANCE_IN_LOOPS if looping else _NODE_DISTANCE) or converging:
+        distance = _NODE_DISTANCE_IN_LOOPS if looping else 1 if pc in self.loop_ends else _NODE_DISTANCE
+        if self._since >= distance or converging:
             self._since = 0
             self.states += 1
             self._node = Node(remembered or self._remembered(), self._node, visited)
