@@ -261,39 +261,37 @@ class _Notice:
 class _Descriptors:
     """Waits until the tool has opened its last program, link or event.
 
-    That is so when no more have come for `settle_s`, in which it has rested: a busy machine leaves it little time to go on. One that never
-    rests, since there is so much to print, has four times as long.
+    That is so when no more have come for `settle_s`, all of which it slept: on a busy machine it may wait for the processor, or in the kernel
+    for an event to be attached. One that hardly sleeps, since there is so much to print, has ten times as long.
     """
 
     def __init__(self, session, settle_s):
         self.session = session
         self.settle_s = settle_s
         self.count = 0
-        self.busy_s = 0.0
-        self.since = self.rested = time.monotonic()
+        self.since = self.awake = time.monotonic()
 
     def over(self, out):
         now = time.monotonic()
         found = [self._look_at(pid) for pid in os.listdir("/proc") if pid.isdigit()]
-        count, busy_s = sum(opened for opened, _ in found), sum(used_s for _, used_s in found)
-        if count != self.count:
-            self.count, self.since, self.rested, self.busy_s = count, now, now, busy_s
-        if busy_s - self.busy_s > self.settle_s / 4:
-            self.rested, self.busy_s = now, busy_s
-        return count > 0 and (now - self.rested > self.settle_s or now - self.since > 4 * self.settle_s)
+        count, states = sum(opened for opened, _ in found), {state for _, state in found}
+        if count != self.count or "D" in states:
+            self.count, self.since, self.awake = count, now, now
+        if "R" in states:
+            self.awake = now
+        return count > 0 and (now - self.awake > self.settle_s or now - self.since > 10 * self.settle_s)
 
     def _look_at(self, pid):
-        """Return how many it has open and the seconds of processor time that it has used, (0, 0) for what is not of the session."""
-        found, used_s = 0, 0.0
+        """Return how many it has open and the state of the process, (0, "") for what is not of the session."""
+        found, state = 0, ""
         try:
             if os.getsid(int(pid)) != self.session:
-                return 0, 0.0
+                return 0, ""
             with open(f"/proc/{pid}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
-            used_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                state = file.read().rpartition(")")[2].split()[0]
             for fd in os.listdir(f"/proc/{pid}/fd"):
                 target = os.readlink(f"/proc/{pid}/fd/{fd}")
                 found += any(word in target for word in ("bpf-prog", "bpf_link", "bpf-link", "[perf_event]"))
         except OSError:
             pass  # it ended, or a descriptor was closed
-        return found, used_s
+        return found, state
