@@ -68,9 +68,11 @@ FRESH_READS = "echo 3 > /proc/sys/vm/drop_caches; cat /usr/share/doc/[a-l]*/copy
 FIRES = "for i in 1 2 3 4 5; do kill -USR1 {app}; sleep 0.2; done; sleep 0.5"
 BURN = f"{PY} 'for i in range(2*10**6): pass'"
 HOLDS_MAP = f"{PY} 'import ctypes,struct,time; ctypes.CDLL(None).syscall(321,0,struct.pack(\"5I\",2,4,8,1,0),20); time.sleep(99)' & sleep 2"
+# Neither shows the path: the tool takes a system call's registers for its first argument.
 STAT = f"{PY} 'import os; os.statvfs(\"/no-such-sonde-file\")'"
 DD = "dd if=/dev/zero of=/dev/null bs=512 count=400000"
 OPENS = f"{PY} 'import os; [os.close(os.open(\"/dev/null\",0)) for _ in range(5000)]'"
+# Each directory is made twice: by the guest's overlay, and in the file system below it.
 MKDIRS = f"{PY} 'import os,tempfile; d=tempfile.mkdtemp(); [os.mkdir(f\"{{d}}/{{n}}\") for n in range(300)]'"
 STATS = f"{PY} 'import os.path; [os.path.exists(f\"/tmp/no-{{n}}\") for n in range(5000)]'"
 MANY_READS = f"{PY} 'import os; f=os.open(\"/dev/zero\",0); [os.read(f,999) for _ in range(5000)]'"
@@ -112,7 +114,7 @@ CASES = (
     Case("filelife", "", "touch /tmp/sonde-life; rm /tmp/sonde-life", r"^\S+ +(\d+ +rm) +\d+\.\d+ +(sonde-life)$"),
     Case("fileslower", "10 -a", "mkfifo /tmp/sonde-fifo; (sleep 0.5; echo x) >/tmp/sonde-fifo & cat /tmp/sonde-fifo; rm /tmp/sonde-fifo", r"^\S+ +(.*?) +\d+\.\d+ (sonde-fifo)$"),
     Case("filetop", "-a -C 3", READS + "; sleep 6", r"^(\d+ +python3 .*zero)$"),
-    Case("funccount", "vfs_mkdir", MKDIRS, r"^(.*vfs_mkdir.* 300)$"),
+    Case("funccount", "vfs_mkdir", MKDIRS, r"^(.*vfs_mkdir.* [3-6]\d\d)$"),
     Case("funccount", "c:getppid", LIBC_PPID, r"^(.*getppid.*)$", apart=USER),
     Case("funccount", "t:syscalls:sys_enter_getppid", PPID, r"^syscalls:sys_enter_getppid +7778$", fails="'str' object has no attribute 'decode'"),
     Case("funcinterval", "c:getppid", LIBC_PPID, HISTOGRAM, how="sum", apart=USER),
@@ -148,7 +150,7 @@ CASES = (
     Case("sslsniff", "", TLS, r"^(\S+) +\d+\.\d+ +(openssl) +\d+ +(\d+) *$", apart=USER),
     Case("stackcount", "t:syscalls:sys_enter_getppid", PPID, r"^.*$"),
     Case("stackcount", "vfs_rename", "touch /tmp/a; mv /tmp/a /tmp/b; mv /tmp/b /tmp/c", r"^.*$"),
-    Case("statsnoop", "", STAT, r"^(.*python3 .*no-such-sonde-file)$"),
+    Case("statsnoop", "", STAT, r"^(\d+ +python3 +-1 +2 .*)$"),
     Case("syncsnoop", "", "sync", r"^\d\S* +(.*)$"),
     Case("syscount", "", PPID, r"^(getppid +7778)$"),
     Case("syscount", "-P -L", PPID, r"^(\d+ +python3 +7\d\d\d) .*$"),
@@ -170,7 +172,7 @@ CASES = (
     Case("trace", "t:syscalls:sys_enter_unlinkat", "echo > /tmp/sonde-u; rm /tmp/sonde-u", r"^(.* rm .*)$"),
     Case("trace", "'c:getppid \"called\"'", LIBC_PPID, r"^\d+ +\d+ +(python3 .*)$", apart=USER),
     Case("trace", "'p::vfs_read (arg3 == 999) \"read %d bytes\", arg3'", READS, r"^(.*python3.*)$"),
-    Case("vfscount", "", MKDIRS, r"^(\w+ b'vfs_mkdir' +300)$"),
+    Case("vfscount", "", MKDIRS, r"^(\w+ b'vfs_mkdir' +[3-6]\d\d)$"),
     Case("vfsstat", "1", MANY_READS, r"^\S+ +(\d+) +\d+ +\d+ +\d+ +\d+$", how="sum", ticks=True, within=0.05, why=OTHERS, least=5000),
     Case("virtiostat", "-T 1", FRESH_READS + "; sleep 1", r"^ *(\S*virtiofs\S*) +(\S+) +(\S+) +(\d+) +(\d+) +\d+ +\d+ *$", how="sum", ticks=True, within=0.05, why=OTHERS, least=300),
     Case("wakeuptime", "-f -p {app} 99", FIRES, r"^(.*;worker) \d+$", app="worker"),

@@ -15,7 +15,7 @@ def calls(language: str, app: str = "") -> tuple[Case, ...]:
     return (
         Case(f"{language}calls", "{app}", FIRE, r"^(.*known_method +\d+)$", app=app, apart=USER),
         Case(f"{language}flow", "{app}", FIRE, r"((?:->|<-) .*)$", least=10, app=app, apart=USER),
-        Case(f"{language}stat", "-C 10 1", TIMES, rf"^\d+ +(\S*{app} .*)$", app=app, apart=USER),
+        Case(f"{language}stat", "-C 10 1", TIMES, r"^\d+ +\S+ +(\d+ .*)$", app=app, apart=USER),
     )
 
 
@@ -25,7 +25,7 @@ LANGUAGE_CASES = (
     Case("javaobjnew", "{app}", FIRE, r"^(b'KnownClass' .*)$", app="java", apart=USER),
     Case("javathreads", "{app}", FIRE, r"^\S+ +(.*known-thread.*)$", app="java", apart=USER),
     Case("nodegc", "{app}", FIRE, r"^\d+\.\d+ +\d+\.\d\d +(.*)$", app="node", apart=USER),
-    Case("nodestat", "-C 10 1", TIMES, r"^\d+ +(\S*node .*)$", app="node", apart=USER),
+    Case("nodestat", "-C 10 1", TIMES, r"^\d+ +\S+ +(\d+ .*)$", app="node", apart=USER),
     *calls("perl"),
     *calls("php"),
     *calls("python"),
