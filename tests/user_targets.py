@@ -161,6 +161,21 @@ static void confine(void) { /* whoever calls memfd_create is killed */
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   if (prctl(PR_SET_SECCOMP, 2, &program)) { perror("seccomp"); _exit(3); }
 }
+#include <sys/mman.h>
+static void uring(void) { /* a read that a thread of the kernel makes, which counts as one of the process */
+  unsigned p[30] = {0};
+  int fd = syscall(425, 4, p), ends[2];
+  if (fd < 0) { puts("none"); exit(0); }
+  pipe(ends);
+  char *ring = mmap(NULL, p[16] + 64, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+  char *entry = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0x10000000);
+  static char buffer[8];
+  entry[0] = 22; entry[1] = 16; *(int *)(entry + 4) = ends[0]; /* IORING_OP_READ, IOSQE_ASYNC */
+  *(char **)(entry + 16) = buffer; *(int *)(entry + 24) = 1;
+  *(unsigned *)(ring + p[16]) = 0; ++*(volatile unsigned *)(ring + p[11]);
+  if (syscall(426, fd, 1, 0, 0, NULL, 0) != 1) { puts("none"); exit(0); }
+  usleep(20000);
+}
 static volatile int in_handler, leave_handler;
 static void hold(int s) { in_handler = 1; while (!leave_handler) usleep(1000); leave_handler = in_handler = 0; }
 
@@ -184,6 +199,7 @@ int main(int argc, char **argv) {
     run = spin;
   }
   if (!strcmp(what, "confined")) confine();
+  if (!strcmp(what, "uring")) uring();
   if (!strcmp(what, "dispatched")) {
     static char selector;
     if (prctl(59, 1, 0, ~0ul >> 1, &selector)) { puts("none"); return 0; } /* every system call is exempt */
@@ -324,7 +340,11 @@ class Target:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, **credentials
         )
         self.pid = self.process.pid
-        assert self.line() == "ready"
+        said = self.line()
+        if said == "none":
+            self.process.communicate()
+            pytest.skip(f"this kernel has not got what the program {arguments[0]!r} needs")
+        assert said == "ready"
 
     def line(self) -> str:
         """Read one line of its output."""

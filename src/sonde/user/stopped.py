@@ -39,6 +39,7 @@ _ALL_SIGNALS = (1 << 64) - 1
 _NEWS = (_signal.SIGCHLD,)
 _OURS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, *_NEWS)  # what must not end a stop half-way
 _EIO, _EPERM = 5, 1
+_KERNEL_FLAGS = 0x204010  # PF_KTHREAD, PF_USER_WORKER, PF_IO_WORKER
 _PATIENCE_S, _PATIENCE_DEAD_S = (
     0.2,
     5.0,
@@ -82,10 +83,12 @@ class StoppedProcess:
             self._wait_for_the_uninterruptible(deadline)
             self._stop(deadline)
             self.threads = [tid for tid, stopped in self._seized.items() if stopped]
+            for tid in list(self.threads):
+                self._look_at(tid)
+                if not self._registers[tid].pc and _runs_kernel_code(self.pid, tid):
+                    self.threads.remove(tid)
             if not self.threads:
                 raise TargetError(f"process {self.pid} has ended")
-            for tid in self.threads:
-                self._look_at(tid)
             self._memory = os.open(f"/proc/{self.threads[0]}/mem", os.O_RDWR | os.O_CLOEXEC)
         except (ProcessLookupError, FileNotFoundError):
             self.close()
@@ -169,7 +172,7 @@ class StoppedProcess:
         """Wait until every thread was seen awake: one that sleeps uninterruptibly for long, once interrupted, could not be let go before it wakes up."""
         stuck = [tid for tid in self._list_threads() if tid not in self._held]
         while True:
-            stuck = [tid for tid in stuck if _state(self.pid, tid) == "D"]
+            stuck = [tid for tid in stuck if _state(self.pid, tid) == "D" and not _runs_kernel_code(self.pid, tid)]
             if not stuck:
                 return
             if monotonic() > deadline:
@@ -230,8 +233,9 @@ class StoppedProcess:
         except KernelError as error:
             if error.errno != _EPERM:
                 raise
-            if _state(self.pid, tid) in ("Z", "X", "") and (tid != self.pid or len(self._list_threads()) > 1):
-                self._gone.add(tid)  # an ended thread, perhaps the first one of a process that goes on
+            ended = _state(self.pid, tid) in ("Z", "X", "")  # perhaps the first thread of a process that goes on
+            if (ended and (tid != self.pid or len(self._list_threads()) > 1)) or _runs_kernel_code(self.pid, tid):
+                self._gone.add(tid)
                 return False
             raise explain(self.pid) from None
         self._seized[tid] = False
@@ -512,6 +516,12 @@ def _detach(tid: int, signal: int = 0) -> bool:
 
 def _is_stop(status: int) -> bool:
     return status & 0xFF == 0x7F
+
+
+def _runs_kernel_code(pid: int, tid: int) -> bool:
+    """True for threads that the kernel has made in a process and that never run the process's code (io_uring, vhost). Linux 5.12, 6.4."""
+    fields = _read(f"/proc/{pid}/task/{tid}/stat").rpartition(") ")[2].split()
+    return len(fields) > 6 and bool(int(fields[6]) & _KERNEL_FLAGS)
 
 
 def _state(pid: int, tid: int) -> str:

@@ -355,3 +355,23 @@ def test_any_thread_of_ours_may_stop_a_process() -> None:
             thread.start()
             thread.join()
     assert results == [0] * 10
+
+
+def test_threads_of_the_kernel_in_a_process_are_passed_over() -> None:
+    with Target("uring", "1") as target:
+        names = {Path(f"/proc/{target.pid}/task/{tid}/comm").read_text().strip() for tid in target.threads()}
+        if not any(name.startswith("iou-") for name in names):
+            pytest.skip("this kernel's io_uring has no threads that count as the process's")
+        with StoppedProcess(target.pid) as stopped:
+            assert len(stopped.threads) == 2 and len(target.threads()) == 3
+            assert stopped.system_call("getpid") == target.pid
+
+
+def test_text_can_be_written_by_words() -> None:
+    """What is done where Linux is told that /proc/PID/mem must respect protection."""
+    with Target("rest", "1") as target, StoppedProcess(target.pid) as stopped:
+        place = target.symbol("probed") + 3
+        before = stopped.read(place - 16, 48)
+        stopped._poke(place, b"0123456789")
+        assert stopped.read(place - 16, 48) == before[:16] + b"0123456789" + before[26:]
+        stopped._poke(place, before[16:26])
