@@ -27,7 +27,7 @@ def main() -> int:
         import pytest as pytest
     except ImportError:
         sys.modules["pytest"] = _NoPytest("pytest")
-    os.environ.setdefault("SONDE_FUZZ_PROGRAMS", "15")
+    os.environ.setdefault("SONDE_FUZZ_PROGRAMS", "8")
     from kernel import test_classic_in_kernel as classic
     from kernel import test_interp_differential as interpreter
     from kernel import test_map_helpers_differential as maps
