@@ -40,6 +40,9 @@ _HELPERS = {
 }
 
 
+_BUFFERS = frozenset(["ringbuf", "perf_event_array"])
+
+
 class _Fact(Record):
     """A function hands `data` to `buffer`."""
 
@@ -55,6 +58,8 @@ def find_events(analysis: Analysis) -> dict[str, CType | None]:
 
 def find_event_types(analysis: Analysis) -> dict[str, list[CType]]:
     """Return the types of the records of each buffer that something is written to, in the order of the text; none where no call tells."""
+    if not any(table.kind in _BUFFERS for table in analysis.tables.values()):
+        return {}
     finder = _Finder(analysis)
     found: dict[str, list[CType]] = {}
     for fact in finder.run():
@@ -85,6 +90,8 @@ class _Finder:
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
         self.facts: dict[FunctionSymbol, dict[_Fact, None]] = {}
+        self.nodes: list[ast.Node] = []  # of the function that is looked at
+        self.calls: dict[FunctionSymbol, list[ast.Call]] = {}
         self.places: dict[ast.Node, CType | str] = {}  # of a call: the type that it is given to; "returned"
 
     def run(self) -> Iterator[_Fact]:
@@ -93,6 +100,7 @@ class _Finder:
         for info in functions:
             self.facts[info.symbol] = {}
             self._place_calls(info)
+            self.calls[info.symbol] = [node for node in self.nodes if isinstance(node, ast.Call)]
         while sum(self._look(info) for info in functions):
             pass
         for facts in self.facts.values():
@@ -102,7 +110,8 @@ class _Finder:
         """Note what becomes of the result of each call."""
         definition = info.symbol.definition
         assert definition is not None
-        for node in iter_nodes(definition.body):
+        self.nodes = list(iter_nodes(definition.body))
+        for node in self.nodes:
             if isinstance(node, ast.Assign) and node.op == "=":
                 self._place(node.value, self.analysis.types.get(node.target))
             elif isinstance(node, ast.Declarator):
@@ -131,12 +140,9 @@ class _Finder:
         """Collect the facts of a function; return how many are new."""
         facts = self.facts[info.symbol]
         before = len(facts)
-        definition = info.symbol.definition
-        assert definition is not None
-        for node in iter_nodes(definition.body):
-            if isinstance(node, ast.Call):
-                for fact in self._of_call(node):
-                    facts.setdefault(fact)
+        for node in self.calls[info.symbol]:
+            for fact in self._of_call(node):
+                facts.setdefault(fact)
         return len(facts) - before
 
     def _of_call(self, node: ast.Call) -> Iterator[_Fact]:
