@@ -197,3 +197,25 @@ def test_members_without_a_name_are_members_of_the_struct_around_them(tmp_path: 
     out = run(tmp_path, text, "-f", "json", "-B", "none", calls=1).stdout
     (row,) = [row for row in map(json.loads, out.splitlines()) if row["type"] == "record"]
     assert row["data"]["ring"] == wanted
+
+
+def test_numbers_of_128_bits(tmp_path: Path) -> None:
+    text = f"""
+    struct event {{ __int128 minus; unsigned __int128 large; __int128 both[2]; }};
+    struct {RING} ring SEC(".maps");
+    unsigned __int128 total;
+    struct {{ __uint(type, BPF_MAP_TYPE_HASH); __uint(max_entries, 4); __type(key, unsigned __int128); __type(value, u32); }} by SEC(".maps");
+    SEC("tp/syscalls/sys_enter_getppid") int f(void *ctx)
+    {{
+        OURS
+        struct event e = {{ -5, (unsigned __int128)3 << 70, {{ 1, -2 }} }};
+        u32 one = 1;
+        bpf_ringbuf_output(&ring, &e, sizeof(e), 0);
+        bpf_map_update_elem(&by, &e.large, &one, 0);
+        total += e.large;
+        return 0;
+    }}
+    """
+    out = run(tmp_path, text, calls=1).stdout
+    assert rows(out, "ring") == [f"ring: {{ .minus = -5, .large = {3 << 70}, .both = [1,-2] }}"]
+    assert f"by[{3 << 70}]: 1" in out and f"total: {3 << 70}" in out

@@ -151,7 +151,7 @@ class Parts:
             self.names[f"f{index}"] = _bit_field(field, around)
             return f"f{index}({name})"
         kind = layout.kind
-        if kind in ("int", "pointer", "count"):
+        if kind in ("int", "pointer", "count") and layout.size <= 8:
             return name
         if kind == "bool":
             return f"{name} != 0"
@@ -174,11 +174,17 @@ class Parts:
 
 def _is_whole(field: LayoutField) -> bool:
     """Whether a bit-field lies within a number that can be unpacked: not one of a packed struct, or of 128 bits."""
-    return field.layout.kind in _NUMBERS and field.bit_offset + field.bit_width <= 8 * field.layout.size
+    return (
+        field.layout.kind in _NUMBERS
+        and field.layout.size <= 8
+        and field.bit_offset + field.bit_width <= 8 * field.layout.size
+    )
 
 
 def _code(layout: Layout) -> str:
     """Return the struct code that unpacks `layout` as one raw value: a number, or bytes."""
+    if layout.kind == "int" and layout.size == 16:
+        return "16s"
     if layout.kind in _NUMBERS:
         code = _INT_CODES.get((layout.size, layout.signed or layout.kind in _SIGNED))
         if code is None:
@@ -231,6 +237,8 @@ def _bit_field(field: LayoutField, around: Surroundings) -> RawDecoder:
 
 
 def _number(layout: Layout, around: Surroundings) -> RawDecoder:
+    if layout.size == 16:
+        return lambda data: int.from_bytes(data, "little", signed=layout.signed)
     return bool if layout.kind == "bool" else int
 
 
@@ -361,7 +369,7 @@ def _array(layout: Layout, around: Surroundings) -> RawDecoder:
     if not count or not element.size:
         return lambda data: ()
     unpack = Struct("<" + _code(element) * count).unpack_from
-    if element.kind in ("int", "pointer"):
+    if element.kind in ("int", "pointer") and element.size <= 8:
         return lambda data: unpack(data)
     decode = raw_decoder(element, around)
     return lambda data: tuple(decode(item) for item in unpack(data))

@@ -5,7 +5,7 @@ from them, `output` formats the decoded Python objects by `kind`. Numbers are li
 
 kind          bytes                                    decodes to
 ------------  ---------------------------------------  ---------------------------------------------
-int           1, 2, 4, 8; `signed`                     int
+int           1, 2, 4, 8, 16; `signed`                 int
 bool          1                                        bool
 pointer       8                                        int
 enum          1, 2, 4, 8; params["names"]              EnumValue (int with .name); names: ((number, name), …)

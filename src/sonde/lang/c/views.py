@@ -55,7 +55,7 @@ def _is_readable(table: Table) -> bool:
 def _map_view(table: Table) -> ViewSpec:
     assert table.key is not None and table.leaf is not None
     value, per_cpu = _layout(table.leaf), "percpu" in table.kind
-    if per_cpu and value.kind != "int":  # there is no sum of it: all CPUs are shown
+    if per_cpu and (value.kind != "int" or value.size > 8):  # there is no sum of it: all CPUs are shown
         value = Layout("array", value.size, element=value)
     return ViewSpec(
         table.name,
@@ -70,6 +70,8 @@ def _map_view(table: Table) -> ViewSpec:
 def _layout(ctype: CType) -> Layout:
     """Return the layout of a C type: u8 and s8 are small numbers, only an array of plain char is a text."""
     inner = strip(ctype)
+    if isinstance(inner, Int) and inner.size == 16:
+        return Layout("int", 16, inner.signed)
     if isinstance(inner, Array):
         element = strip(inner.element)
         if isinstance(element, Int) and element.encoding == "char" and element.name != "char":
