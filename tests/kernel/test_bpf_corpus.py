@@ -89,3 +89,18 @@ def test_maps_of_system_calls() -> None:
     (data,) = [row["data"]["data"] for row in rows if row["type"] == "map" and "data" in row["data"]]
     number = {"x86_64": "110", "aarch64": "173"}[os.uname().machine]
     assert data[number]["count"] >= 1234 and data[number]["total_ns"] > 0
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", ["opened", "locks", "tasks", "readline", "firewall", "kernels"])
+def test_as_an_object(name: str, tmp_path: Path) -> None:
+    """Written by `sonde build`, read back, and taken by the kernel all the same."""
+    from sonde.api.build import build
+    from sonde.api.objects import read_object
+    from sonde.kernel.engine import KernelEngine
+    from sonde.lang.source import Source
+
+    path = FOLDER / f"{name}.bpf.c"
+    made = tmp_path / f"{name}.o"
+    made.write_bytes(build(Source(str(path), path.read_text())))
+    KernelEngine().load(read_object(str(made), find_places=False)).close()

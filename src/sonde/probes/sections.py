@@ -196,7 +196,7 @@ def section_name(type: str, attach_type: str, sleepable: bool, probe: ProbeSpec 
         if probe.type == "iter":
             return f"iter{suffix}/{probe.event}"
     if type == "kprobe" and not attach_type:
-        return "kprobe"
+        return "uprobe.s" if sleepable else "kprobe"  # of kprobes none may sleep
     for name, section in section_kinds().items():
         if (section.type, section.attach_type, section.flags) == (type, attach_type, flags) and not section.probe:
             return name

@@ -51,3 +51,8 @@ def test_suggestions() -> None:
     assert find_section("kprob/vfs_read") == (None, "vfs_read")
     assert find_section("nothing") == (None, "")
     assert find_section("?xdp")[0] == find_section("xdp")[0]
+
+
+def test_a_program_that_may_sleep_keeps_that_without_a_place() -> None:
+    assert section_name("kprobe", "", True, None) == "uprobe.s"
+    assert section_name("kprobe", "", False, None) == "kprobe"
