@@ -116,7 +116,7 @@ def test_what_is_safe_is_accepted(text: str, kind: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_safe_is_refused(text: str, kind: str, pc: int | None, message: str) -> None:
-    verdict = verify(assemble(text), kind, MAPS, max_insns=20_000)
+    verdict = verify(assemble(text), kind, MAPS, max_insns=2_000)
     refusal = verdict.refusal
     assert refusal is not None
     assert message in refusal.message, refusal

@@ -47,7 +47,7 @@ def check(text: str, kind: str = "tracing", attach: str = "trace_raw_tp", *, sle
         kfuncs=kfuncs,
         attach_type=attach,
         sleepable=sleepable,
-        max_insns=5_000,
+        max_insns=1_500,
     )
 
 

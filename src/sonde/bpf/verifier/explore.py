@@ -158,15 +158,14 @@ class Walker:
             self._begin()
             self.demand = demand.analyse_all(self.bodies, decided)
             self.decided = set()
-            enough = self._follow(self.max_insns)
+            if not self._follow(self.max_insns):  # with more conditions it would only take longer
+                raise Problem(
+                    f"more than {self.max_insns} instructions were followed on all paths together",
+                    "make loops shorter, or use bpf_loop",
+                )
             if self.decided <= decided:
-                break
+                return
             decided |= self.decided
-        if not enough:
-            raise Problem(
-                f"more than {self.max_insns} instructions were followed on all paths together",
-                "make loops shorter, or use bpf_loop",
-            )
 
     def _find_calls(self, body: list[tuple[int, Insn]]) -> dict[int, int]:
         """The functions that one calls, or has a helper call, and a pc where it does."""
