@@ -62,7 +62,7 @@ def watch_tool(
             time.sleep(0 if by_descriptors else settle_s)
             _work(workload, limit_s)
             time.sleep(after_s)
-            _rest(tool.pid, time.monotonic() + 10)
+            _rest(tool.pid, time.monotonic() + 3)
             interrupted, since = tool.poll() is None, time.monotonic()
             _signal(tool, signal.SIGINT, whole=by_descriptors)
         try:
