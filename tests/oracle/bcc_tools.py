@@ -66,6 +66,8 @@ PRESS = (
 )
 RETRANSMITTED = DROPPED.replace('c.send(b"x")', 'c.send(b"x"); import time; time.sleep(1)')
 
+MANY = 1 << 40  # others may do the same
+
 TOOLS = (
     Tool("argdist", "-C t:syscalls:sys_enter_getppid() -i 1", PPID, r"^\s*(\d+) +total calls", 7777),
     Tool("bashreadline", "", "printf 'echo hidden-word\\n' | script -qec 'bash --norc -i' /dev/null", r"hidden-word"),
@@ -85,13 +87,8 @@ TOOLS = (
     Tool("exitsnoop", "-x", "sh -c 'exit 7'", r"sh +\d+ +\d+ +\d+ +\d+\.\d+ +code 7"),
     Tool("funccount", "t:syscalls:sys_enter_getppid", PPID, r"sys_enter_getppid +(\d+)", 7777),
     Tool("funccount", "c:getppid", LIBC_PPID, r"getppid +(\d+)", 77),
-    Tool(
-        "funclatency",
-        "c:getppid",
-        LIBC_PPID,
-        r"nsecs +: count +distribution\n +0 -> 1 ",
-    ),
-    Tool("funcinterval", "c:getppid", LIBC_PPID, r"nsecs +: count +distribution\n.*-> "),
+    Tool("funclatency", "c:getppid", LIBC_PPID, r"count: (\d+)", 77),
+    Tool("funcinterval", "c:getppid", LIBC_PPID, r"nsecs +: count +distribution", total=(76, MANY)),
     Tool(
         "funcslower",
         "-u 1 c:nanosleep c:clock_nanosleep",

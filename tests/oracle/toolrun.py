@@ -202,6 +202,8 @@ def _rest(session, end):
 
 def _signal(tool, number, whole):
     """Signal the tool, or all that runs in its session, as a terminal does on Ctrl-C."""
+    if not any(_session(pid) == tool.pid for pid in os.listdir("/proc") if pid.isdigit()):
+        return  # all have ended: the number may be another's by now
     try:
         if whole:
             os.killpg(tool.pid, number)
