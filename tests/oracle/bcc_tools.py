@@ -303,7 +303,7 @@ GUEST_TOOLS = (
     Tool("nfsslower", "0", ON_NFS, WRITTEN + READ, needs="kprobe", modules=("nfsd", "nfsv4"), before=NFS),
     Tool("nfsdist", "", ON_NFS, SIXTEEN_WRITES, needs="kprobe", modules=("nfsd", "nfsv4"), before=NFS, total=(16, 16)),
     Tool("mdflush", "", "dd if=/dev/zero of=/dev/md9 bs=64k count=4 conv=fsync", r"^[\d:]{8} \d+ +dd +md9$", needs="kprobe", modules=("loop", "raid1"), before=MIRROR),
-    Tool("offwaketime", "-f", FIFO, r"^cat;[^\n]*pipe_read;[^\n]*;--;[^\n]*pipe_write;[^\n]*;sh \d+$", needs="kprobe"),
+    Tool("offwaketime", "-K -f --stack-storage-size 65536 60", WAKES, r"^cat;[^\n]*pipe_read;[^\n]*;--;[^\n]*pipe_write;[^\n]*;python3 \d+$", needs="kprobe"),
     Tool("bpflist", "-v", "true", r"^77 +\S+ +kprobe +1$[\s\S]*^\d+ +python3 +map +3$", needs="kprobe", before=KPROBE_OF_77 + THREE_MAPS, ends=True, note=NO_BPF),
     Tool("reset-trace", "-v", "true", r"before \(line enumerated\):\n +1\tp:kprobes/sonde_bcc_77 vfs_read\n.*after \(line enumerated\):\n\n[\s\S]*^Done\.$", needs="kprobe", before=KPROBE_OF_77, ends=True, note=NO_BPF),
     Tool("biolatency", "-D", BLOCK + "; sleep 1", r"^disk = b?'?loop9'?\n +usecs +: count +distribution", **BCC_ON_5_10, modules=("loop",), before=BLOCK_BEFORE, total=(16, 16), note=INLINED),
