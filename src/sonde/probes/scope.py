@@ -55,17 +55,31 @@ class Machine:
     def events(self) -> list[tuple[str, str]]:
         """Return (category, event) of all tracepoints, in the kernel's order; empty where they cannot be listed."""
         if self._events is None:
-            from ..debuginfo.tracefs import iter_events
-
-            self._events = list(iter_events(self.tracefs)) if self.live else []
+            self._events = self._read_events() if self.live else []
         return self._events
+
+    def _read_events(self) -> list[tuple[str, str]]:
+        """All events; those of system calls, which another engine sees too, where tracefs may not be read."""
+        from ..debuginfo.tracefs import iter_events
+        from ..errors import PrivilegeError
+
+        try:
+            return list(iter_events(self.tracefs))
+        except PrivilegeError:
+            from ..debuginfo.syscallargs import syscall_events
+
+            return syscall_events()
 
     def events_of(self, category: str) -> list[str]:
         """Return the sorted events of one category without reading the whole list."""
         if not self.live:
             return []
+        from ..errors import PrivilegeError
+
         try:
             names = os.listdir(f"{self.tracefs}/events/{category}")
+        except PrivilegeError:
+            return sorted(event for each, event in self.events() if each == category)
         except OSError:
             return []
         return sorted(n for n in names if n not in ("enable", "filter"))

@@ -45,7 +45,7 @@ LOCAL = ("begin", "end", "self", "interval")  # run by sonde itself
 SAMPLED = ("profile", "software", "hardware", "watchpoint")  # run by sonde on samples of the process
 PLACED = ("uprobe", "uretprobe", "usdt", "tracepoint")
 _EAGER_TICKS, _LAZY_TICKS = 200, 10  # of `look`: new files at every one at first, then at some
-_BEGINNINGS = 50
+_BEGINNINGS, _PATIENCE_S = 50, 20.0
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 # Instructions that are followed to verify a program, a tenth of a second for each 10,000.
 _MOST, _MOST_LOCAL = 200_000, 20_000
@@ -342,13 +342,24 @@ class UserObject:
         """Take the probes out of the process; maps and code stay until `close`. Twice is harmless."""
         attached, self._attached = self._attached, False
         if attached and self._inside is not None:
-            try:
-                with self._stop() as stopped:
-                    self._inside.take_out(stopped)
-            except TargetError:
-                pass  # it has ended
+            self._take_out(self._inside)
         if self.worker is not None:
             self.worker.stop()
+
+    def _take_out(self, inside: Inside) -> None:
+        """Take the probes out, however long a busy machine keeps the threads from stopping."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                with self._stop() as stopped:
+                    inside.take_out(stopped)
+                    return
+            except TargetError as failure:
+                if not is_alive(self.pid):
+                    return
+                if time.monotonic() > deadline:
+                    self._tell(f"the probes stay in process {self.pid}: {failure.message}; sonde clean -p {self.pid} tries again")
+                    return
 
     def close(self) -> None:
         """Take everything out of the process. Twice is harmless."""

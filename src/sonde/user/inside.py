@@ -22,6 +22,7 @@ from .image import Image
 from .patches import Patch, put_in, remove_when_left, take_out
 from .process import find_clock, find_rseq, find_tid_offset
 from .sites import Files, Site, find_data, find_functions, find_sites
+from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, wanted_of
 from .unwinding import UNWINDERS, put_back
 from .x86.relocate import relocate as move
@@ -67,6 +68,7 @@ class Inside:
         self._home: Agent | None = None
         self._images: list[Image] = []
         self._taken: dict[int, Patch] = {}  # what is in, by its address
+        self._refused: set[int] = set()  # places of system calls that no jump fits
         self._semaphores: set[int] = set()  # of USDT probes that are to be put in
         self._counted: set[int] = set()  # of those that are in
         self._ways_back: dict[
@@ -106,7 +108,8 @@ class Inside:
         return self._mapped() != self._seen
 
     def _mapped(self) -> frozenset[tuple[str, int]]:
-        return frozenset((m.path, m.start) for m in self._files.mappings() if m.executable and m.is_file)
+        files = (m for m in self._files.mappings() if m.executable and m.is_file and not m.path.startswith("/memfd:"))
+        return frozenset((m.path, m.start) for m in files)
 
     # planning -------------------------------------------------------------------------------------------------
 
@@ -127,7 +130,7 @@ class Inside:
         calls = [
             call
             for call in (find_calls(numbers, self._files, stopped.read) if numbers else [])
-            if call.site.address not in self._taken
+            if call.site.address not in self._taken and call.site.address not in self._refused
         ]
         guards = find_functions(UNWINDERS, self._files) if self._returning else []
         guards = [site for site in guards if site.address not in self._taken]
@@ -231,6 +234,7 @@ class Inside:
                 patches.append(self._build_call(image, call.site, trampoline.Calls(enters, exits)))
             except ProbeError as failure:
                 missed.append(failure.message)
+                self._refused.add(call.site.address)
         if missed:
             self.notes.append(
                 f"system calls made at {len(missed)} of {len(calls)} places are not seen: {missed[0]}"
@@ -290,11 +294,10 @@ class Inside:
     def remove(self) -> list[str]:
         """Take our memory out of the process and of its children; return the reasons why some is still there."""
         taken, self._taken = list(self._taken.values()), {}
-        reasons: list[str] = []
         try:
             reasons = remove_when_left(self.pid, self.agents, self._returns)
-        except TargetError:  # it has ended, and its memory with it
-            pass
+        except TargetError as failure:  # where it has ended, its memory has too
+            reasons = [failure.message] if is_alive(self.pid) else []
         if taken:
             for child in clean_children(self.pid, taken, returns=self._returns, also=self._leave):
                 reasons += child.reasons

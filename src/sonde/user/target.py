@@ -7,6 +7,7 @@ from . import helpers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..debuginfo.tracefs import TracepointFormat
     from ..spec.target import Target
 
 _MAPS = frozenset([
@@ -37,8 +38,16 @@ def slots_for(cpus: int) -> int:
 
 def user_target(machine: Target) -> Target:
     """Return `machine` as this engine makes it look."""
+    from ..debuginfo.syscallargs import syscall_format
+
+    def tracepoint(category: str, event: str) -> TracepointFormat:
+        if category in ("syscalls", "raw_syscalls"):  # their records are made here; nobody needs tracefs for them
+            return syscall_format(category, event)
+        return machine.tracepoint(category, event)
+
     return replace(
         machine,
+        tracepoint=tracepoint,
         features=UserFeatures(),
         possible_cpus=slots_for(machine.possible_cpus),
         kernel_id="",
