@@ -219,3 +219,28 @@ def test_numbers_of_128_bits(tmp_path: Path) -> None:
     out = run(tmp_path, text, calls=1).stdout
     assert rows(out, "ring") == [f"ring: {{ .minus = -5, .large = {3 << 70}, .both = [1,-2] }}"]
     assert f"by[{3 << 70}]: 1" in out and f"total: {3 << 70}" in out
+
+
+def test_records_by_dynamic_pointers(tmp_path: Path) -> None:
+    text = f"""
+    struct event {{ u32 a; char text[8]; }};
+    struct {RING} ring SEC(".maps");
+    SEC("tp/syscalls/sys_enter_getppid") int f(void *ctx)
+    {{
+        OURS
+        struct bpf_dynptr d;
+        struct event *e;
+        if (bpf_ringbuf_reserve_dynptr(&ring, sizeof(struct event), 0, &d)) {{
+            bpf_ringbuf_discard_dynptr(&d, 0);
+            return 0;
+        }}
+        e = bpf_dynptr_data(&d, 0, sizeof(*e));
+        if (e) {{
+            e->a = 7;
+            __builtin_memcpy(e->text, "abc", 4);
+        }}
+        bpf_ringbuf_submit_dynptr(&d, 0);
+        return 0;
+    }}
+    """
+    assert rows(run(tmp_path, text, calls=1).stdout, "ring") == ["ring: { .a = 7, .text = abc }"]

@@ -132,7 +132,10 @@ _HINTS = (
         "invalid indirect read from stack",
         "all bytes of the variable have to be set before its address is handed on, padding too: = {}",
     ),
-    ("invalid read from stack", "all bytes of the variable have to be set before they are read: = {}"),
+    (
+        "invalid read from stack",
+        "these bytes were never set (= {} does it), or lie outside of the variable: an index with a bound keeps within",
+    ),
     (
         "same insn cannot be used with different pointers",
         "pointers of several kinds meet in one variable here: use one for each",

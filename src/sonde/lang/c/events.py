@@ -35,6 +35,7 @@ _HELPERS = {
     "perf_event_output": (1, 3),
     "ringbuf_output": (0, 1),
     "ringbuf_reserve": (0, -1),
+    "ringbuf_reserve_dynptr": (0, -1),
     "skb_output": (1, 3),
     "xdp_output": (1, 3),
 }
