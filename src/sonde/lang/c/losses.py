@@ -32,6 +32,8 @@ def count_finished(f: Frame, name: str, result: Value | None) -> None:
         return
     if name in _FINISH:
         _add(f, _FINISHED, f.b.const(1, I64))
+    elif name == "ringbuf_reserve_dynptr" and result is not None:  # discarded even when it failed: only that is counted
+        _add(f, _BEGUN, f.b.binary("lshr", result, 63))
     elif name == "ringbuf_output" and result is not None:
         _add(f, _FINISHED, f.b.binary("lshr", f.b.binary("xor", result, -1), 63))
 
