@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
 SOURCE = r"""
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -61,7 +62,9 @@ int main(int count, char **words) {
 }
 """
 
+SYSTEM_CALL = "a system call, count()"
 SCRIPTS = {
+    SYSTEM_CALL: "tracepoint:syscalls:sys_enter_getppid { @ = count(); }",
     "count()": "uprobe:PATH:probed { @ = count(); }",
     "[arg0] = count()": "uprobe:PATH:probed { @[arg0] = count(); }",
     "record of 32 bytes with time": "uprobe:PATH:probed { print((arg0, nsecs)); }",
@@ -154,8 +157,9 @@ def measure(path: str, calls: int, runs: int) -> None:
                     n = calls if name == "sonde user" else calls // 50
                     if "record" in title:
                         n = min(n, 50_000)  # what fits into the ring: lost records cost less
+                    how = {"system_calls": title == SYSTEM_CALL}
                     try:
-                        value = cost(target, lambda c=command, s=script: start(c, target, s), n)  # type: ignore[misc]
+                        value = cost(target, lambda c=command, s=script: start(c, target, s), n, **how)  # type: ignore[misc]
                     except RuntimeError:
                         continue
                     found.setdefault((title, name), []).append(value)
@@ -178,6 +182,52 @@ def measure_scaling(path: str, calls: int, runs: int) -> None:
     finally:
         target.close()
     print(f"two threads on two CPUs: {two:.1f} ns a hit beside {one:.1f} with one: {two / one:.2f} x")
+
+
+def measure_attaching(path: str, runs: int) -> None:
+    """From `load` to the last jump in place, and how long threads stood still for it, with 10 threads."""
+    from sonde.api.trace import TraceOptions, compile, live_target
+    from sonde.user import engine, stopped
+    from sonde.user.target import user_target
+
+    class Timed(stopped.StoppedProcess):
+        total_s = longest_s = 0.0
+
+        def __enter__(self) -> stopped.StoppedProcess:
+            found = super().__enter__()
+            self.since_s = time.perf_counter()
+            return found
+
+        def __exit__(self, *words: object) -> None:
+            super().__exit__(*words)
+            took = time.perf_counter() - self.since_s
+            if self._all:
+                Timed.total_s += took
+                Timed.longest_s = max(Timed.longest_s, took)
+
+    engine.StoppedProcess = Timed  # type: ignore[misc]
+    rows = []
+    target = Target(path)
+    try:
+        assert target.process.stdin
+        target.process.stdin.write("20000000000 10 0\n")
+        target.process.stdin.flush()
+        time.sleep(0.5)
+        for script in (SCRIPTS["count()"], "uprobe:libc:malloc { @ = count(); }"):
+            for _ in range(runs):
+                options = TraceOptions(pid=target.process.pid)
+                spec = compile(script.replace("PATH", path), user_target(live_target()), options)
+                began = time.perf_counter()
+                loaded = engine.UserEngine(target.process.pid).load(spec)
+                loaded.attach(spec.probes)
+                took = time.perf_counter() - began
+                rows.append((took, Timed.longest_s))
+                Timed.longest_s = 0.0
+                loaded.close()
+    finally:
+        target.close()
+    took, stopped_s = (statistics.median(row[at] for row in rows) * 1e3 for at in (0, 1))
+    print(f"attaching to a process of 10 threads: {took:.1f} ms, of which all of them stand still for {stopped_s:.2f} ms")
 
 
 def measure_memory(path: str) -> None:
@@ -232,6 +282,7 @@ def main() -> None:
         path = build(folder)
         measure(path, arguments.calls, arguments.runs)
         measure_scaling(path, arguments.calls, arguments.runs)
+        measure_attaching(path, 2 * arguments.runs + 1)
         measure_memory(path)
         measure_frida(path, arguments.calls)
 

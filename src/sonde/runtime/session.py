@@ -500,6 +500,7 @@ class Session:
         values = self._loaded.maps[self.spec.lost].lookup(FIRST) or [] if self.spec.lost else []
         lost = sum(int.from_bytes(value[:8], "little") for value in values)
         lost += sum(getattr(reader, "lost", 0) for reader, _ in self._inputs)  # perf buffers count on the kernel's side
+        lost += getattr(self._worker, "lost", 0)
         lost += self._find_unfinished()
         if lost > self._lost_seen:
             self.printer.lost(lost - self._lost_seen)

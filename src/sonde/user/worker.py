@@ -8,6 +8,7 @@ import time
 
 from ..bpf.maps.ringbuf import RingMap, RingReader
 from ..bpf.ring import NO_RUNS
+from . import frame
 from .clock import FIRST_NS, THEN_NS, Clock, is_trusted
 
 TYPE_CHECKING = False
@@ -49,6 +50,8 @@ class Worker:
         self._epoll = select.epoll()
         self._timers: dict[int, str] = {}
         self._samplers: dict[int, tuple[str, Sampler]] = {}
+        self._state = state
+        self._lost = 0  # of samplers that have ended
         self._clock = Clock(state) if state is not None and is_trusted() else None
         self._tick = self._watch(make_timer(FIRST_NS, THEN_NS)) if self._clock is not None else -1
         self._look_at_process = look
@@ -74,8 +77,9 @@ class Worker:
 
     @property
     def lost(self) -> int:
-        """How many samples found no room."""
-        return sum(sampler.lost for _, sampler in self._samplers.values())
+        """How many samples found no room, and runs in the process no slot (or returns no place in the table)."""
+        missed = self._state[frame.MISSED // 8] if self._state is not None else 0
+        return missed + self._lost + sum(sampler.lost for _, sampler in self._samplers.values())
 
     def work(self) -> None:
         """Run what is due, once for each time that it was."""
@@ -100,6 +104,7 @@ class Worker:
         for timer in self._timers:
             os.close(timer)
         self._timers.clear()
+        self._lost += sum(sampler.lost for _, sampler in self._samplers.values())
         for _, sampler in self._samplers.values():
             sampler.close()
         self._samplers.clear()
