@@ -200,6 +200,8 @@ def bcc() -> None:
 def variables_of_the_kernel() -> None:
     """Per-CPU data of the kernel, through the helpers for it; found by the variable's type."""
     need("program:tracing:raw_tp", "helper:per_cpu_ptr")
+    if live_target().btf().get_var("runqueues") is None:
+        raise Skip("types of variables in the kernel's BTF")
     text = """
     extern const struct rq runqueues __ksym;
     u32 first, mine, none;

@@ -127,6 +127,10 @@ _HINTS = (
     ("outside of the packet", "compare with data_end before reading: if (data + size > data_end) return …"),
     ("invalid access to packet", "compare with data_end before reading: if (data + size > data_end) return …"),
     ("cannot pass map_type", "this helper is for maps of another type"),
+    (
+        "expected=percpu_ptr_",
+        "per-CPU data is handed on by its type: this kernel's BTF may not describe that variable (5.10 often does not)",
+    ),
     ("type=scalar expected=", "the helper wants an address there: of a variable, a map's value, a record"),
     (
         "invalid indirect read from stack",

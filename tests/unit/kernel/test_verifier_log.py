@@ -76,6 +76,7 @@ def test_any_text_is_taken(log: str) -> None:
     [
         ("R0 invalid mem access 'map_value_or_null'", "may be NULL"),
         ("R1 type=scalar expected=fp, pkt", "wants an address"),
+        ("R1 type=inv expected=percpu_ptr_", "BTF may not describe"),
         ("Unreleased reference id=2 alloc_insn=8", "submitted, discarded or released"),
         ("math between fp pointer and register with unbounded min value is not allowed", "limit the number"),
         ("R0 offset is outside of the packet", "data_end"),
