@@ -129,3 +129,15 @@ def test_the_command(tmp_path: Path) -> None:
         rest = process.communicate(timeout=30)
         assert process.returncode == 0, rest
     assert "attached tracepoint:syscalls:sys_enter_getppid" in attached + rest[1]
+
+
+def test_sections_without_a_place(tmp_path: Path) -> None:
+    path = tmp_path / "wall.bpf.c"
+    path.write_text(
+        '#include "vmlinux.h"\n#include <bpf/bpf_helpers.h>\nSEC("xdp") int wall(struct xdp_md *ctx) { return XDP_PASS; }\n'
+    )
+    command = [sys.executable, "-m", "sonde", "trace", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "No probes to attach" in result.stderr
+    assert "wall (xdp); sonde build makes an object" in result.stderr, result.stderr

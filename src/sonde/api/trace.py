@@ -102,6 +102,13 @@ def _compile_c(
     return spec
 
 
+def _why_no_probes(spec: ObjectSpec) -> str:
+    if not spec.programs:
+        return "sonde list shows what there is here"
+    names = ", ".join(f"{each.name} ({each.type})" for each in spec.programs)
+    return f"no section says where to attach: {names}; sonde build makes an object of them, sonde load loads and pins it"
+
+
 def trace(program: str | Source, options: TraceOptions | None = None, *, printer: Printer | None = None) -> int:
     """Compile a script, run it in the kernel or in the traced process until it ends, and return its exit code.
 
@@ -116,7 +123,7 @@ def trace(program: str | Source, options: TraceOptions | None = None, *, printer
     try:
         spec = choice.spec
         if not spec.probes:
-            raise ProbeError("No probes to attach", hint="sonde list shows what there is here")
+            raise ProbeError("No probes to attach", hint=_why_no_probes(spec))
         printer = printer or open_printer(options)
         from ..runtime.session import Session, SessionOptions
 
