@@ -106,7 +106,9 @@ def _why_no_probes(spec: ObjectSpec) -> str:
     if not spec.programs:
         return "sonde list shows what there is here"
     names = ", ".join(f"{each.name} ({each.type})" for each in spec.programs)
-    return f"no section says where to attach: {names}; sonde build makes an object of them, sonde load loads and pins it"
+    return (
+        f"no section says where to attach: {names}; sonde build makes an object of them, sonde load loads and pins it"
+    )
 
 
 def trace(program: str | Source, options: TraceOptions | None = None, *, printer: Printer | None = None) -> int:
