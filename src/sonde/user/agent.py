@@ -28,7 +28,7 @@ from ..debuginfo.procmaps import read_maps
 from ..errors import KernelError, TargetError
 from ..record import Record
 from .calls import Call, Result
-from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, find_gap, page_up, share, unmap
+from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, find_gap, page_up, share, share_at, unmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class Agent:
         self._code_offset = self._next = code_offset
         self._entries = 0
         self._memories = [(shared.address, shared.extent)]
+        self.spans = [(shared.address, shared.size)]  # of code: address, size
+        self._islands: list[mmap.mmap] = []
         header = _HEADER.pack(MAGIC, VERSION, ENTRY_BYTES, 0, 0, code_offset)
         self.memory[: len(header)] = header
 
@@ -98,6 +100,20 @@ class Agent:
         """
         table = page_up(HEADER_BYTES + ENTRY_BYTES * entries)
         return cls(share(stopped, _name(_CODE), table + size, PROT_READ | PROT_EXEC, near=near), table)
+
+    def map_island(self, stopped: StoppedProcess, address: int, size: int) -> mmap.mmap | None:
+        """Map memory for code, whole pages, at a given address of the process; return our view of it, None when something is there by now.
+
+        It goes with this agent, and is found by its name as all of it is. Raises TargetError, KernelError, PrivilegeError.
+        """
+        shared = share_at(stopped, _name(_CODE), address, size, PROT_READ | PROT_EXEC)
+        if shared is None:
+            return None
+        self._memories.append((shared.address, shared.size))
+        self.spans.append((shared.address, shared.size))
+        self._islands.append(mmap.mmap(shared.fd, shared.size))
+        os.close(shared.fd)
+        return self._islands[-1]
 
     def share(self, stopped: StoppedProcess, size: int, repeated: int = 0) -> Shared:
         """Make memory that the process may read and write (a map's); it goes with this agent. The descriptor is the caller's."""
@@ -209,10 +225,11 @@ class Agent:
 
     def close(self) -> None:
         """Let go of our view of the memory; what the process has is not touched. Twice is harmless."""
-        try:
-            self.memory.close()
-        except BufferError:
-            pass  # somebody holds a view: it goes with that
+        for memory in (self.memory, *self._islands):
+            try:
+                memory.close()
+            except BufferError:
+                pass  # somebody holds a view: it goes with that
 
     def _set_count(self, count: int) -> None:
         self._entries = count

@@ -20,6 +20,7 @@ from ..errors import FeatureError, UnsafeError
 from ..record import replace
 from . import frame, helpers
 from .code import NOT_EQUAL, Code
+from .islands import Islands
 from .prepare import prepare
 from .trampoline import Runner, Surroundings, claim_routine
 from .unwinding import restorer
@@ -51,6 +52,7 @@ class Image:
         self.maps = maps
         self.facts = facts
         self.features = features
+        self.islands = Islands(agent)
         self._placed: dict[object, int] = {}
         self._plan = make_plan({number: table for number, (table, _) in maps.items()}, cpu=BY_FRAME)
         self._kinds = {number: table.shape.kind for number, (table, _) in maps.items()}

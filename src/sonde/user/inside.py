@@ -21,12 +21,13 @@ from .code import jump_to
 from .image import Image
 from .patches import Patch, put_in, remove_when_left, take_out
 from .process import find_clock, find_rseq, find_tid_offset
+from .relocated import Relocated
 from .sites import Files, Site, find_data, find_functions, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, wanted_of
 from .unwinding import UNWINDERS, put_back
-from .x86.relocate import relocate as move
-from .x86.window import Window, plan_window
+from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
+from .x86.relocate import relocate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ..spec.object import ProbeSpec
     from .stopped import StoppedProcess
     from .trampoline import Runner
+    from .x86.window import Window
 
 _REACH = 1 << 30  # sites further away from code of ours get some of their own
 _HOME_BYTES = 1 << 12
@@ -49,6 +51,13 @@ class _Planned(Record, eq=False):
 
     probe: ProbeSpec
     site: Site
+
+
+class _Placed(Record):
+    """A patch: the site that it is for, and the end of what its jump displaces or consists of."""
+
+    site: int
+    end: int
 
 
 class Inside:
@@ -69,6 +78,8 @@ class Inside:
         self._images: list[Image] = []
         self._taken: dict[int, Patch] = {}  # what is in, by its address
         self._refused: set[int] = set()  # places of system calls that no jump fits
+        self._windows: dict[int, _Placed] = {}  # by a patch's address
+        self._claims = Claims()
         self._semaphores: set[int] = set()  # of USDT probes that are to be put in
         self._counted: set[int] = set()  # of those that are in
         self._ways_back: dict[
@@ -119,29 +130,27 @@ class Inside:
         A place where no jump fits is noted. Raises ProbeError for memory that somebody else has changed.
         """
         self._seen = self._mapped()
-        planned = [
-            _Planned(probe, site) for probe in self.waiting for site in find_sites(probe, self._files, stopped.read)
-        ]
+        self._claims = Claims((address, self._windows[address].end) for address in self._taken)
+        sites_taken = {self._windows[address].site for address in self._taken}
+        planned = [_Planned(probe, site) for probe in self.waiting for site in find_sites(probe, self._files)]
         placed = {id(each.probe) for each in planned}
         self.waiting = [probe for probe in self.waiting if id(probe) not in placed]
         for probe in self.waiting:
             self.hows[probe.name] = f"waits until the process loads {probe.path}"
         numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
-        calls = [
-            call
-            for call in (find_calls(numbers, self._files, stopped.read) if numbers else [])
-            if call.site.address not in self._taken and call.site.address not in self._refused
-        ]
+        calls = find_calls(numbers, self._files) if numbers else []
+        calls = [call for call in calls if call.site.address not in sites_taken | self._refused]
         guards = find_functions(UNWINDERS, self._files) if self._returning else []
-        guards = [site for site in guards if site.address not in self._taken]
+        guards = [site for site in guards if site.address not in sites_taken]
         self._make_room(stopped, [each.site.address for each in planned], calls, [site.address for site in guards])
-        patches = self._plan_sites(planned) + self._plan_calls(calls)
+        patches = self._plan_sites(stopped, planned) + self._plan_calls(stopped, calls)
         probed = {each.site.address for each in planned}
         agents = self.agents
         for site in guards:  # one with a probe of the user's is left: exceptions end at our return addresses there
             if site.address not in probed:
                 image = self._image_at(site.address)
-                patches.append(self._build(image, site, [image.guard(self._private, agents)], [])[0])
+                window = plan(site, self._files)
+                patches.append(self._build(stopped, image, site, window, [image.guard(self._private, agents)], []))
         return patches
 
     def _make_room(
@@ -162,7 +171,7 @@ class Inside:
             image for image in reversed(self._images) if abs(image.agent.address - address) < 2 * _REACH - (1 << 26)
         )
 
-    def _plan_sites(self, planned: Sequence[_Planned]) -> list[Patch]:
+    def _plan_sites(self, stopped: StoppedProcess, planned: Sequence[_Planned]) -> list[Patch]:
         """One trampoline for all probes that share a place."""
         by_site: dict[int, list[_Planned]] = {}
         for each in planned:
@@ -175,48 +184,93 @@ class Inside:
             runners = [(each.probe.type, self._runner(image, each)) for each in reversed(group)]  # the kernel's order
             before = [runner for kind, runner in runners if kind != "uretprobe"]
             after = [runner for kind, runner in runners if kind == "uretprobe"]
+            site, name = group[0].site, group[0].probe.name
+            how = "not attached"
             try:
-                patch, how = self._build(image, group[0].site, before, after)
-            except ProbeError as failure:
-                self.notes.append(f"{group[0].probe.name} is not probed: {failure.message}")
-                how = "not attached"
-            else:
-                patches.append(patch)
+                window = plan(site, self._files)
+                self._hold(stopped, name, site, window)
+                patches.append(self._build(stopped, image, site, window, before, after))
+                how = f"{window.kind} window of {window.length} bytes"
+            except NoWindowError as failure:
+                self.notes.append(f"{name} is not probed: {failure.message}")
             self.hows.update({each.probe.name: how for each in group})
         return patches
+
+    def _hold(self, stopped: StoppedProcess, name: str, site: Site, window: Window) -> None:
+        hold_against_file(name, site, window, self._files, stopped.read, self._claims)
 
     def _runner(self, image: Image, each: _Planned) -> Runner:
         return image.program(self._programs[each.probe.program], each.probe.cookie)
 
-    def _build(self, image: Image, site: Site, before: list[Runner], after: list[Runner]) -> tuple[Patch, str]:
-        window = _window(site)
+    def _build(
+        self,
+        stopped: StoppedProcess,
+        image: Image,
+        site: Site,
+        window: Window,
+        before: list[Runner],
+        after: list[Runner],
+    ) -> Patch:
+        """Place the trampoline of a site, with what the window displaces behind it. Raises NoWindowError."""
         kind = frame.ENTRY if site.is_entry else frame.INSIDE
-
-        def make(at: int) -> tuple[bytes, int]:
-            if not after:
-                return trampoline.entry(at, before, image.around, kind, site.address), 0
-            head, tail = trampoline.returning(at, before, after, image.around, site.address)
-            return head + tail, at + len(head)
-
-        size = len(make(image.agent.address)[0])  # the same wherever it stands
-        start = image.agent.reserve(size + len(move(window.code, window.addr, image.agent.address).code) + 16)
-        code, back = make(start)
+        start = image.agent.reserve(0)
         if after:
+            head, tail = trampoline.returning(start, before, after, image.around, site.address)
+            code, back = head + tail, start + len(head)
+        else:
+            code, back = trampoline.entry(start, before, image.around, kind, site.address), 0
+        moved = _move(site, window.code, window.addr, start + len(code), window.patch)
+        patch = self._patch(stopped, image, site, window, start, [(code, None, 0), (moved.code, moved, 0)])
+        if back:
             self._returns.append(back)
-        return self._patch(image, site, window, start, code), f"{window.kind} window of {window.length} bytes"
+        return patch
 
-    def _patch(self, image: Image, site: Site, window: Window, start: int, code: bytes) -> Patch:
-        """Place a trampoline with the moved instructions behind it; return the jump to it."""
-        behind = start + len(code)
-        moved = move(window.code, window.addr, behind)
-        image.agent.write(start, code + moved.code)
-        self._ways_back.update((behind + offset, (address, 0)) for offset, address in moved.returns)
-        jump = jump_to(window.addr, start) + b"\x90" * (window.patch - 5)
-        first = window.addr - site.start  # with padding behind the window, where it needs that
-        original = site.code[first : first + window.patch]
-        return Patch(window.addr, original, jump, {offset: behind + place for offset, place in moved.places})
+    def _patch(
+        self,
+        stopped: StoppedProcess,
+        image: Image,
+        site: Site,
+        window: Window,
+        start: int,
+        parts: Sequence[tuple[bytes, Relocated | None, int]],
+    ) -> Patch:
+        """Place a trampoline, made for the address `start`; return the jump to it.
 
-    def _plan_calls(self, calls: Sequence[CallSite]) -> list[Patch]:
+        `parts` follow each other: code, and for moved instructions what became of them and where in the window they were.
+        """
+        end = window.addr + max(window.length, window.keep)
+        if not self._claims.add(window.addr, end):
+            raise refused(site, "another probe displaces some of the same instructions")
+        try:
+            jump = self._jump(stopped, image, site, window, start)
+        except ProbeError:
+            self._claims.remove(window.addr)
+            raise
+        code = b"".join(part for part, _, _ in parts)
+        image.agent.reserve(len(code))
+        image.agent.write(start, code)
+        moves: dict[int, int] = {}
+        here = start
+        for part, moved, first in parts:
+            if moved is not None:
+                self._ways_back.update((here + offset, (address, 0)) for offset, address in moved.returns)
+                moves.update((first + offset, here + place) for offset, place in moved.places)
+            here += len(part)
+        self._windows[window.addr] = _Placed(site.address, end)
+        return Patch(window.addr, original(site, self._files, window.addr, window.patch), jump, moves)
+
+    def _jump(self, stopped: StoppedProcess, image: Image, site: Site, window: Window, start: int) -> bytes:
+        """The bytes that make a window's first ones lead to `start`. Raises NoWindowError where nothing can be placed in reach of a shorter jump."""
+        if window.kind != "punned":
+            return jump_to(window.addr, start)
+        found = image.islands.place(stopped, window.puns, start)
+        if found is None:
+            raise refused(site, f"{window.reason}; and nothing is free where a shorter jump could lead to")
+        pun, island = found
+        self._ways_back[island] = window.addr, 0
+        return (pun.prefix + jump_to(window.addr + len(pun.prefix), island))[: window.patch]
+
+    def _plan_calls(self, stopped: StoppedProcess, calls: Sequence[CallSite]) -> list[Patch]:
         """Patches for the places that make system calls."""
         patches, missed = [], []
         for call in calls:
@@ -231,7 +285,7 @@ class Inside:
             enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
             exits = tuple((number, runner) for number, exits, runner in numbered if exits)
             try:
-                patches.append(self._build_call(image, call.site, trampoline.Calls(enters, exits)))
+                patches.append(self._build_call(stopped, image, call.site, trampoline.Calls(enters, exits)))
             except ProbeError as failure:
                 missed.append(failure.message)
                 self._refused.add(call.site.address)
@@ -244,16 +298,25 @@ class Inside:
             self.hows[probe.name] = f"{len(patches)} places that make system calls"
         return patches
 
-    def _build_call(self, image: Image, site: Site, calls: trampoline.Calls) -> Patch:
-        window = _window(site)
-        near = image.agent.address
-        size = len(trampoline.system_calls(near, calls, image.around, site.address, (near, near))[0])
-        places = dict(move(window.code, window.addr, near).places)
-        start = image.agent.reserve(size + len(move(window.code, window.addr, near).code) + 16)
-        ends = (start + size, start + size + places[len(SYSCALL)])
-        code, waits = trampoline.system_calls(start, calls, image.around, site.address, ends)
-        self._ways_back.update((place, (site.address + len(SYSCALL), below)) for place, below in waits)
-        return self._patch(image, site, window, start, code)
+    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: trampoline.Calls) -> Patch:
+        """Place the trampoline of a system call, between what the window displaces before the call and the call with what follows."""
+        window = plan(site, self._files, early=True)
+        self._hold(stopped, "a system call", site, window)
+        start, split = image.agent.reserve(0), window.probe
+        head = Relocated(b"", (), ())
+        if split:
+            head = _move(site, window.code[:split], window.addr, start, split, falls=True)
+        middle = start + len(head.code)
+        size = len(trampoline.system_calls(middle, calls, image.around, site.address, (middle, middle))[0])
+        tail = _move(site, window.code[split:], site.address, middle + size, max(window.patch - split, 0))
+        behind = site.address + len(SYSCALL)
+        ends = (middle + size, middle + size + _offset_of(tail, behind, behind - site.address))
+        code, waits = trampoline.system_calls(middle, calls, image.around, site.address, ends)
+        patch = self._patch(
+            stopped, image, site, window, start, [(head.code, head, 0), (code, None, 0), (tail.code, tail, split)]
+        )
+        self._ways_back.update((place, (behind, below)) for place, below in waits)
+        return patch
 
     # in and out -----------------------------------------------------------------------------------------------
 
@@ -326,11 +389,15 @@ def _neighbours(addresses: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield low, high
 
 
-def _window(site: Site) -> Window:
-    """The instructions that a jump at a site displaces. Raises ProbeError where none fits."""
-    window = plan_window(site.code, site.address, start=site.start, end=site.end, base=site.start, limit=site.limit)
-    if window.kind not in ("nop", "relocated"):
-        raise ProbeError(
-            f"{site.path}: no jump fits at {site.address:#x}: {window.reason}", hint="the kernel engine can probe it"
-        )
-    return window
+def _move(site: Site, code: bytes, old: int, new: int, patch: int, *, falls: bool = False) -> Relocated:
+    """Instructions of a window for another address, see `relocate`. Raises NoWindowError for what cannot be that far away."""
+    try:
+        return relocate(code, old, new, patch=patch, falls=falls)
+    except ProbeError as failure:
+        raise refused(site, failure.message) from None
+
+
+def _offset_of(moved: Relocated, address: int, offset: int) -> int:
+    """Where moved code goes on for what was at an address, `offset` bytes behind its first: at an instruction, or at the jump back."""
+    places = dict(moved.places)
+    return places[offset] if offset in places else next(at for at, origin in moved.returns if origin == address)

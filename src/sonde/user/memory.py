@@ -16,7 +16,7 @@ from .calls import Call, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ..debuginfo.procmaps import Mapping
     from .stopped import StoppedProcess
@@ -111,6 +111,29 @@ def share(
     raise TargetError(
         f"process {stopped.pid} maps memory faster than sonde finds free addresses in it", hint="try again"
     )
+
+
+def share_at(stopped: StoppedProcess, name: str, address: int, size: int, protection: int) -> Shared | None:
+    """Make shared memory of whole pages at an address of the process; None when something is there by now. Raises as `share`."""
+    pidfd = os.pidfd_open(stopped.pid)
+    try:
+        return _make(stopped, pidfd, name, Shared(address, size, -1), protection)
+    finally:
+        os.close(pidfd)
+
+
+def iter_free(mappings: Sequence[Mapping], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield what is free of the addresses from `first` to `last`, in whole pages: (start, end). Stacks and the heap keep the room that they grow into."""
+    first, last = max(first & -PAGE, _LOWEST), min(page_up(last + 1), _HIGHEST)
+    # While there is no heap, it will begin behind the program, which is what is mapped first.
+    heap = "[heap]" if any(m.path == "[heap]" for m in mappings) else mappings[0].path if mappings else ""
+    for start, after, below, above in [
+        *((m.start, m.end, _STACK_ROOM * (m.path == "[stack]"), _HEAP_ROOM * (m.path == heap)) for m in mappings),
+        (_HIGHEST, _HIGHEST, 0, 0),
+    ]:
+        if first < min(start - below, last):
+            yield first, min(start - below, last)
+        first = max(first, after + above)
 
 
 def _make(stopped: StoppedProcess, pidfd: int, name: str, plan: Shared, protection: int) -> Shared | None:

@@ -286,4 +286,4 @@ def remove_when_left(
         for agent in agents:
             agent.remove(stopped)
 
-    return when_left(pid, [(agent.address, agent.size) for agent in agents], remove, returns=returns, limit_s=limit_s)
+    return when_left(pid, [span for agent in agents for span in agent.spans], remove, returns=returns, limit_s=limit_s)

@@ -1,6 +1,6 @@
 """System calls of one process as probes: where its code makes them, and which calls each place may make.
 
-The instruction `syscall` has two bytes; with what follows it, mostly the test of the result, five can be replaced. The number of the call is a constant in nearly all
+The instruction `syscall` has two bytes; with what follows it, mostly the test of the result, or with what is before it, five can be replaced. The number of the call is a constant in nearly all
 places of a C library: those that load another are left alone. Not seen: system calls from code that is made later (JIT compilers), or by `int 0x80`.
 """
 
@@ -14,7 +14,7 @@ from .x86.decode import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ..debuginfo.elf import Elf
     from ..debuginfo.procmaps import Mapping
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 ANY = -1  # every call: raw_syscalls
 _SYSCALL = b"\x0f\x05"
 _BEFORE_BYTES = 96  # how far before the instruction its number may be loaded
-_BEHIND_BYTES = 32
 _EAX = 0
 
 
@@ -56,7 +55,7 @@ def wanted_of(probe: ProbeSpec) -> Wanted:
     return Wanted(number, way == "sys_exit")
 
 
-def find_calls(numbers: frozenset[int], files: Files, read: Callable[[int, int], bytes]) -> list[CallSite]:
+def find_calls(numbers: frozenset[int], files: Files) -> list[CallSite]:
     """Return the places in files of the process that may make one of the calls `numbers` (with ANY in it: all places)."""
     found = []
     for mapping in files.mappings():
@@ -65,43 +64,28 @@ def find_calls(numbers: frozenset[int], files: Files, read: Callable[[int, int],
                 elf = files.open(mapping.path)
             except (OSError, FormatError):
                 continue
-            found += list(_calls_of(mapping, elf, numbers, read))
+            found += list(_calls_of(mapping, elf, numbers))
     return found
 
 
-def _calls_of(
-    mapping: Mapping, elf: Elf, numbers: frozenset[int], read: Callable[[int, int], bytes]
-) -> Iterator[CallSite]:
+def _calls_of(mapping: Mapping, elf: Elf, numbers: frozenset[int]) -> Iterator[CallSite]:
     code = bytes(elf.data[mapping.offset : mapping.offset + mapping.end - mapping.start])
     base = elf.get_vaddr(mapping.offset)
     at = code.find(_SYSCALL)
     while at >= 0 and base >= 0:
-        found = _call_at(code, at, base, elf)
-        if found is not None:
-            start, end, number = found
-            if number < 0 or ANY in numbers or number in numbers:
-                address = mapping.start + at
-                if read(address, 8) == code[at : at + 8]:  # else another tracer has it
-                    first = mapping.start + start
-                    limit = min(end + 16, len(code))
-                    site = Site(
-                        address, first, mapping.start + end, mapping.start + limit, code[start:limit], mapping.path
-                    )
-                    yield CallSite(site, number)
+        number = _call_at(code, at, base, elf)
+        if number is not None and (number < 0 or ANY in numbers or number in numbers):
+            yield CallSite(Site(mapping.start + at, base + at, mapping.path), number)
         at = code.find(_SYSCALL, at + 1)
 
 
-def _call_at(code: bytes, at: int, base: int, elf: Elf) -> tuple[int, int, int] | None:
-    """Bounds of the code around the two bytes at `at`, and the number that is loaded before; None when they are part of something else."""
+def _call_at(code: bytes, at: int, base: int, elf: Elf) -> int | None:
+    """The number that is loaded before the two bytes at `at`, -1 when that is not known; None when they are part of something else."""
     symbol = elf.get_function_at(base + at)
     starts = [symbol.vaddr - base] if symbol is not None else []
     starts += list(range((at - 16) & -16, max(at - _BEFORE_BYTES, 0), -16))
-    for start in starts:
-        walk = _walk(code, start, at)
-        if walk is not None:
-            end = min(symbol.vaddr + symbol.size - base if symbol is not None else at + _BEHIND_BYTES, len(code))
-            return start, max(end, at + 2), walk
-    return None
+    walks = (_walk(code, start, at) for start in starts)
+    return next((number for number in walks if number is not None), None)
 
 
 def _walk(code: bytes, start: int, at: int) -> int | None:

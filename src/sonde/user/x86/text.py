@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _SHT_RELA, _SHT_RELR = 4, 19
 _R_RELATIVE, _R_IRELATIVE = 8, 37
 _SHF_ALLOC = 2
+# struct rseq_cs (include/uapi/linux/rseq.h): version, flags, start_ip, post_commit_offset, abort_ip; aligned to its size.
+_RSEQ = struct.Struct("<IIQQQ")
+_SIGNATURE_BYTES = 4
 _TABLE_SECTIONS = (".rodata", ".data.rel.ro", ".data")
 _WHOLE_BYTES = (
     32 << 20
@@ -38,6 +41,7 @@ class Text:
         self._code: dict[str, bytes] = {}
         self._targets: frozenset[int] | None = None
         self._data: list[tuple[int, bytes]] | None = None
+        self._reserved: tuple[tuple[int, int], ...] | None = None
 
     def plan(
         self,
@@ -91,6 +95,36 @@ class Text:
             self._targets = frozenset(a for low, high in code for a in found if low <= a < high)
         return self._targets
 
+    @property
+    def reserved(self) -> tuple[tuple[int, int], ...]:
+        """Ranges (first address, first behind) of the restartable sequences that the section `__rseq_cs` describes, by convention of those who use rseq(2),
+        and of what the kernel looks at where they are aborted: the signature before the handler."""
+        if self._reserved is None:
+            section = self.elf.get_section("__rseq_cs")
+            found: list[tuple[int, int]] = []
+            if section is not None and section.type != SHT_NOBITS:
+                raw, moved = self.elf.read_section(section), self._addends(section)
+                for at in range(0, len(raw) - _RSEQ.size + 1, _RSEQ.size):
+                    _, _, start, size, abort = _RSEQ.unpack_from(raw, at)
+                    start, abort = (
+                        moved.get(section.addr + at + 8, start),
+                        moved.get(section.addr + at + 24, abort),
+                    )
+                    found += [(start, start + size), (abort - _SIGNATURE_BYTES, abort + 1)]
+            self._reserved = tuple(span for span in found if 0 < span[0] < span[1])
+        return self._reserved
+
+    def _addends(self, section: Section) -> dict[int, int]:
+        """What relocations with addends put into a section, by address: the file has zeros there."""
+        found: dict[int, int] = {}
+        for table in self.elf.sections:
+            if table.type == _SHT_RELA and table.flags & _SHF_ALLOC:
+                raw = self.elf.read_section(table)
+                for place, info, addend in struct.iter_unpack("<QQq", raw[: len(raw) // 24 * 24]):
+                    if info & 0xFFFFFFFF == _R_RELATIVE and section.addr <= place < section.addr + section.size:
+                        found[place] = addend
+        return found
+
     def _read_words(self, places: Collection[int]) -> list[int]:
         found = []
         for place in places:
@@ -129,6 +163,14 @@ class Text:
             unwound = read_unwind_index(self.elf.read_section(section), section.addr) if section else []
             self._starts = sorted({*self.elf.function_starts(), *unwound})
         return self._starts
+
+    def begins_function(self, at: int) -> bool:
+        """Whether a function begins at an address; the parts that compilers put elsewhere because they are rarely run (`.cold`) do not count where they have names."""
+        index = bisect_right(self.starts, at)
+        if not index or self.starts[index - 1] != at:
+            return False
+        symbol = self.elf.get_function_at(at)
+        return symbol is None or symbol.vaddr != at or ".cold" not in symbol.name
 
     def _function_at(self, section: Section, at: int) -> tuple[int, int, int]:
         """Return start and end of the function around an address, and where the next one begins. An unknown function begins at the probe."""

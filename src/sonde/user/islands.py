@@ -1,0 +1,82 @@
+"""Jumps of which only some bytes can be chosen to trampolines that may be anywhere: small pieces of code where such a jump can lead.
+
+    islands = Islands(agent)
+    pun, address = islands.place(stopped, window.puns, trampoline)
+
+An island is one jump. Islands share pages where puns reach them; other pages are mapped where the process has nothing.
+"""
+
+from __future__ import annotations
+
+from ..bpf.jit.x86_encoding import imm
+from .code import jump_to
+from .memory import PAGE, iter_free, page_up
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from mmap import mmap
+
+    from .agent import Agent
+    from .stopped import StoppedProcess
+    from .x86.window import Pun
+
+_BYTES = 16  # of an island, at most
+_NEAR = (1 << 31) - 4096
+
+
+class _Page:
+    """Memory of ours with islands: `taken` are the addresses at which they begin."""
+
+    def __init__(self, address: int, memory: mmap) -> None:
+        self.address, self.memory = address, memory
+        self.taken: list[int] = []
+
+    def find(self, low: int, high: int) -> int:
+        """Return a place for another island that begins at an address from `low` to `high`, 0 without."""
+        at = max(low, self.address)
+        for other in sorted(self.taken):
+            if other < at + _BYTES and at < other + _BYTES:
+                at = other + _BYTES
+        return at if at <= min(high, self.address + len(self.memory) - _BYTES) else 0
+
+
+class Islands:
+    """The islands that lead to the trampolines of one agent, and go with it."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._pages: list[_Page] = []
+
+    def place(self, stopped: StoppedProcess, puns: Sequence[Pun], target: int) -> tuple[Pun, int] | None:
+        """Make an island that jumps to `target`, where one of the puns can lead; return the pun and the island's address. None: nothing is free there.
+
+        Raises TargetError, KernelError, PrivilegeError.
+        """
+        for pun in puns:
+            for page in self._pages:
+                at = page.find(pun.low, pun.low + pun.size - 1)
+                if at:
+                    return pun, _write(page, at, target)
+        for pun in puns:
+            for start, end in iter_free(stopped.maps(), pun.low, pun.low + pun.size - 1 + _BYTES):
+                at, last = max(start, pun.low), min(end - _BYTES, pun.low + pun.size - 1)
+                if at > last:
+                    continue
+                if page_up(at) <= last:  # a whole page for those to come
+                    at = page_up(at)
+                first = at & -PAGE
+                memory = self._agent.map_island(stopped, first, page_up(at + _BYTES) - first)
+                if memory is not None:
+                    self._pages.append(_Page(first, memory))
+                    return pun, _write(self._pages[-1], at, target)
+        return None
+
+
+def _write(page: _Page, at: int, target: int) -> int:
+    """Write a jump that changes nothing but the counter."""
+    near = abs(target - at) < _NEAR
+    code = jump_to(at, target) if near else b"\xff\x25" + imm(0) + target.to_bytes(8, "little")  # jmp *0(%rip)
+    page.memory[at - page.address : at - page.address + len(code)] = code
+    page.taken.append(at)
+    return at
