@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _BYTES = 16  # of an island, at most
 _NEAR = (1 << 31) - 4096
+# What is left free above the heap: much where that can be had. A heap that cannot grow on is continued elsewhere by C libraries.
+_HEAP_ROOMS = (1 << 30, 64 << 20)
 
 
 class _Page:
@@ -58,18 +60,27 @@ class Islands:
                 at = page.find(pun.low, pun.low + pun.size - 1)
                 if at:
                     return pun, _write(page, at, target)
-        for pun in puns:
-            for start, end in iter_free(stopped.maps(), pun.low, pun.low + pun.size - 1 + _BYTES):
-                at, last = max(start, pun.low), min(end - _BYTES, pun.low + pun.size - 1)
-                if at > last:
-                    continue
-                if page_up(at) <= last:  # a whole page for those to come
-                    at = page_up(at)
-                first = at & -PAGE
-                memory = self._agent.map_island(stopped, first, page_up(at + _BYTES) - first)
-                if memory is not None:
-                    self._pages.append(_Page(first, memory))
-                    return pun, _write(self._pages[-1], at, target)
+        for room in _HEAP_ROOMS:
+            for pun in puns:
+                made = self._map(stopped, pun, room)
+                if made is not None:
+                    return pun, _write(*made, target)
+        return None
+
+    def _map(self, stopped: StoppedProcess, pun: Pun, room: int) -> tuple[_Page, int] | None:
+        """Map memory where a pun can lead; return it, and a place in it."""
+        most = pun.low + pun.size - 1
+        for start, end in iter_free(stopped.maps(), pun.low, most + _BYTES, room):
+            at, last = max(start, pun.low), min(end - _BYTES, most)
+            if at > last:
+                continue
+            if page_up(at) <= last:  # a whole page for those to come
+                at = page_up(at)
+            first = at & -PAGE
+            memory = self._agent.map_island(stopped, first, page_up(at + _BYTES) - first)
+            if memory is not None:
+                self._pages.append(_Page(first, memory))
+                return self._pages[-1], at
         return None
 
 

@@ -122,13 +122,15 @@ def share_at(stopped: StoppedProcess, name: str, address: int, size: int, protec
         os.close(pidfd)
 
 
-def iter_free(mappings: Sequence[Mapping], first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Yield what is free of the addresses from `first` to `last`, in whole pages: (start, end). Stacks and the heap keep the room that they grow into."""
+def iter_free(
+    mappings: Sequence[Mapping], first: int, last: int, heap_room: int = _HEAP_ROOM
+) -> Iterator[tuple[int, int]]:
+    """Yield what is free of the addresses from `first` to `last`, in whole pages: (start, end). The main stack keeps the room that it grows into, the heap `heap_room`."""
     first, last = max(first & -PAGE, _LOWEST), min(page_up(last + 1), _HIGHEST)
     # While there is no heap, it will begin behind the program, which is what is mapped first.
     heap = "[heap]" if any(m.path == "[heap]" for m in mappings) else mappings[0].path if mappings else ""
     for start, after, below, above in [
-        *((m.start, m.end, _STACK_ROOM * (m.path == "[stack]"), _HEAP_ROOM * (m.path == heap)) for m in mappings),
+        *((m.start, m.end, _STACK_ROOM * (m.path == "[stack]"), heap_room * (m.path == heap)) for m in mappings),
         (_HIGHEST, _HIGHEST, 0, 0),
     ]:
         if first < min(start - below, last):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 import subprocess
@@ -12,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from user_running import Running, total
 
 from sonde.api.trace import TraceOptions, compile, live_target
 from sonde.errors import AttachError, PrivilegeError, ProbeError, UnsafeError
-from sonde.kernel.sampling import Sampler
-from sonde.spec.object import ObjectSpec
 from sonde.user.engine import UserEngine, UserObject
 from sonde.user.target import user_target
 
@@ -106,67 +104,12 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
-class Running:
-    """The program at work: `ask("work 10")` returns the number that it answers."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None and self.process.stdin is not None
-        assert self.process.stdout.readline() == "ready\n"
-        self.pid = self.process.pid
-
-    def ask(self, line: str) -> int:
-        self.say(line)
-        return self.hear()
-
-    def say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def hear(self) -> int:
-        assert self.process.stdout is not None
-        return int(self.process.stdout.readline())
-
-    def compile(self, script: str) -> ObjectSpec:
-        return compile(script.replace("PATH", self.path), user_target(live_target()), TraceOptions(pid=self.pid))
-
-    def attach(self, script: str) -> UserObject:
-        spec = self.compile(script)
-        loaded = UserEngine(self.pid, sample=lambda probe: Sampler(probe, os.uname().machine)).load(spec)
-        for probe in spec.probes:
-            if probe.type not in ("begin", "end"):
-                loaded.attach([probe])
-        return loaded
-
-    def text(self) -> bytes:
-        """The code of the program as it is in memory now."""
-        pieces = []
-        for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines():
-            span, perms, *_, name = line.split(maxsplit=5) if len(line.split()) > 5 else (*line.split(), "")
-            if "x" in perms and name.startswith("/") and "memfd" not in name:
-                start, end = (int(word, 16) for word in span.split("-"))
-                with open(f"/proc/{self.pid}/mem", "rb") as memory:
-                    memory.seek(start)
-                    pieces.append(memory.read(end - start))
-        return b"".join(pieces)
-
-    def traces(self) -> list[str]:
-        return [line for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines() if "sonde" in line]
-
-
 @pytest.fixture
 def running(program: str) -> Iterator[Running]:
     found = Running(program)
     yield found
     found.process.kill()
     found.process.communicate()
-
-
-def total(loaded: UserObject, name: str, key: bytes = bytes(4)) -> int:
-    """The sum of all copies of a number."""
-    return sum(int.from_bytes(value[:8], "little") for value in loaded.maps[name].lookup(key) or [])
 
 
 def records(loaded: UserObject) -> list[bytes]:

@@ -1,0 +1,91 @@
+"""A program that answers on its standard output what it is asked on its input, with scripts of the user engine in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from sonde.api.trace import TraceOptions, compile, live_target
+from sonde.debuginfo.elf import Elf
+from sonde.kernel.sampling import Sampler
+from sonde.spec.object import ObjectSpec
+from sonde.user.engine import UserEngine, UserObject
+from sonde.user.target import user_target
+
+
+class Running:
+    """The program at work: `ask("work 10")` returns the number that it answers."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None and self.process.stdin is not None
+        assert self.process.stdout.readline() == "ready\n"
+        self.pid = self.process.pid
+
+    def ask(self, line: str) -> int:
+        self.say(line)
+        return self.hear()
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+    def compile(self, script: str) -> ObjectSpec:
+        return compile(script.replace("PATH", self.path), user_target(live_target()), TraceOptions(pid=self.pid))
+
+    def attach(self, script: str) -> UserObject:
+        spec = self.compile(script)
+        loaded = UserEngine(self.pid, sample=lambda probe: Sampler(probe, os.uname().machine)).load(spec)
+        for probe in spec.probes:
+            if probe.type not in ("begin", "end"):
+                loaded.attach([probe])
+        return loaded
+
+    def text(self) -> bytes:
+        """The code of the program as it is in memory now."""
+        pieces = []
+        for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines():
+            span, perms, *_, name = line.split(maxsplit=5) if len(line.split()) > 5 else (*line.split(), "")
+            if "x" in perms and name.startswith("/") and "memfd" not in name:
+                start, end = (int(word, 16) for word in span.split("-"))
+                with open(f"/proc/{self.pid}/mem", "rb") as memory:
+                    memory.seek(start)
+                    pieces.append(memory.read(end - start))
+        return b"".join(pieces)
+
+    def address(self, name: str) -> int:
+        """The address of a symbol in the process."""
+        with Elf.open(self.path) as elf:
+            symbol = elf.get_symbol(name)
+            assert symbol is not None
+            first = int(Path(f"/proc/{self.pid}/maps").read_text().split("-")[0], 16)
+            return symbol.vaddr + (0 if elf.is_exec else first)
+
+    def read(self, address: int, size: int) -> bytes:
+        with open(f"/proc/{self.pid}/mem", "rb") as memory:
+            memory.seek(address)
+            return memory.read(size)
+
+    def write(self, address: int, data: bytes) -> None:
+        with open(f"/proc/{self.pid}/mem", "r+b", buffering=0) as memory:
+            memory.seek(address)
+            memory.write(data)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def traces(self) -> list[str]:
+        return [line for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines() if "sonde" in line]
+
+
+def total(loaded: UserObject, name: str, key: bytes = bytes(4)) -> int:
+    """The sum of all copies of a number."""
+    return sum(int.from_bytes(value[:8], "little") for value in loaded.maps[name].lookup(key) or [])
