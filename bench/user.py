@@ -227,7 +227,9 @@ def measure_attaching(path: str, runs: int) -> None:
     finally:
         target.close()
     took, stopped_s = (statistics.median(row[at] for row in rows) * 1e3 for at in (0, 1))
-    print(f"attaching to a process of 10 threads: {took:.1f} ms, of which all of them stand still for {stopped_s:.2f} ms")
+    print(
+        f"attaching to a process of 10 threads: {took:.1f} ms, of which all of them stand still for {stopped_s:.2f} ms"
+    )
 
 
 def measure_memory(path: str) -> None:

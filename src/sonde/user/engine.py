@@ -358,7 +358,9 @@ class UserObject:
                 if not is_alive(self.pid):
                     return
                 if time.monotonic() > deadline:
-                    self._tell(f"the probes stay in process {self.pid}: {failure.message}; sonde clean -p {self.pid} tries again")
+                    self._tell(
+                        f"the probes stay in process {self.pid}: {failure.message}; sonde clean -p {self.pid} tries again"
+                    )
                     return
 
     def close(self) -> None:

@@ -138,8 +138,10 @@ class Inside:
         for probe in self.waiting:
             self.hows[probe.name] = f"waits until the process loads {probe.path}"
         numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
-        calls = find_calls(numbers, self._files) if numbers else []
-        calls = [call for call in calls if call.site.address not in sites_taken | self._refused]
+        passed = sites_taken | self._refused
+        calls = [
+            call for call in (find_calls(numbers, self._files) if numbers else []) if call.site.address not in passed
+        ]
         guards = find_functions(UNWINDERS, self._files) if self._returning else []
         guards = [site for site in guards if site.address not in sites_taken]
         self._make_room(stopped, [each.site.address for each in planned], calls, [site.address for site in guards])

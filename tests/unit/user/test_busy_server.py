@@ -167,5 +167,7 @@ def test_redis_under_load() -> None:
             assert Path(f"/proc/{pid}/exe").exists()
 
         server = os.readlink(f"/proc/{pid}/exe")
-        commands = f"uprobe:{server}:*Command {{ @[func] = count(); }} uretprobe:{server}:*Command {{ @r[func] = count(); }}"
+        commands = (
+            f"uprobe:{server}:*Command {{ @[func] = count(); }} uretprobe:{server}:*Command {{ @r[func] = count(); }}"
+        )
         rounds(pid, check, (commands, *SCRIPTS[1:]))
