@@ -114,6 +114,7 @@ MAPS = [
     MapSpec("m", "lpm_trie", 8, 8, 6, flags=1),
     MapSpec("m", "lpm_trie", 20, 12, 6, flags=1),
     MapSpec("m", "lpm_trie", 5, 3, 4, flags=1),
+    MapSpec("m", "lpm_trie", 104, 8, 6, flags=1),
     MapSpec("m", "queue", 0, 5, 3),
     MapSpec("m", "stack", 0, 8, 3),
     MapSpec("m", "stack", 0, 100, 2),
@@ -193,4 +194,7 @@ VISITED = [
     MapSpec("m", "percpu_array", 4, 8, 3),
     MapSpec("m", "lru_hash", 4, 8, 3),
     MapSpec("m", "lru_percpu_hash", 9, 8, 6),
+    MapSpec("m", "hash", 200, 8, 5),
+    MapSpec("m", "hash", 264, 8, 5),
+    MapSpec("m", "hash", 500, 8, 5),
 ]

@@ -22,6 +22,8 @@ from sonde.bpf.jit import translate
 from sonde.bpf.jit.here import Placed, find_rseq
 from sonde.bpf.jit.maps import BY_RSEQ, find_calls, make_plan
 from sonde.bpf.maps import MapShape, SharedMap, create
+from sonde.bpf.maps.layout import layout_of
+from sonde.bpf.maps.machine import make_routine
 from sonde.bpf.maps.routines import SEED
 from sonde.bpf.runtime import World, helper_table
 from sonde.bpf.runtime.native import NativeMachine
@@ -58,7 +60,7 @@ def finder(shape: MapShape, cpu: int = 0, shared: bool = False) -> Iterator[Find
     table.close()
 
 
-@pytest.mark.parametrize("key_size", [*range(1, 18), 23, 32, 63, 64])
+@pytest.mark.parametrize("key_size", [*range(1, 18), 23, 32, 63, 64, 65, 200, 512])
 def test_every_size_of_key(key_size: int) -> None:
     random = Random(key_size)
     with finder(MapShape("hash", key_size, 8, 60)) as jit:
@@ -278,6 +280,27 @@ def test_a_cpu_that_the_map_has_no_copy_for() -> None:
                 cpu = ctypes.c_uint32(number)
                 with Placed(code, maps={1: table.region.address}, cpu=ctypes.addressof(cpu)) as placed:
                     assert placed.run(ctypes.addressof(buffer)) - table.region.address == table.find_at(key, taken)
+
+
+@pytest.mark.parametrize("size", [5, 64, 65, 129, 260])
+def test_long_keys_stay_in_their_frame(size: int) -> None:
+    """Routines that have a key on their stack, on a stack that ends right below them: for tries masked, for callbacks copied."""
+    for kind, helpers in (("lpm_trie", (1, 2, 3)), ("hash", (1, 2, 3, 164))):
+        with create(MapShape(kind, size, 8, 4, flags=int(kind == "lpm_trie"))) as table:
+            layout = layout_of(table)
+            assert layout is not None
+            for helper in helpers:
+                routine = make_routine(layout, helper)
+                lowest = min(
+                    (insn.off for insn in routine.insns if 10 in (insn.dst, insn.src) and insn.opcode & 7 in (1, 2, 3)),
+                    default=0,
+                )
+                moved = [
+                    insn.imm
+                    for before, insn in zip(routine.insns, routine.insns[1:])
+                    if before.opcode == 0xBF and before.src == 10 and insn.opcode == 0x07
+                ]
+                assert routine.stack_bytes >= -min([lowest, *moved])
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ SHAPES = [
     MapShape("hash", 8, 8, 1),
     MapShape("percpu_hash", 5, 12, 9, cpus=3),
     MapShape("lru_hash", 4, 8, 7),
+    MapShape("hash", 300, 8, 7),
     MapShape("lru_hash", 12, 40, 40, cpus=2),
     MapShape("lru_percpu_hash", 8, 20, 10, cpus=3),
 ]

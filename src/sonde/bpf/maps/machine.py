@@ -16,6 +16,8 @@ from ...record import Record
 from ..isa import Insn
 from . import callback_routines as callbacks
 from . import plain_routines as plain
+from .base import round_up
+from .callback_routines import MOST_COPIED
 from .layout import MapLayout
 from .lpm_routines import LpmRoutine
 from .ring_routines import ring_text
@@ -39,7 +41,7 @@ _RING_NAMES = {
     RING_DISCARD: "discard",
     RING_QUERY: "query",
 }
-_FRAME_BYTES = 160
+_FRAME_BYTES = 96  # of stack, besides a key
 
 
 NO_MAP = MapLayout("", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)  # of helpers that work on none
@@ -50,7 +52,7 @@ class Routine(Record, eq=False):
 
     insns: list[Insn]
     who: bool
-    stack_bytes: int = _FRAME_BYTES
+    stack_bytes: int
 
 
 def has_routine(layout: MapLayout, helper: int) -> bool:
@@ -73,7 +75,8 @@ def make_routine(layout: MapLayout, helper: int) -> Routine:
         from ..asm import assemble
 
         insns = assemble("\n".join(maker(layout)))
-        found = _made[key] = Routine(insns, layout.hashed or layout.per_cpu or layout.kind in ("queue", "stack"))
+        who = layout.hashed or layout.per_cpu or layout.kind in ("queue", "stack")
+        found = _made[key] = Routine(insns, who, _FRAME_BYTES + min(round_up(layout.key_size), MOST_COPIED))
     return found
 
 
