@@ -14,14 +14,19 @@ GROUPS = {
 # What has no meaning outside the kernel, by engine, and what its message says.
 NO_MEANING = {"gotox": "jumps through a table", "lddw_btf": "kernel variables are"}
 UNVERIFIED = {
-    "gotox": "jumps through a table", "lddw_btf": "kernel variables", "cast": "arenas", "percpu": "per-CPU addresses",
-    "nospec": "only the kernel's own passes", "kfunc": "kernel function 3 is not known", "callx": "calls through a register",
+    "gotox": "jumps through a table", "cast": "arenas", "percpu": "per-CPU addresses",
+    "nospec": "only the kernel's own passes", "callx": "calls through a register",
 }  # fmt: skip
 NOTES = {
-    "gotox": "refused: only the kernel has the table", "lddw_btf": "refused: kernel variables are only in the kernel",
+    "gotox": "refused: only the kernel has the table", "lddw_btf": "kernel variables are only in the kernel: verified where their types are given, run nowhere else",
     "cast": "there is one address space outside the kernel: a move; the verifier refuses arenas", "percpu": "written by the kernel's own passes only",
-    "kfunc": "by a table of functions; the verifier knows none", "callx": "the kernel takes none: nor does the verifier", "nospec": "written by the kernel's own passes only",
+    "kfunc": "by a table of functions; the verifier knows those that tracing programs use", "callx": "the kernel takes none: nor does the verifier", "nospec": "written by the kernel's own passes only",
 }  # fmt: skip
+
+
+# What the verifier is told of the kernel, by pc of these programs.
+KFUNCS = {0: "preempt_disable", 1: "preempt_enable"}
+SYMBOLS = {2: None}
 
 
 def sample(op: Op) -> Insn:
@@ -52,6 +57,7 @@ def program(op: Op) -> tuple[list[Insn], str]:
 _SPECIAL = {
     "exit": lambda insn: [*assemble("r0 = 0"), insn],
     "gotol": lambda insn: [Insn(insn.opcode, imm=0), *assemble("r0 = 0\nexit")],
+    "kfunc": lambda insn: [insn, Insn(CALL, 0, 2, 0, 3), *assemble("r0 = 0\nexit")],
     "call": lambda insn: [Insn(CALL, imm=7), *assemble("r0 = 0\nexit")],
     "callsub": lambda insn: [Insn(CALL, 0, 1, 0, 2), *assemble("r0 = 0\nexit\nr0 = 1\nexit")],
     "callx": lambda insn: [Insn(LDDW, 6, 4, 0, 3), insn, *assemble("exit\nr0 = 1\nexit")],

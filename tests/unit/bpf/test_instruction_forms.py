@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from instruction_forms import NO_MEANING, OPS, UNVERIFIED, program, sample
+from instruction_forms import KFUNCS, NO_MEANING, OPS, SYMBOLS, UNVERIFIED, program, sample
 
 from sonde.bpf.asm import assemble
 from sonde.bpf.disasm import format_insn
@@ -38,7 +38,8 @@ def test_the_verifier_takes_it_or_says_why_not(op: Op) -> None:
     assert any(get_op(insn) is op for insn in insns)
     reason = UNVERIFIED.get(op.name)
     try:
-        verdict = verify(insns, kind, MAPS)
+        kfuncs, symbols = KFUNCS if op.name == "kfunc" else None, SYMBOLS if op.name == "lddw_btf" else None
+        verdict = verify(insns, kind, MAPS, kfuncs=kfuncs, symbols=symbols)
         refusal = verdict.refusal.message if verdict.refusal is not None else ""
     except FormatError as error:
         refusal = str(error)
