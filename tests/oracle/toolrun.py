@@ -20,6 +20,9 @@ NOTIFY = "__BPFTRACE_NOTIFY_PROBES_ATTACHED"
 SCREEN = (24, 100)  # lines and columns of the terminal that a tool may be given
 BPF_SYSCALL, PROG_GET_NEXT_ID = 321, 11  # on x86-64, where the guests are
 
+# A session of its own: its interrupt must not reach the test runner. Where that was started in the background, a shell made it ignore interrupts.
+OWN = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+
 
 def run_tool(command, workload, **options):
     """Return (exit status, stdout, stderr) of `command` with the shell text `workload` run while it is attached; see `watch_tool`."""
@@ -106,7 +109,7 @@ def _start(command, environ, err, terminal):
     if terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", *SCREEN, 0, 0))
     stdin = theirs if terminal else None
-    tool = subprocess.Popen(command, stdin=stdin, stdout=theirs, stderr=err, env=environ, start_new_session=True)
+    tool = subprocess.Popen(command, stdin=stdin, stdout=theirs, stderr=err, env=environ, **OWN)
     os.close(theirs)
     return tool, _Output(ours)
 
@@ -156,7 +159,7 @@ class _Side:
             stdout=self.files[0],
             stderr=self.files[1],
             env={**os.environ, **environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
+            **OWN,
         )
 
     def wait_attached(self, settle_s, limit_s):
