@@ -12,7 +12,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from .stopped import StoppedProcess
 
@@ -43,6 +43,22 @@ def iter_slots(
     for index in find(words):
         place = start + 8 * index
         yield Slot(tid, place, words[index], _is_saved_counter(stopped, place, start))
+
+
+def find_between(words: memoryview, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """The indices of words that lie in a span. They are found by their upper five bytes: a search through bytes is faster than one through numbers."""
+    data = words.tobytes()
+    result = []
+    for start, size in spans:
+        for high in range(start >> 24, (start + size - 1 >> 24) + 1):
+            pattern = high.to_bytes(5, "little")
+            at = data.find(pattern)
+            while at >= 0:
+                index, odd = divmod(at - 3, 8)
+                if not odd and start <= words[index] < start + size:
+                    result.append(index)
+                at = data.find(pattern, at + 1)
+    return sorted(set(result))
 
 
 def _used_stack(stopped: StoppedProcess, start: int, thread_pointer: int, limit: int) -> bytes:

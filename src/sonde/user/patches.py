@@ -20,7 +20,7 @@ from ..errors import BusyError, TargetError
 from ..record import Record
 from .agent import Site
 from .calls import SYSCALL
-from .frames import STACK_BYTES, Slot, iter_slots
+from .frames import STACK_BYTES, Slot, find_between, iter_slots
 from .goroutines import is_go, iter_stack_tops
 from .interrupted import needs_restart
 from .stopped import StoppedProcess
@@ -232,23 +232,7 @@ def find_inside(
 
 
 def _slots_into(stopped: StoppedProcess, tid: int, spans: Sequence[tuple[int, int]], limit: int) -> list[Slot]:
-    return list(iter_slots(stopped, tid, lambda words: _indices_between(words, spans), limit))
-
-
-def _indices_between(words: memoryview, spans: Sequence[tuple[int, int]]) -> list[int]:
-    """The indices of words that lie in a span. They are found by their upper five bytes: a search through bytes is faster than one through numbers."""
-    data = words.tobytes()
-    result = []
-    for start, size in spans:
-        for high in range(start >> 24, (start + size - 1 >> 24) + 1):
-            pattern = high.to_bytes(5, "little")
-            at = data.find(pattern)
-            while at >= 0:
-                index, odd = divmod(at - 3, 8)
-                if not odd and start <= words[index] < start + size:
-                    result.append(index)
-                at = data.find(pattern, at + 1)
-    return sorted(set(result))
+    return list(iter_slots(stopped, tid, lambda words: find_between(words, spans), limit))
 
 
 def when_left(

@@ -22,24 +22,42 @@ _PT_LOAD, _PF_X = 1, 1
 _PHDR = struct.Struct("<IIQQQQQQ")
 _PAGE = 4096
 _ALIGN = 16
+_APART = 48  # from what was left: its own last bytes may be zeros
 
 
 def find_slack(mappings: Sequence[Mapping], read: Reader, size: int, exe: str = "") -> int:
     """Return the address of `size` bytes without an owner. `read(address, size)` gives memory; the program `exe` comes first, then the vdso: nothing unmaps these.
 
-    Raises TargetError when there is no such place.
+    Zeros are preferred: other bytes may be what a killed sonde has left, where a thread may still have to go on. Raises TargetError when there is no such place.
     """
-    for mapping in sorted(
-        (m for m in mappings if m.perms[2:] == "xp"), key=lambda m: (m.path != exe, m.path != "[vdso]", m.start)
-    ):
+    found = 0
+    code = [mapping for mapping in mappings if mapping.perms[2:] == "xp"]
+    for mapping in sorted(code, key=lambda m: (m.path != exe, m.path != "[vdso]", m.start)):
         end = _end_of_code(mapping, mappings, read)
-        if end is not None:
-            start = (end + _ALIGN - 1) & -_ALIGN
-            if start + size <= mapping.end:
-                return start
-    raise TargetError(
-        f"no segment of code in this process has {size} unused bytes behind it, which sonde needs for its first system calls"
-    )
+        start = (end + _ALIGN - 1) & -_ALIGN if end is not None else mapping.end
+        if start + size > mapping.end:
+            continue
+        used = len(read(start, mapping.end - start).rstrip(b"\0"))
+        clean = (start + used + _APART) & -_ALIGN if used else start
+        if clean + size <= mapping.end:
+            return clean
+        found = found or start
+    if not found:
+        raise TargetError(
+            f"no segment of code in this process has {size} unused bytes behind it, which sonde needs for its first system calls"
+        )
+    return found
+
+
+def find_leftovers(mappings: Sequence[Mapping], read: Reader, exe: str) -> list[tuple[int, int]]:
+    """Return where something lies behind the code of the program and the vdso, as addresses and sizes: a killed sonde may have left it."""
+    found = []
+    for mapping in mappings:
+        if mapping.path in (exe, "[vdso]") and mapping.perms[2:] == "xp":
+            end = _end_of_code(mapping, mappings, read)
+            if end is not None and read(end, mapping.end - end).strip(b"\0"):
+                found.append((end, mapping.end - end))
+    return found
 
 
 def is_slack(mappings: Sequence[Mapping], read: Reader, address: int) -> bool:

@@ -19,10 +19,11 @@ from time import monotonic
 from ..errors import FeatureError, KernelError, PrivilegeError, TargetError
 from . import ptrace
 from .calls import Call, assemble
+from .frames import find_between, iter_slots
 from .interrupted import is_in_system_call, mend
 from .refusal import is_confined
 from .seized import SeizedThreads, runs_kernel_code, state_of
-from .slack import find_slack, is_slack
+from .slack import find_leftovers, find_slack, is_slack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ class StoppedProcess:
         Until then it is not known where they are in the program. They need no other thread, and some microseconds.
         """
         deadline = monotonic() + self._seized.limit_s
+        left = find_leftovers(self.mappings(), self.read, self._exe())
         for tid in self.threads:
-            while is_slack(self.mappings(), self.read, self.get_pc(tid)):
+            while self._is_in_calls(tid, left):
                 if monotonic() > deadline:
                     raise TargetError(
                         f"thread {tid} of process {self.pid} does not come out of system calls that a killed sonde made in it"
@@ -113,6 +115,21 @@ class StoppedProcess:
                 self._seized.let_run(tid)
                 self._look_at(tid)
         self._settled = True
+
+    def _is_in_calls(self, tid: int, left: list[tuple[int, int]]) -> bool:
+        """True when a thread is in code like that of `run`, or in a signal handler that interrupted it."""
+        if is_slack(self.mappings(), self.read, self.get_pc(tid)):
+            return True
+        if not left:
+            return False
+        return any(slot.in_frame for slot in iter_slots(self, tid, lambda words: find_between(words, left)))
+
+    def _exe(self) -> str:
+        """The path of the program, as mappings have it."""
+        try:
+            return os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")
+        except OSError:
+            return ""
 
     # registers and memory --------------------------------------------------------------------------------------
 
@@ -253,11 +270,7 @@ class StoppedProcess:
 
     def _find_slack(self, size: int) -> int:
         if self._slack[1] < size:
-            try:
-                exe = os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")
-            except OSError:
-                exe = ""
-            self._slack = find_slack(self.maps(), self.read, size, exe), size
+            self._slack = find_slack(self.maps(), self.read, size, self._exe()), size
         return self._slack[0]
 
     def _check_system_calls(self) -> None:

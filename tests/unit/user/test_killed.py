@@ -54,7 +54,7 @@ def fork_tracer(target: Target, limit_s: float) -> None:
 @pytest.mark.parametrize("what", ["spin", "signals", "waits"])
 def test_a_tracer_killed_at_random_moments(what: str) -> None:
     times = int(os.environ.get("SONDE_KILLS", TIMES))
-    random.seed(what)
+    random.seed(os.environ.get("SEED", what))
     with Target(what, "3") as target:
         mapped = Path(f"/proc/{target.pid}/maps").read_text()
         descriptors = os.listdir(f"/proc/{target.pid}/fd")
