@@ -48,13 +48,15 @@ def fork_tracer(target: Target, limit_s: float) -> None:
             os._exit(1)
     time.sleep(limit_s)
     os.kill(child, signal.SIGKILL)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the tracer failed before it was killed"
+    status = os.waitpid(child, 0)[1]
+    assert target.process.poll() is None, f"the process ended: {target.process.returncode}"
+    assert status == signal.SIGKILL, "the tracer failed before it was killed"
 
 
 @pytest.mark.parametrize("what", ["spin", "signals", "waits"])
 def test_a_tracer_killed_at_random_moments(what: str) -> None:
     times = int(os.environ.get("SONDE_KILLS", TIMES))
-    random.seed(os.environ.get("SEED", what))
+    random.seed(os.environ.get("SONDE_KILLS_SEED", what))
     with Target(what, "3") as target:
         mapped = Path(f"/proc/{target.pid}/maps").read_text()
         descriptors = os.listdir(f"/proc/{target.pid}/fd")
