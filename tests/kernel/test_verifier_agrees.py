@@ -20,7 +20,7 @@ pytestmark = pytest.mark.kernel
 def test_random_programs() -> None:
     maps = {MAP_FD: MapInfo("io", "array", 4, VALUE_BYTES, 1)}
     accepted = agreed = 0
-    for seed in range(300):
+    for seed in range(200):
         insns = make_program(seed)
         try:
             with KernelEngine().load(ObjectSpec((kernel_program(insns),), (IO,))):
@@ -28,10 +28,10 @@ def test_random_programs() -> None:
         except SondeError:
             continue
         try:
-            agreed += verify(insns, "raw_tracepoint", maps, max_insns=50_000).safe
+            agreed += verify(insns, "raw_tracepoint", maps, max_insns=20_000).safe
         except FormatError:
             continue
-    assert accepted > 30
+    assert accepted > 20
     assert agreed >= 0.9 * accepted
 
 
