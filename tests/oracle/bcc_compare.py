@@ -221,7 +221,9 @@ def run_both(guest: Guest, case: Case, app: str = "") -> tuple[Side, Side]:
         request = {
             "commands": [command for command, _ in group],
             "environs": [environ for _, environ in group],
-            **{name: getattr(case, name) for name in ("workload", "before", "after_s")},
+            "workload": "sleep 3; " * case.ticks
+            + case.workload,  # a first interval, which is longer: modules are read from files
+            **{name: getattr(case, name) for name in ("before", "after_s")},
             "app": app,
             "limit_s": LIMIT_S,
         }

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
     from vm.guest import Guest
 
 pytestmark = pytest.mark.oracle
-SAMPLE = (
-    "biopattern",
-    "cachestat",
-    "dcstat",
-    "filelife",
-)  # those that LLVM has soon compiled, and one with many headers
+# Those that LLVM has soon compiled, and one with many headers.
+SAMPLE = ("biopattern", "dbstat", "filelife", "syncsnoop")
 SERIES = "6.1"
 
 
