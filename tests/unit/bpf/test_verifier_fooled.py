@@ -114,3 +114,10 @@ def test_hostile_programs_that_are_accepted_run_without_a_fault(kind: str) -> No
             found = run(program_of(insns, kind), kind, seed, seen)
             assert not found, f"seed {seed}: {found}"
     assert accepted > 15
+
+
+def test_a_loop_around_one_that_may_goto_leaves_is_refused() -> None:
+    """Found by the fuzz run (seed 140007174): rounds of the inner loop answered for the outer one, which never ends."""
+    text = HostileGenerator(140007174, "raw_tracepoint").make()
+    assert "may_goto" in text
+    assert not judge(assemble(text), "raw_tracepoint", Seen(), max_insns=6_000, eager=0)

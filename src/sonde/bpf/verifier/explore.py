@@ -229,6 +229,8 @@ class Walker:
     def _seen(self, pc: int) -> bool:
         """Whether an earlier path answers for this one. Remembers the state otherwise."""
         state = self.state
+        if state.lonely:
+            return False
         frame = state.frame
         converging = frame.entering or pc in self.rounds_begin
         visited = self._visited.setdefault(pc, Visited())
@@ -469,8 +471,11 @@ class Walker:
         assert target is not None
         self.unbounded = True
         self.state.widen(self.pc)
-        self.push(self.state.copy(), target)
+        left = self.state.copy()
+        left.lonely = True  # it may go on leaving for ever, and that must not be taken for what goes on in rounds
+        self.push(left, target)
         self.state.rounds += 1
+        self.state.lonely = False
 
     # calls ----------------------------------------------------------------------------------------------------
 

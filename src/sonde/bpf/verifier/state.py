@@ -223,7 +223,7 @@ def _any_number(kinds: bytes) -> bytes:
 class State:
     """All frames, the innermost last; `held` are the idents of what must be given back (ring buffer records, references)."""
 
-    __slots__ = ("frames", "held", "lock", "marks", "preempt", "rcu", "rounds", "steps", "turns")
+    __slots__ = ("frames", "held", "lock", "lonely", "marks", "preempt", "rcu", "rounds", "steps", "turns")
 
     def __init__(self) -> None:
         self.frames = [Frame(0)]
@@ -235,6 +235,7 @@ class State:
             int, list[Frame]
         ] = {}  # by pc of a call that begins a round of an open loop: what the last round began with
         self.rounds = 0  # times that may_goto did not leave its loop
+        self.lonely = False  # since the last may_goto left its loop: no other state answers for this one
         self.turns = 0  # times that a loop which ends by itself, whatever its numbers are, began anew
         self.steps = 0  # instructions on this path
 
@@ -254,7 +255,7 @@ class State:
         made.frames = [frame.copy() for frame in self.frames]
         made.held = self.held
         made.lock, made.rcu, made.preempt, made.marks = self.lock, self.rcu, self.preempt, self.marks
-        made.rounds, made.turns = self.rounds, self.turns
+        made.rounds, made.turns, made.lonely = self.rounds, self.turns, self.lonely
         made.steps = self.steps
         return made
 
