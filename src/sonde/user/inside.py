@@ -152,6 +152,7 @@ class Inside:
             if site.address not in probed:
                 image = self._image_at(site.address)
                 window = plan(site, self._files)
+                self._hold(stopped, "an unwinder that is probed too", site, window)
                 patches.append(self._build(stopped, image, site, window, [image.guard(self._private, agents)], []))
         return patches
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sonde.user.x86.survey import Survey, find_near, is_opcode, iter_near, jumps_into, read_tables
+from sonde.user.x86.text import find_addresses
 from sonde.user.x86.window import RUNGS, Window, plan_window
 
 BASE = 0x401000
@@ -336,3 +337,14 @@ def test_any_code(code: bytes, at: int, whole: bool) -> None:
         assert code[window.addr - BASE :].startswith(window.code)
         assert window.addr in (BASE + at, BASE + at + 4)
         assert 1 <= window.patch <= 5
+
+
+@given(
+    st.lists(st.one_of(st.integers(0, 1 << 26), st.integers(0, (1 << 63)), st.integers(1 << 22, 1 << 23)), max_size=40),
+    st.integers(0, 1 << 34), st.integers(0, 1 << 24), st.binary(max_size=7),
+)  # fmt: skip
+def test_words_that_could_be_addresses(words: list[int], low: int, size: int, rest: bytes) -> None:
+    for first in (low, 1 << 22, *words[:2]):
+        content = b"".join(word.to_bytes(8, "little") for word in [*words, first, first + size])
+        expected = {word for word in [*words, first, first + size] if first <= word < first + size}
+        assert find_addresses(content + rest, first, first + size) == expected
