@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -25,6 +27,7 @@ SOURCE = r"""
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #define FUNCTION(name, body) __asm__(".text\n.balign 16\n.globl " #name "\n.type " #name ",@function\n" #name ":\n.cfi_startproc\n" body "\n.cfi_endproc\n.size " #name ",.-" #name "\n.balign 16")
 /* A loop begins at the third, at the fifth byte: a jump has to share the bytes from there on. */
 FUNCTION(two, "xor %eax,%eax\n 1: add %rdi,%rax\n dec %rdi\n jnz 1b\n ret");
@@ -50,6 +53,7 @@ int main(void) {
     if (!strcmp(what, "alike")) for (long i = 1; i <= n; i++) result += alike(i);
     if (!strcmp(what, "back")) result = back(n);
     if (!strcmp(what, "critical")) for (long i = 0; i < n; i++) critical(&result);
+    if (!strcmp(what, "fork")) { result = fork(); if (!result) for (int i = 0; i < 60000; i++) { four(n); usleep(1000); } }
     if (!strcmp(what, "waits")) { struct timespec t = {n / 1000, n % 1000 * 1000000}; result = waits(1, 0, &t, 0); }
     printf("%ld\n", result);
   }
@@ -118,6 +122,28 @@ def test_another_sonde_takes_short_jumps_out(running: Running) -> None:
     assert running.ask("four 5") == answer
     loaded.close()
     assert running.ask("four 5") == answer
+
+
+def test_a_child_is_left_clean_too(running: Running) -> None:
+    address = running.address("four")
+    there = running.read(address, 16)
+    with running.attach("uprobe:PATH:four { @[pid] = count(); }") as loaded:
+        child = running.ask("fork 5")
+        try:
+            before = time.monotonic()
+            while not total(loaded, "AT_", struct.pack("<I", child)):
+                assert time.monotonic() < before + 10
+                time.sleep(0.01)
+            loaded.close()
+            assert "sonde" not in Path(f"/proc/{child}/maps").read_text()
+            with open(f"/proc/{child}/mem", "rb") as memory:
+                memory.seek(address)
+                assert memory.read(16) == there
+            time.sleep(0.01)
+            assert Path(f"/proc/{child}/stat").read_text().split()[2] != "Z"
+        finally:
+            os.kill(child, signal.SIGKILL)
+    assert not running.traces() and running.ask("four 5") == 50
 
 
 def test_probes_that_would_share_bytes(running: Running) -> None:
