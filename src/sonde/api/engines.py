@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import FeatureError, ProbeError, SondeError, UsageError
+from ..errors import CompileError, FeatureError, ProbeError, SondeError, UsageError
 from ..record import replace
 
 TYPE_CHECKING = False
@@ -121,15 +121,18 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
 
     target = user_target(live_target(options))
     child = HeldCommand(options.command) if options.command else None
+    warnings: list[str] = []
     try:
         pid = child.pid if child is not None else options.pid
         inside = replace(options, pid=pid, command="")
-        warnings: list[str] = []
         spec = compile(program, target, inside, child_pid=child.pid if child else 0, warn=warnings.append)
         check_probes(spec, pid)
         for text in warnings:  # only now: where another engine runs it, that one warns
             _warner(options)(text)
-    except BaseException:
+    except BaseException as failure:
+        if isinstance(failure, CompileError) and not options.any_engine:
+            for text in warnings:
+                _warner(options)(text)
         if child is not None:
             child.close()
         raise

@@ -12,7 +12,7 @@ import time
 from ..errors import FormatError, SondeError, TargetError
 from ..record import Record
 from ..spec.engine import Row, Snapshot
-from ..spec.object import EventSpec
+from ..spec.object import EventSpec, layout_kinds
 from .clocks import Clocks
 from .decode import Surroundings, event_decoder, line_writer, run_writer
 
@@ -600,21 +600,6 @@ _CONTROLS: dict[str, Callable[[Session, EventSpec, Sequence[Any], memoryview, in
 
 
 SYMBOLIC = frozenset(("kstack", "ustack", "ksym", "usym"))
-
-
-def layout_kinds(spec: ObjectSpec) -> frozenset[str]:
-    """Return the kinds of all layouts in an object's events and views, nested ones included."""
-    waiting = [field.layout for event in spec.events for field in event.fields]
-    for view in spec.views:
-        waiting += [layout for layout in (view.key, view.value) if layout is not None]
-    kinds = set()
-    while waiting:
-        layout = waiting.pop()
-        kinds.add(layout.kind)
-        waiting += [field.layout for field in layout.fields]
-        if layout.element is not None:
-            waiting.append(layout.element)
-    return frozenset(kinds)
 
 
 def attach_groups(probes: Sequence[ProbeSpec]) -> list[list[ProbeSpec]]:

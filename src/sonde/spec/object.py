@@ -326,3 +326,18 @@ class ObjectSpec(Record):
     externs: tuple[
         tuple[str, CType], ...
     ] = ()  # functions of another object: it cannot be loaded before they were linked
+
+
+def layout_kinds(spec: ObjectSpec) -> frozenset[str]:
+    """Return the kinds of all layouts in an object's events and views, nested ones included."""
+    waiting = [field.layout for event in spec.events for field in event.fields]
+    for view in spec.views:
+        waiting += [layout for layout in (view.key, view.value) if layout is not None]
+    kinds = set()
+    while waiting:
+        layout = waiting.pop()
+        kinds.add(layout.kind)
+        waiting += [field.layout for field in layout.fields]
+        if layout.element is not None:
+            waiting.append(layout.element)
+    return frozenset(kinds)

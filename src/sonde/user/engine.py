@@ -14,6 +14,7 @@ from ..bpf.maps import MapShape, create, measure
 from ..bpf.maps.ringbuf import RingMap
 from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, SondeError, TargetError, UnsafeError, UsageError
 from ..record import replace
+from ..spec.object import layout_kinds
 from ..spec.relocation import relocate
 from . import frame, helpers
 from .cleaning import remove_agents
@@ -395,6 +396,12 @@ class UserObject:
 
 def check_probes(spec: ObjectSpec, pid: int) -> None:
     """Raise ProbeError for an object with probes that this engine does not serve in process `pid` (0: in none)."""
+    for kind in sorted(layout_kinds(spec) & {"kstack", "ksym"}):
+        raise FeatureError(
+            f"{kind} is the kernel's, which the user engine does not look into",
+            feature=kind,
+            hint="use --engine kernel",
+        )
     for probe in spec.probes:
         if probe.type in (*PLACED, *SAMPLED) and not pid:
             raise ProbeError(

@@ -280,8 +280,7 @@ class Inside:
             image = self._image_at(call.site.address)
             wanted = [w for w in self._calls_wanted if call.number < 0 or w[1].number in (ANY, call.number)]
             runners = [
-                (w, image.program(self._programs[probe.program], probe.cookie, record=True))
-                for probe, w in reversed(wanted)
+                (w, image.program(self._programs[probe.program], probe.cookie, record=True)) for probe, w in wanted
             ]
             # Where only one call is made, every call is that one.
             numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]

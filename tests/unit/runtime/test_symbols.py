@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 
 from sonde.debuginfo.procmaps import Mapping, read_maps
 from sonde.runtime.fake import FakeMap
-from sonde.runtime.session import layout_kinds
 from sonde.runtime.stacks import BuildIdStack, StackSource, split_addresses, split_build_ids
 from sonde.runtime.symbols import LiveSymbolizer, Process, ProcessWatch, parse_perf_map
 from sonde.spec.layout import Frame, Layout, LayoutField, Stack
-from sonde.spec.object import EventSpec, MapSpec, ObjectSpec, ViewSpec
+from sonde.spec.object import EventSpec, MapSpec, ObjectSpec, ViewSpec, layout_kinds
 
 PID = os.getpid()
 
