@@ -79,6 +79,7 @@ def native(tmp_path: Path, text: str, *options: str) -> None:
         "-Wall",
         "-Werror",
         "-Wno-unused",
+        "-D__typeof_unqual__=__typeof__",  # gcc has it since 14
         "-Wno-cast-qual",
         "-O1",
         "-o",
