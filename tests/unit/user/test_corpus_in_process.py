@@ -19,6 +19,8 @@ REFUSALS = (
     "the user engine",
     "the kernel engine can probe it",
     "which only the kernel has",
+    "may not be read by this user",
+    "hides the addresses in /proc/kallsyms",
     "needs the kernel's helper",
 )
 # What differs on purpose, with the reason.
