@@ -191,7 +191,11 @@ def measure_attaching(path: str, runs: int) -> None:
     from sonde.user.target import user_target
 
     class Timed(stopped.StoppedProcess):
-        total_s = longest_s = 0.0
+        longest_s = 0.0
+
+        def __init__(self, pid: int, *, all_threads: bool = True) -> None:
+            super().__init__(pid, all_threads=all_threads)
+            self.everyone = all_threads
 
         def __enter__(self) -> stopped.StoppedProcess:
             found = super().__enter__()
@@ -201,8 +205,7 @@ def measure_attaching(path: str, runs: int) -> None:
         def __exit__(self, *words: object) -> None:
             super().__exit__(*words)
             took = time.perf_counter() - self.since_s
-            if self._all:
-                Timed.total_s += took
+            if self.everyone:
                 Timed.longest_s = max(Timed.longest_s, took)
 
     engine.StoppedProcess = Timed  # type: ignore[misc]
