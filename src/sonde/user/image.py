@@ -54,6 +54,7 @@ class Image:
         self.features = features
         self.islands = Islands(agent)
         self._placed: dict[object, int] = {}
+        self._runners: dict[tuple[bool, tuple[tuple[int, ...], ...]], Runner] = {}
         self._plan = make_plan({number: table for number, (table, _) in maps.items()}, cpu=BY_FRAME)
         self._kinds = {number: table.shape.kind for number, (table, _) in maps.items()}
         self.around = replace(around, claim=agent.place(claim_routine(around)))
@@ -63,19 +64,22 @@ class Image:
 
         Raises UnsafeError for a program that reads beyond its record.
         """
-        key = ("program", tuple((i.opcode, i.dst, i.src, i.off, i.imm) for i in insns))
+        key = record, tuple((i.opcode, i.dst, i.src, i.off, i.imm) for i in insns)
+        runner = self._runners.get(key)
+        if runner is None:
+            runner = self._runners[key] = self._make_runner(insns, record)
+        return replace(runner, cookie=cookie) if cookie else runner
+
+    def _make_runner(self, insns: Sequence[Insn], record: bool) -> Runner:
         prepared = prepare(insns, self._kinds, registers=not record)
         if record and prepared.context_bytes > frame.RECORD_BYTES:
             raise UnsafeError(
                 f"a program reads {prepared.context_bytes} bytes of its event's record, which has {frame.RECORD_BYTES}",
                 "",
             )
-        found = self._placed.get(key)
-        if found is None:
-            code = translate(prepared.insns, _ARCH, features=self.features, plan=self._plan, alone=prepared.alone)
-            found = self._placed[key] = self._bind(code)
+        code = translate(prepared.insns, _ARCH, features=self.features, plan=self._plan, alone=prepared.alone)
         context = frame.RECORD if record else frame.REGS
-        return Runner(found, prepared.fields, prepared.exclusive, cookie, context)
+        return Runner(self._bind(code), prepared.fields, prepared.exclusive, context=context)
 
     def guard(self, private: int, agents: Sequence[Agent]) -> Runner:
         """A program of our own for the entries of unwinders (see `unwinding`)."""
