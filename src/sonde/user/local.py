@@ -8,13 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 
-from ..bpf.helpers import HELPERS
 from ..bpf.jit import translate
 from ..bpf.jit.here import Placed, cpu_features
 from ..bpf.jit.maps import make_plan
 from ..bpf.runtime import World
 from ..bpf.runtime.native import NativeMachine
-from .sampled import SampledWorld, context_of, target_reads
+from .sampled import SampledWorld, context_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,9 +76,6 @@ class LocalPrograms:
         """Translate a verified program. Raises RunError where this process may not have executable memory."""
         code = translate(insns, os.uname().machine, features=cpu_features(), plan=self._plan)
         helpers = {**self._native.helpers(), _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu()}
-        if self._samples is not None:
-            reads = target_reads(self._samples, self._native.memory)
-            helpers.update((HELPERS[each].ident, function) for each, function in reads.items())
         self._placed[name] = Placed(
             code,
             helpers=helpers,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from errno import EFAULT
 
 from ..bpf.runtime import World
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from ..bpf.runtime.native import NativeMemory
     from ..spec.engine import Sample
-
-_PAGE = 4096
 
 
 class SampledWorld(World):
     """Answers for the sample at hand. `cpu` stays what the maps want it to be; the CPU of the sample is `sample.cpu`."""
+
+    apart = True
 
     def __init__(self, pid: int) -> None:
         super().__init__()
@@ -77,40 +75,3 @@ class SampledWorld(World):
 def context_of(sample: Sample) -> bytes:
     """struct bpf_perf_event_data: registers, period, address."""
     return sample.registers + sample.period.to_bytes(8, "little") + sample.addr.to_bytes(8, "little")
-
-
-def target_reads(world: World, memory: NativeMemory) -> dict[str, Callable[..., int]]:
-    """The helpers that read the process's memory, by name: an address is never taken for one of sonde's own."""
-
-    def read(to: int, size: int, address: int, *_: int) -> int:
-        size &= 0xFFFFFFFF
-        data = world.read(address, size, True) if size else b""
-        memory.write(to, data if data is not None else bytes(size))
-        return 0 if data is not None else -EFAULT & _M
-
-    def read_string(to: int, size: int, address: int, *_: int) -> int:
-        size &= 0xFFFFFFFF
-        text = b""
-        while len(text) < size:
-            at = address + len(text)
-            piece = world.read(at, min(size - len(text), _PAGE - at % _PAGE), True)
-            if piece is None:
-                memory.write(to, bytes(size))
-                return -EFAULT & _M
-            head, nul, _rest = piece.partition(b"\0")
-            text += head
-            if nul:
-                break
-        text = text[: max(size - 1, 0)] + b"\0" * bool(size)
-        memory.write(to, text)
-        return len(text)
-
-    return {
-        "probe_read": read,
-        "probe_read_user": read,
-        "probe_read_str": read_string,
-        "probe_read_user_str": read_string,
-    }
-
-
-_M = (1 << 64) - 1

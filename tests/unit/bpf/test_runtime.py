@@ -91,6 +91,22 @@ def test_reading_memory() -> None:
     assert bench.buffer[:8] == bytes(8)
 
 
+@pytest.mark.parametrize("name", ["probe_read", "probe_read_user"])
+def test_user_memory_that_is_apart(name: str) -> None:
+    """An address of the traced process may be one of the program's own regions, too: it is the process's."""
+    bench = Bench()
+    bench.put(b"own text\0", 100)
+    process = {bench.address + 100: b"its text\0"}
+    bench.world.read = lambda address, size, user: process.get(address, b"")[:size] if user else None  # type: ignore[method-assign]
+    bench.world.apart = True
+    assert bench.call(name, bench.address, 9, bench.address + 100) == 0
+    assert bench.buffer[:9] == b"its text\0"
+    assert bench.call(f"{name}_str", bench.address, 9, bench.address + 100) == 9
+    assert bench.buffer[:9] == b"its text\0"
+    assert bench.call("probe_read_kernel", bench.address, 9, bench.address + 100) == 0
+    assert bench.buffer[:9] == b"own text\0"
+
+
 def test_facts() -> None:
     bench = Bench()
     assert [bench.call(f"ktime_get_{clock}ns") for clock in ("", "boot_", "tai_", "coarse_")] == [

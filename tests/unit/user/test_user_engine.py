@@ -274,15 +274,33 @@ def test_samples_of_a_busy_thread(running: Running) -> None:
         assert all(key[:7] == b"target\0" and struct.unpack_from("<I", key, 16) == (running.pid,) for key, _ in found)
 
 
-def test_a_probe_on_the_memory_of_the_process(running: Running) -> None:
-    address = next(
-        "0x" + line.split()[0]
-        for line in subprocess.run(["nm", running.path], capture_output=True, text=True, check=True).stdout.splitlines()
-        if line.endswith(" watched")
-    )
-    base = 0 if int(address, 16) > 1 << 20 else int(Path(f"/proc/{running.pid}/maps").read_text().split("-")[0], 16)
+def test_samples_read_the_memory_of_the_process(running: Running) -> None:
     try:
-        loaded = running.attach(f"watchpoint:{int(address, 16) + base:#x}:8:w {{ @ = count(); }}")
+        loaded = running.attach(f"profile:hz:997 {{ @[str({address_of(running, 'name')})] = count(); }}")
+    except (PrivilegeError, AttachError) as refusal:
+        pytest.skip(f"perf events are not to be had: {refusal.message}")
+    with loaded:
+        running.ask("work 100000000")
+        assert loaded.worker is not None
+        loaded.worker.work()
+        texts = {key[: key.index(0)] for key, _ in loaded.maps["AT_"].items()}
+        assert texts == {b"a name that is long enough to cross several words"}
+
+
+def address_of(running: Running, variable: str) -> int:
+    """Where a variable of the process is."""
+    address = next(
+        int(line.split()[0], 16)
+        for line in subprocess.run(["nm", running.path], capture_output=True, text=True, check=True).stdout.splitlines()
+        if line.endswith(f" {variable}")
+    )
+    base = 0 if address > 1 << 20 else int(Path(f"/proc/{running.pid}/maps").read_text().split("-")[0], 16)
+    return address + base
+
+
+def test_a_probe_on_the_memory_of_the_process(running: Running) -> None:
+    try:
+        loaded = running.attach(f"watchpoint:{address_of(running, 'watched'):#x}:8:w {{ @ = count(); }}")
     except (PrivilegeError, AttachError) as refusal:
         pytest.skip(f"debug registers are not to be had: {refusal.message}")
     with loaded:

@@ -1,4 +1,7 @@
-"""The helpers that read and write memory which may not be there: what is in the program's regions first, then what the world knows."""
+"""The helpers that read and write memory which may not be there: what is in the program's regions first, then what the world knows.
+
+User memory is the world's alone where it is apart: an address there may be one of a region here, too.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,25 @@ def fetch(host: Host, address: int, size: int, user: bool) -> bytes | None:
     """Return bytes at any address; None when not all of them can be read."""
     if not size:
         return b""
-    try:
-        return host.memory.read(address, size)
-    except RunError:
-        return host.world.read(address, size, user)
+    if not (user and host.world.apart):
+        try:
+            return host.memory.read(address, size)
+        except RunError:
+            pass
+    return host.world.read(address, size, user)
 
 
-def _read(user: bool) -> Helper:
+def _is_user(address: int) -> bool:
+    """Whose memory bpf_probe_read takes an address for: the upper half is the kernel's."""
+    return not address >> 63
+
+
+def _read(user: bool | None) -> Helper:
+    """`user`: whose memory; None: the address tells."""
+
     def probe_read(host: Host, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
         size = r2 & 0xFFFFFFFF
-        data = fetch(host, r3, size, user)
+        data = fetch(host, r3, size, _is_user(r3) if user is None else user)
         if size:
             host.memory.write(r1, data if data is not None else bytes(size))
         return 0 if data is not None else errno(-EFAULT)
@@ -58,14 +70,14 @@ def fetch_string(host: Host, address: int, limit: int, user: bool) -> bytes | No
     return text
 
 
-def _read_string(user: bool) -> Helper:
+def _read_string(user: bool | None) -> Helper:
     """Returns the bytes written, the NUL among them."""
 
     def probe_read_str(host: Host, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
         size = r2 & 0xFFFFFFFF
         if not size:
             return 0
-        text = fetch_string(host, r3, size, user)
+        text = fetch_string(host, r3, size, _is_user(r3) if user is None else user)
         if text is None:
             host.memory.write(r1, bytes(size))
             return errno(-EFAULT)
@@ -86,10 +98,10 @@ def _write_user(host: Host, r1: int, r2: int, r3: int, r4: int, r5: int) -> int:
 
 
 HELPERS = {
-    "probe_read": _read(False),
+    "probe_read": _read(None),
     "probe_read_kernel": _read(False),
     "probe_read_user": _read(True),
-    "probe_read_str": _read_string(False),
+    "probe_read_str": _read_string(None),
     "probe_read_kernel_str": _read_string(False),
     "probe_read_user_str": _read_string(True),
     "copy_from_user": _read(True),

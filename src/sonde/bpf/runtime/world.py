@@ -20,6 +20,7 @@ _CLOCKS = {
 class World:
     """The hooks of the helpers. Numbers are as the kernel gives them; None means that there is nothing of the kind, which a helper reports as an error."""
 
+    apart = False  # whether user memory is another process's: a user address is none of the program's own regions
     cpu = 0
     numa_node = 0
     cgroup_id = 0
