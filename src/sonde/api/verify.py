@@ -265,13 +265,11 @@ def _explain(
 ) -> str:
     from ..bpf.disasm import format_insn
     from ..bpf.isa import iter_pcs
+    from ..spec.object import find_span
 
     refusal = verdict.refusal
     assert refusal is not None
-    span = None
-    for line in program.lines:
-        if line.pc <= refusal.pc:
-            span = line.span
+    span = find_span(program.lines, refusal.pc)
     message = f"program {program.name} {what}: {refusal.message}"
     lines = [Diagnostic(level, message, span, span.excerpt if span is not None else "").render()]
     insn = next(i for pc, i in iter_pcs(insns) if pc == refusal.pc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import Diagnostic
+from ..spec.object import find_span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,14 +76,11 @@ def explain(log: str, lines: Sequence[LineInfo]) -> tuple[str, Diagnostic | None
     """Return the summary and, where the program says which script line it came from, a Diagnostic at that line."""
     summary = find_summary(log)
     pc, text = find_failing_pc(log)
-    found = None
-    for info in lines:
-        if info.pc <= pc and (found is None or info.pc >= found.pc):
-            found = info
-    if found is None:
+    span = find_span(lines, pc)
+    if span is None:
         return summary, None
     shown = f"instruction {pc}: {text}" if text else f"instruction {pc}"
-    return summary, Diagnostic("ERROR", f"the verifier refused this ({shown})", found.span, found.span.excerpt)
+    return summary, Diagnostic("ERROR", f"the verifier refused this ({shown})", span, span.excerpt)
 
 
 def hint_for(summary: str) -> str:

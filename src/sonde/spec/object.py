@@ -8,6 +8,7 @@ from .layout import Layout, LayoutField
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from ..debuginfo.ctype import CType
@@ -83,6 +84,12 @@ class LineInfo(Record):
 
     pc: int
     span: Span
+
+
+def find_span(lines: Iterable[LineInfo], pc: int) -> Span | None:
+    """Return the source of instruction `pc`, None where nothing is known of it."""
+    before = [line for line in lines if line.pc <= pc]
+    return max(reversed(before), key=lambda line: line.pc).span if before else None
 
 
 class StackSlot(Record):

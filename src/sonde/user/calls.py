@@ -12,7 +12,26 @@ stopped behind the last call and its registers are set.
 
 from __future__ import annotations
 
-from ..bpf.jit.x86_encoding import R8, R9, R10, R12, R13, R14, R15, RAX, RBP, RBX, RDI, RDX, RSI, imm, mov, mov_imm, rex
+from ..bpf.jit.x86_encoding import (
+    R8,
+    R9,
+    R10,
+    R12,
+    R13,
+    R14,
+    R15,
+    RAX,
+    RBP,
+    RBX,
+    RDI,
+    RDX,
+    RSI,
+    SYSCALL,
+    imm,
+    mov,
+    mov_imm,
+    rex,
+)
 from ..record import Record
 from .interrupted import restarted
 
@@ -24,7 +43,6 @@ if TYPE_CHECKING:
 
     Argument = Union[int, bytes, "Result"]
 
-SYSCALL = b"\x0f\x05"
 _ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
 _KEPT = (R12, R13, R14, R15, RBX, RBP)  # where results wait for later calls
 _NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"]

@@ -14,7 +14,7 @@ from ..bpf.maps import MapShape, create, measure
 from ..bpf.maps.ringbuf import RingMap
 from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, SondeError, TargetError, UnsafeError, UsageError
 from ..record import replace
-from ..spec.object import layout_kinds
+from ..spec.object import find_span, layout_kinds
 from ..spec.relocation import relocate
 from . import frame, helpers
 from .cleaning import remove_agents
@@ -426,10 +426,7 @@ def _probe_of(spec: ObjectSpec, program: ProgramSpec) -> str:
 
 
 def _refused(program: ProgramSpec, refusal: Refusal) -> UnsafeError:
-    span = None
-    for line in program.lines:
-        if line.pc <= refusal.pc:
-            span = line.span
+    span = find_span(program.lines, refusal.pc)
     found = Diagnostic("ERROR", refusal.message, span, span.excerpt) if span is not None else None
     message = f"program {program.name} may not run in another process: {refusal.message} (instruction {refusal.pc})"
     return UnsafeError(message, program.name, diagnostic=found, hint=refusal.wants)

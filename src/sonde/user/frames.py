@@ -12,7 +12,7 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from .stopped import StoppedProcess
 
@@ -43,6 +43,12 @@ def iter_slots(
     for index in find(words):
         place = start + 8 * index
         yield Slot(tid, place, words[index], _is_saved_counter(stopped, place, start))
+
+
+def find_values(words: memoryview, wanted: Collection[int]) -> list[int]:
+    """The indices of words that are in `wanted`. A set's intersection is the fastest way through many words."""
+    found = set(wanted).intersection(words)
+    return [index for index, word in enumerate(words) if word in found] if found else []
 
 
 def find_between(words: memoryview, spans: Sequence[tuple[int, int]]) -> list[int]:

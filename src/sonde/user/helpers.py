@@ -1,7 +1,7 @@
 """The helpers of the user engine as machine code: what programs may call in a foreign process, where there is neither a kernel behind them nor Python.
 
 Most are written as eBPF, which the JIT translates; what eBPF cannot say (a system call, the frame of the trampoline) is a *primitive*, a few
-instructions that they call by a number from PRIMITIVE on. Helpers of maps are bound to one map each; they come from `bpf.maps`.
+instructions that they call by a number from PRIMITIVE on. Helpers of maps come from `bpf.maps`.
 
 A program's own reads are never trusted: `probe_read` asks the kernel whether the page is there (rt_sigprocmask with an impossible request reads eight bytes and
 changes nothing) before it touches it.
@@ -23,6 +23,7 @@ from ..bpf.jit.x86_encoding import (
     RDX,
     RSI,
     RSP,
+    SYSCALL,
     alu_imm,
     imm,
     mem,
@@ -45,7 +46,6 @@ _NAMES = (
 )  # fmt: skip
 NUMBERS = {name: PRIMITIVE + at for at, name in enumerate(_NAMES)}
 PRIMITIVE_NAMES = {number: name for name, number in NUMBERS.items()}
-_SYSCALL = b"\x0f\x05"
 _RT_SIGPROCMASK, _PRCTL, _GETTID, _GETPID, _GETUID, _GETGID, _TGKILL, _KILL = 14, 157, 186, 39, 102, 104, 234, 62
 _PR_GET_NAME = 16
 _USER_STACK = 256
@@ -61,7 +61,6 @@ class Facts(Record):
     private: int
     clock: int = 0
     tid_offset: int = -1
-    cpu_code: bytes = b""
 
 
 def primitive(name: str, facts: Facts) -> bytes:
@@ -70,7 +69,7 @@ def primitive(name: str, facts: Facts) -> bytes:
 
 
 def _system_call(number: int) -> bytes:
-    return mov_imm(RAX, number) + _SYSCALL
+    return mov_imm(RAX, number) + SYSCALL
 
 
 def _check(facts: Facts) -> bytes:
@@ -187,10 +186,6 @@ _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
 
 def _call(name: str) -> str:
     return f"call {NUMBERS[name]}"
-
-
-def _only(name: str, *before: str) -> str:
-    return "\n".join([*before, _call(name), "exit"])
 
 
 def _zero(dst: str, size: str, label: str) -> list[str]:

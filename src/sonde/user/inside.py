@@ -11,11 +11,11 @@ When the process becomes another program by exec, all of this is gone with the o
 from __future__ import annotations
 
 from ..bpf.jit.here import cpu_features
+from ..bpf.jit.x86_encoding import SYSCALL
 from ..errors import ProbeError, TargetError
 from ..record import Record
 from . import frame, helpers, trampoline
 from .agent import Agent
-from .calls import SYSCALL
 from .cleaning import clean_children
 from .code import jump_to
 from .image import Image
@@ -105,7 +105,7 @@ class Inside:
         at = state(self._home)
         self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
         rseq = find_rseq(stopped)
-        cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq, self._slots)
+        cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq)
         self._around = trampoline.Surroundings(at, self._private, self._slots, cpu_code)
         self._facts = helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
 

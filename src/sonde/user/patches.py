@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
+from ..bpf.jit.x86_encoding import SYSCALL
 from ..errors import BusyError, TargetError
 from ..record import Record
 from .agent import Site
-from .calls import SYSCALL
-from .frames import STACK_BYTES, Slot, find_between, iter_slots
+from .frames import STACK_BYTES, Slot, find_between, find_values, iter_slots
 from .goroutines import is_go, iter_stack_tops
 from .interrupted import needs_restart
 from .stopped import StoppedProcess
@@ -136,7 +136,7 @@ def _plan_moves(stopped: StoppedProcess, patches: Sequence[Patch]) -> _Moves:
         if go:
             _check_goroutines(stopped, boundaries, inside)
         for tid in stopped.threads:
-            for slot in iter_slots(stopped, tid, lambda words: _indices(words, boundaries)):
+            for slot in iter_slots(stopped, tid, lambda words: find_values(words, boundaries)):
                 patch, offset = inside[slot.value]
                 if slot.in_frame and not go:
                     moves.frames[slot.place] = patch.moves[offset]
@@ -174,12 +174,6 @@ def _moved(
 def _busy(stopped: StoppedProcess, who: str, patch: Patch, what: str) -> BusyError:
     text = f"{who} of process {stopped.pid} {what} within the code at {patch.address:#x} that a probe would replace"
     return BusyError(text, hint="try again")
-
-
-def _indices(words: memoryview, wanted: Collection[int]) -> list[int]:
-    """The indices of words that are in `wanted`. A set's intersection is the fastest way through many words."""
-    found = set(wanted).intersection(words)
-    return [index for index, word in enumerate(words) if word in found] if found else []
 
 
 def _may_follow_call(code: bytes, offset: int) -> bool:

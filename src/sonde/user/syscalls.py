@@ -6,6 +6,7 @@ places of a C library: those that load another are left alone. Not seen: system 
 
 from __future__ import annotations
 
+from ..bpf.jit.x86_encoding import SYSCALL
 from ..debuginfo.syscalls import syscall_number
 from ..errors import FormatError, ProbeError
 from ..record import Record
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .sites import Files
 
 ANY = -1  # every call: raw_syscalls
-_SYSCALL = b"\x0f\x05"
 _BEFORE_BYTES = 96  # how far before the instruction its number may be loaded
 _EAX = 0
 
@@ -71,12 +71,12 @@ def find_calls(numbers: frozenset[int], files: Files) -> list[CallSite]:
 def _calls_of(mapping: Mapping, elf: Elf, numbers: frozenset[int]) -> Iterator[CallSite]:
     code = bytes(elf.data[mapping.offset : mapping.offset + mapping.end - mapping.start])
     base = elf.get_vaddr(mapping.offset)
-    at = code.find(_SYSCALL)
+    at = code.find(SYSCALL)
     while at >= 0 and base >= 0:
         number = _call_at(code, at, base, elf)
         if number is not None and (number < 0 or ANY in numbers or number in numbers):
             yield CallSite(Site(mapping.start + at, base + at, mapping.path), number)
-        at = code.find(_SYSCALL, at + 1)
+        at = code.find(SYSCALL, at + 1)
 
 
 def _call_at(code: bytes, at: int, base: int, elf: Elf) -> int | None:

@@ -25,6 +25,7 @@ from ..bpf.jit.x86_encoding import (
     RDX,
     RSI,
     RSP,
+    SYSCALL,
     alu_imm,
     imm,
     mem,
@@ -216,7 +217,7 @@ def _one_call(
     if not exits or number == _NO_RETURN:
         code.add(jump_to(at + len(code.bytes), moved[0]))
         return
-    code.add(b"\x0f\x05")
+    code.add(SYSCALL)
     waits.append((at + len(code.bytes), 0))
     code.add(mov_imm(RCX, number))
     _event(code, at, exits, around, site, exits=True)
@@ -240,7 +241,7 @@ def _any_call(
         code.add(jump_to(at + len(code.bytes), moved[0]))
         return
     below = frame.RED_ZONE + 8
-    code.add(mem(_LEA, RSP, RSP, -below, True), mem(_STORE, RAX, RSP, 0, True), b"\x0f\x05")
+    code.add(mem(_LEA, RSP, RSP, -below, True), mem(_STORE, RAX, RSP, 0, True), SYSCALL)
     waits.append((at + len(code.bytes), below))
     code.add(mem(_LOAD, RCX, RSP, 0, True), mem(_LEA, RSP, RSP, below, True))
     _event(code, at, exits, around, site, exits=True)
@@ -376,7 +377,7 @@ def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> 
     return code.finish()
 
 
-def cpu_by_rseq(offset: int, slots: int) -> bytes:
+def cpu_by_rseq(offset: int) -> bytes:
     """mov eax, fs:[offset + 4]: cpu_id of the thread's struct rseq, which stands `offset` bytes from the thread pointer."""
     return b"\x64\x8b\x04\x25" + imm(offset + 4)
 

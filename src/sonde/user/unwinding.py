@@ -10,7 +10,7 @@ import struct
 
 from ..bpf.asm import assemble
 from . import frame
-from .frames import iter_slots
+from .frames import find_values, iter_slots
 from .helpers import NUMBERS
 from .trampoline import HASH, PROBES
 
@@ -57,7 +57,7 @@ def put_back(stopped: StoppedProcess, private: int, returns: Collection[int]) ->
     originals = {place: address for place, address in _PLACE.iter_unpack(table) if place}
     count = 0
     for tid in stopped.threads:
-        for slot in iter_slots(stopped, tid, lambda words: [i for i, word in enumerate(words) if word in returns]):
+        for slot in iter_slots(stopped, tid, lambda words: find_values(words, returns)):
             if slot.place in originals:
                 stopped.write(slot.place, originals[slot.place].to_bytes(8, "little"))
                 count += 1

@@ -6,6 +6,7 @@ RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
 R8, R9, R10, R11, R12, R13, R14, R15 = range(8, 16)
 
 # Operation numbers of the two-operand instructions (the row of opcodes 00 to 3f, and the /n of 81).
+SYSCALL = b"\x0f\x05"
 ALU = {"add": 0, "or": 1, "and": 4, "sub": 5, "xor": 6, "cmp": 7}
 
 
