@@ -7,11 +7,11 @@ by frame pointers. Only user space is sampled, which everybody may do to process
 from __future__ import annotations
 
 import select
-from errno import ESRCH
+from errno import EINVAL, ESRCH
 from struct import Struct, pack_into
 
 from ..debuginfo.ptregs import get_ptregs
-from ..errors import FeatureError, ProbeError, TargetError
+from ..errors import FeatureError, KernelError, ProbeError, TargetError
 from ..spec.engine import Sample
 from . import abi
 from .attach.counter import EVENTS, HINTS, TYPES
@@ -86,12 +86,10 @@ class Sampler:
     def _begin(self, tid: int) -> None:
         try:
             ring = Ring(-1, RING_BYTES, self._attr, pid=tid)
-        except Exception as error:
-            errno = getattr(error, "errno", 0)
+        except (KernelError, OSError) as error:
+            errno = error.errno or EINVAL
             if errno == ESRCH:
                 return  # it has just ended
-            if not errno:
-                raise
             hints = WATCH_HINTS if self.probe.type == "watchpoint" else HINTS
             raise attach_refusal(self.probe.name, errno, hint=hints.get(errno, "")) from None
         self._rings[tid] = ring
