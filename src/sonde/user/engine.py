@@ -29,7 +29,7 @@ from .worker import PolledReader, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from ..bpf.helpers import Helper
@@ -168,15 +168,21 @@ class UserObject:
         else:
             for spec in self.spec.maps:
                 self._fill(spec, create(self._shape(spec)))
+        local = dict.fromkeys(probe.program for probe in self.spec.probes if probe.type in LOCAL)
+        sampled = dict.fromkeys(probe.program for probe in self.spec.probes if probe.type in SAMPLED)
         tables = dict(enumerate(self.maps.values(), 1))
-        self._local = LocalPrograms(tables, self._slots)
-        self._sampled = LocalPrograms(tables, self._slots, SampledWorld(self.pid))
-        for probe in self.spec.probes:
-            where = self._local if probe.type in LOCAL else self._sampled if probe.type in SAMPLED else None
-            if where is not None and probe.program not in where:
-                take = where.interpret if probe.program in self._interpreted else where.add
-                take(probe.program, self._programs[probe.program])
+        if local:
+            self._local = LocalPrograms(tables, self._slots)
+            self._take_programs(self._local, local)
+        if sampled:
+            self._sampled = LocalPrograms(tables, self._slots, SampledWorld(self.pid))
+            self._take_programs(self._sampled, sampled)
         self.worker = Worker(self.run, self._run_on, self.look, self._state)
+
+    def _take_programs(self, where: LocalPrograms, names: Iterable[str]) -> None:
+        for name in names:
+            take = where.interpret if name in self._interpreted else where.add
+            take(name, self._programs[name])
 
     def _fill(self, spec: MapSpec, table: SharedMap) -> None:
         self.maps[spec.name] = table
@@ -323,8 +329,8 @@ class UserObject:
 
     def _run_on(self, program: str, sample: Sample) -> None:
         """Run a program on a sample of the process."""
-        if self._sampled is not None:
-            self._sampled.run_on(program, sample)
+        assert self._sampled is not None, "there are samples for programs only that were placed"
+        self._sampled.run_on(program, sample)
 
     def reader(self, name: str = "") -> Reader:
         """Open the reader of `spec.ringbuf`, or of another ring buffer. It is closed with the object."""

@@ -56,6 +56,7 @@ class LocalPrograms:
         self._place = 0
         self._interpreted: dict[str, Program] = {}
         self._native = NativeMachine(tables, self.world)
+        self._helpers = {**self._native.helpers(), _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu()}
         self._plan = make_plan(tables)
         self._placed: dict[str, Placed] = {}
         self._context = self._native.lend(bytes(_CONTEXT_BYTES))
@@ -75,10 +76,9 @@ class LocalPrograms:
     def add(self, name: str, insns: Sequence[Insn]) -> None:
         """Translate a verified program. Raises RunError where this process may not have executable memory."""
         code = translate(insns, os.uname().machine, features=cpu_features(), plan=self._plan)
-        helpers = {**self._native.helpers(), _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu()}
         self._placed[name] = Placed(
             code,
-            helpers=helpers,
+            helpers=self._helpers,
             maps=self._native.maps(),
             values=self._native.values(),
             cpu=ctypes.addressof(self._slot),

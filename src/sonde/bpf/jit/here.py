@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from functools import cache
 
 from ...errors import RunError
 from .code import bind
@@ -123,6 +124,7 @@ def find_rseq() -> int | None:
     return offset + 4 if size else None  # struct rseq: u32 cpu_id_start, u32 cpu_id
 
 
+@cache
 def cpu_features() -> frozenset[str]:
     """Return what this CPU has beyond the base of its architecture, of what the JIT can use."""
     try:
