@@ -10,6 +10,7 @@ from sonde.api.trace import TraceOptions, compile, live_target
 from sonde.debuginfo.elf import Elf
 from sonde.kernel.sampling import Sampler
 from sonde.spec.object import ObjectSpec
+from sonde.user.budget import Limit
 from sonde.user.engine import UserEngine, UserObject
 from sonde.user.target import user_target
 
@@ -40,9 +41,10 @@ class Running:
     def compile(self, script: str) -> ObjectSpec:
         return compile(script.replace("PATH", self.path), user_target(live_target()), TraceOptions(pid=self.pid))
 
-    def attach(self, script: str) -> UserObject:
+    def attach(self, script: str, limit: Limit | None = None) -> UserObject:
         spec = self.compile(script)
-        loaded = UserEngine(self.pid, sample=lambda probe: Sampler(probe, os.uname().machine)).load(spec)
+        engine = UserEngine(self.pid, sample=lambda probe: Sampler(probe, os.uname().machine), limit=limit)
+        loaded = engine.load(spec)
         for probe in spec.probes:
             if probe.type not in ("begin", "end"):
                 loaded.attach([probe])

@@ -48,6 +48,8 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
         raise UsageError(f"SONDE_ENGINE is {wanted!r}; it may be {' or '.join(ENGINES)}")
     if wanted == "user":
         return _user(program, options, "asked for")
+    if options.budget and not wanted:
+        return _user(program, options, "--budget is its option")
     if wanted == "kernel":
         return _kernel(program, options, "asked for")
     from ..kernel.refusal import missing_capability
@@ -92,6 +94,11 @@ def _loaded(choice: Choice) -> Choice:
 
 
 def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice:
+    if options.budget:
+        raise UsageError(
+            "--budget is the user engine's, the kernel's probes cannot be thinned",
+            hint="leave out --engine kernel, or --budget",
+        )
     from ..kernel.engine import KernelEngine
     from .trace import _warner, compile, live_target
 
@@ -115,7 +122,8 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
 
 def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
     from ..kernel.sampling import Sampler
-    from ..user.engine import UserEngine, check_probes
+    from ..user.budget import Limit
+    from ..user.engine import PLACED, UserEngine, check_probes
     from ..user.target import user_target
     from .trace import _warner, compile, live_target
 
@@ -127,6 +135,8 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
         inside = replace(options, pid=pid, command="")
         spec = compile(program, target, inside, child_pid=child.pid if child else 0, warn=warnings.append)
         check_probes(spec, pid)
+        if options.budget and not any(probe.type in PLACED for probe in spec.probes):
+            raise UsageError(f"--budget limits {', '.join(PLACED)} probes, and there is none")
         for text in warnings:  # only now: where another engine runs it, that one warns
             _warner(options)(text)
     except BaseException as failure:
@@ -136,7 +146,9 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
         if child is not None:
             child.close()
         raise
-    engine = UserEngine(pid, child.stopped if child is not None else None, lambda probe: Sampler(probe, target.arch))
+    limit = Limit(options.budget, options.over_budget == "off") if options.budget else None
+    held = child.stopped if child is not None else None
+    engine = UserEngine(pid, held, lambda probe: Sampler(probe, target.arch), limit)
     return Choice(engine, spec, reason, child)
 
 

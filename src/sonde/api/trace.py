@@ -44,6 +44,8 @@ class TraceOptions(Record):
     headers: tuple[str, ...] = ()  # C headers that are included before the text (--include)
     traceable_functions: str = ""  # a file in place of available_filter_functions
     engine: str = ""  # "kernel", "user" (inside the process of `pid` or `command`); "": whichever serves
+    budget: int = 0  # user engine: so many hits of a probe in a second are looked at; 0: all
+    over_budget: str = "thin"  # what becomes of a probe that fires more often: "thin", "off"
     linkable: bool = False  # C: what is declared and not defined is another object's, to be linked with
     any_engine: bool = (
         False  # where `engine` is open, also to those who may use the kernel's: the user engine if it serves

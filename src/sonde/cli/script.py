@@ -106,8 +106,24 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         headers=arguments.all("include"),
         traceable_functions=find_traceable(arguments),
         engine=_choice(arguments, "engine", ("", "kernel", "user")),
+        budget=_read_budget(arguments.get("budget")),
+        over_budget=_choice(arguments, "over_budget", ("thin", "off")),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )
+
+
+def _read_budget(text: str) -> int:
+    """Return how many hits in a second --budget allows, 0 for no limit."""
+    number, factor = (text[:-1], _FACTORS[text[-1:]]) if text[-1:] in _FACTORS else (text, 1)
+    if not text:
+        return 0
+    if not number.isascii() or not number.isdigit() or not 0 < int(number) * factor <= _MOST_HITS:
+        raise UsageError(f"--budget needs a number of hits in a second, as 5000, 100k or 2M, not {text!r}")
+    return int(number) * factor
+
+
+_FACTORS = {"k": 1000, "M": 1_000_000}
+_MOST_HITS = 10**9
 
 
 def _features(text: str) -> tuple[str, ...]:

@@ -109,6 +109,14 @@ class JsonPrinter(StreamPrinter):
     def _print_runtime_error(self, row: Row) -> None:
         self._emit("runtime_error", f'"msg": {quote(row.event.get_param("message", ""))}{_place(row)}')
 
+    def _print_thinned(self, row: Row) -> None:
+        self.count_passed_over(row)
+        get, (seen, passed, total, seconds) = row.event.get_param, row.values
+        names = ", ".join(map(quote, get("probes")))
+        members = f'"budget": {get("limit")}, "seconds": {seconds:.3f}, "seen": {seen}, "not_seen": {passed}, '
+        members += f'"not_seen_in_all": {total}, "off": {"true" if get("off") else "false"}'
+        self._emit("thinned", f'"data": {{"probes": [{names}], {members}}}')
+
 
 def _place(row: Row) -> str:
     span = row.event.span
@@ -245,6 +253,7 @@ _ROWS: dict[str, Callable[[JsonPrinter, Row], None]] = {
     "warnf": JsonPrinter._print_report,
     "debugf": JsonPrinter._print_report,
     "helper_error": JsonPrinter._print_helper_error,
+    "thinned": JsonPrinter._print_thinned,
     "runtime_error": JsonPrinter._print_runtime_error,
     "skboutput": JsonPrinter.append_packet,
 }

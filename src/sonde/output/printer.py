@@ -26,6 +26,7 @@ class StreamPrinter:
         self.quiet = quiet
         self.notify = notify
         self.lost_events = 0
+        self.passed_over: dict[str, int] = {}  # hits that no program has seen, by probes
         self.write = self.sink.write
         self._error_fd = error_fd
         self._formats: dict[int, Formatter] = {}
@@ -71,6 +72,13 @@ class StreamPrinter:
         if self.lost_events:
             self.say(f"WARNING: Total lost event count: {self.lost_events}")
             self.lost_events = 0
+        for names, count in self.passed_over.items():
+            self.say(f"WARNING: {names}: {count:,} hits in all were not looked at")
+        self.passed_over.clear()
+
+    def count_passed_over(self, row: Row) -> None:
+        """Take note of hits of a probe that were over its budget."""
+        self.passed_over[", ".join(row.event.get_param("probes"))] = row.values[2]
 
     # What both show in the same way, or need in another form --------------------------------------------------------
 

@@ -98,6 +98,14 @@ class TextPrinter(StreamPrinter):
     def _print_runtime_error(self, row: Row) -> None:
         self.say(diagnostic_text(row, "WARNING", row.event.get_param("message", "")))
 
+    def _print_thinned(self, row: Row) -> None:
+        self.count_passed_over(row)
+        get, (seen, passed, _, seconds) = row.event.get_param, row.values
+        rate, share = round((seen + passed) / max(seconds, 1e-9)), round((seen + passed) / max(seen, 1))
+        text = f"{', '.join(get('probes'))} fired {rate:,} times a second, over the budget of {get('limit'):,}: "
+        end = ", and it is switched off" if get("off") else ""
+        self.say(f"WARNING: {text}1 hit in {share:,} was looked at, {passed:,} were not{end}")
+
 
 def _title(view: ViewSpec, entry: Entry) -> str:
     return view.name if view.key is None else f"{view.name}[{key_text(entry.key, view.key)}]"
@@ -135,4 +143,5 @@ _ROWS: dict[str, Callable[[TextPrinter, Row], None]] = {
     "helper_error": TextPrinter._print_helper_error,
     "runtime_error": TextPrinter._print_runtime_error,
     "skboutput": TextPrinter.append_packet,
+    "thinned": TextPrinter._print_thinned,
 }

@@ -247,6 +247,12 @@ class Session:
             self.printer.message("WARNING", note)
         self._notes_told = len(notes)
 
+    def _show_rows(self) -> None:
+        """Show what the engine itself has to tell, as data."""
+        rows = getattr(self._loaded, "rows", ())
+        while rows:
+            self.printer.row(rows.pop(0))
+
     def _tell_how(self, group: Sequence[ProbeSpec], links: Sequence[Link]) -> None:
         names = ", ".join(probe.name for probe in group[:3]) + (", …" if len(group) > 3 else "")
         for how in dict.fromkeys(link.how for link in links):
@@ -271,6 +277,7 @@ class Session:
                 elif self._worker is not None and fd == self._worker.fileno():
                     self._worker.work()
                     self._tell_notes()
+                    self._show_rows()
                 else:  # the child or the traced process has ended
                     self._stopping = True
             if self._loss_check_at and time.monotonic() >= self._loss_check_at:
@@ -297,6 +304,7 @@ class Session:
         self._drain_rest()
         self._run_end_probes()
         self._report_loss()
+        self._show_rows()
         self.printer.ending()
         if self.options.print_maps:
             for view in sorted(self.spec.views, key=lambda view: view.name):

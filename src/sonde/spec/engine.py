@@ -84,7 +84,7 @@ if TYPE_CHECKING:
         """An object in an engine. Closing it detaches, unloads and frees everything that it made.
 
         One that has an attribute `worker` (a Worker, or None) is given its turn in the session's loop; `notes` are told to the user once
-        its probes are attached.
+        its probes are attached; `rows` (a list) are shown, and taken from it, as they come.
         """
 
         @property

@@ -193,6 +193,7 @@ class EventSpec(Record):
     helper_error helper, message, excerpt (the line of `span`)   one: the return code
     runtime_error  message, excerpt                        (none): something that the program mended itself (a division by 0)
     skboutput    path                                     len, data
+    thinned      probes (names), limit, off               hits looked at, hits passed over, all of these so far, seconds
     unwatch      (none)                                   one: the address of a watchpoint to be taken away
     record       (none)                                   one: a record of a stream (see StreamSpec), under the stream's name
     """

@@ -17,6 +17,7 @@ from ..record import replace
 from ..spec.object import find_span, layout_kinds
 from ..spec.relocation import relocate
 from . import frame, helpers
+from .budget import Budget
 from .cleaning import remove_agents
 from .follow import Watch
 from .inside import Inside
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ..spec.engine import Reader, Sample
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
     from .agent import Agent
+    from .budget import Limit
     from .patches import Patch
     from .worker import Sampler
 
@@ -58,19 +60,24 @@ class UserEngine:
     name = "user"
 
     def __init__(
-        self, pid: int, held: StoppedProcess | None = None, sample: Callable[[ProbeSpec], Sampler] | None = None
+        self,
+        pid: int,
+        held: StoppedProcess | None = None,
+        sample: Callable[[ProbeSpec], Sampler] | None = None,
+        limit: Limit | None = None,
     ) -> None:
-        """`sample` begins to take samples for a probe; without it there are no probes of timers and counters."""
+        """`sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
         self.pid = pid
         self.held = held
         self.sample = sample
+        self.limit = limit
 
     def load(self, spec: ObjectSpec) -> UserObject:
         """Verify the programs of `spec` and put them into the process. The caller closes the result.
 
         Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
         """
-        return UserObject(spec, self.pid, self.held, self.sample)
+        return UserObject(spec, self.pid, self.held, self.sample, self.limit)
 
 
 class UserLink:
@@ -94,6 +101,7 @@ class UserObject:
         pid: int,
         held: StoppedProcess | None = None,
         sample: Callable[[ProbeSpec], Sampler] | None = None,
+        limit: Limit | None = None,
     ) -> None:
         self.spec = spec
         self.pid = pid
@@ -118,6 +126,9 @@ class UserObject:
         self._closed = False
         check_probes(spec, pid)
         self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
+        placed = [probe.name for probe in spec.probes if probe.type in PLACED]
+        self._budget = Budget(limit, placed, self._slots) if limit is not None and placed else None
+        self.rows = self._budget.rows if self._budget is not None else []
         try:
             self._verify()
             self._place()
@@ -205,7 +216,7 @@ class UserObject:
 
     def _make_inside(self) -> Inside:
         placed = [probe for probe in self.spec.probes if probe.type in PLACED]
-        return Inside(self.pid, placed, self._programs, self._slots)
+        return Inside(self.pid, placed, self._programs, self._slots, self._budget)
 
     def _enter(self, inside: Inside, stopped: StoppedProcess) -> list[Patch]:
         """Begin in a program; return the patches for what it has mapped."""
@@ -230,12 +241,15 @@ class UserObject:
         return places
 
     def _share_state(self, agent: Agent, stopped: StoppedProcess) -> int:
-        size = frame.state_bytes(self._slots)
+        words = frame.state_bytes(self._slots)
+        size = words + (self._budget.gates.size if self._budget is not None else 0)
         if self._state is not None:
             return agent.lend(stopped, self._state_fd, size)
         shared = agent.share(stopped, size)
         self._state_fd = shared.fd
         self._state = _map_state(shared.fd, shared.size)
+        if self._budget is not None:
+            self._budget.open(self._state[words // 8 :], time.monotonic_ns())
         return shared.address
 
     def _shape(self, spec: MapSpec) -> MapShape:
@@ -287,6 +301,8 @@ class UserObject:
             return
         self._ticks += 1
         try:
+            if self._budget is not None:
+                self._heed_budget(self._budget, inside)
             if watch.is_gone() or self._begins:
                 self._follow_exec()
             elif (self._ticks < _EAGER_TICKS or not self._ticks % _LAZY_TICKS) and inside.has_new_files():
@@ -298,6 +314,14 @@ class UserObject:
             if not self._begins and is_alive(self.pid):
                 self._tell(f"process {self.pid} could not be followed: {failure}")
         self._tell(*inside.notes)
+
+    def _heed_budget(self, budget: Budget, inside: Inside) -> None:
+        """Let hits be looked at again; take out the probes that have fired too often, if that is what the user wants."""
+        over = set(budget.tick(time.monotonic_ns()))
+        if over:
+            with self._stop() as stopped:
+                inside.switch_off(stopped, over)
+            budget.report(time.monotonic_ns())
 
     def _tell(self, *notes: str) -> None:
         self.notes += [note for note in notes if note not in self.notes]
@@ -350,6 +374,8 @@ class UserObject:
         attached, self._attached = self._attached, False
         if attached and self._inside is not None:
             self._take_out(self._inside)
+            if self._budget is not None:
+                self._budget.report(time.monotonic_ns())
         if self.worker is not None:
             self.worker.stop()
 

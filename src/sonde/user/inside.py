@@ -13,7 +13,7 @@ from __future__ import annotations
 from ..bpf.jit.here import cpu_features
 from ..bpf.jit.x86_encoding import SYSCALL
 from ..errors import ProbeError, TargetError
-from ..record import Record
+from ..record import Record, replace
 from . import frame, helpers, trampoline
 from .agent import Agent
 from .cleaning import clean_children
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from ..bpf.isa import Insn
     from ..bpf.maps import SharedMap
     from ..spec.object import ProbeSpec
+    from .budget import Budget
     from .stopped import StoppedProcess
+    from .syscalls import Wanted
     from .trampoline import Runner
     from .x86.window import Window
 
@@ -61,9 +63,18 @@ class _Placed(Record):
 
 
 class Inside:
-    """What sonde has in one program. `probes` are those to be placed, `programs` their code by name, `slots` how many runs there may be at a time."""
+    """What sonde has in one program. `probes` are those to be placed, `programs` their code by name, `slots` how many runs there may be at a time,
+    `budget` what keeps count of the hits, if they are limited.
+    """
 
-    def __init__(self, pid: int, probes: Sequence[ProbeSpec], programs: Mapping[str, list[Insn]], slots: int) -> None:
+    def __init__(
+        self,
+        pid: int,
+        probes: Sequence[ProbeSpec],
+        programs: Mapping[str, list[Insn]],
+        slots: int,
+        budget: Budget | None = None,
+    ) -> None:
         self.pid = pid
         self.notes: list[str] = []  # what could not be probed, and why
         self.hows: dict[str, str] = {}  # by the probe's name
@@ -72,6 +83,8 @@ class Inside:
         self._returning = any(probe.type == "uretprobe" for probe in probes)
         self._programs = programs
         self._slots = slots
+        self._budget = budget
+        self._accounts: dict[int, set[int]] = {}  # of the probes at a patch, by its address
         self._files = Files(pid)
         self._seen: frozenset[tuple[str, int]] = frozenset()  # files that were looked into: path and address
         self._home: Agent | None = None
@@ -106,7 +119,8 @@ class Inside:
         self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
         rseq = find_rseq(stopped)
         cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq)
-        self._around = trampoline.Surroundings(at, self._private, self._slots, cpu_code)
+        gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
+        self._around = trampoline.Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
         self._facts = helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
 
     @property
@@ -184,7 +198,10 @@ class Inside:
         patches = []
         for address, group in sorted(by_site.items()):
             image = self._image_at(address)
-            runners = [(each.probe.type, self._runner(image, each)) for each in reversed(group)]  # the kernel's order
+            account = self._account([each.probe for each in group])
+            runners = [  # the kernel's order
+                (each.probe.type, replace(self._runner(image, each), account=account)) for each in reversed(group)
+            ]
             before = [runner for kind, runner in runners if kind != "uretprobe"]
             after = [runner for kind, runner in runners if kind == "uretprobe"]
             site, name = group[0].site, group[0].probe.name
@@ -193,11 +210,16 @@ class Inside:
                 window = plan(site, self._files)
                 self._hold(stopped, name, site, window)
                 patches.append(self._build(stopped, image, site, window, before, after))
+                self._accounts[patches[-1].address] = {account}
                 how = f"{window.kind} window of {window.length} bytes"
             except NoWindowError as failure:
                 self.notes.append(f"{name} is not probed: {failure.message}")
             self.hows.update({each.probe.name: how for each in group})
         return patches
+
+    def _account(self, probes: Sequence[ProbeSpec]) -> int:
+        """The account of probes that share a place, so that all of them see a hit or none; -1 where nothing is limited."""
+        return self._budget.join([probe.name for probe in probes]) if self._budget is not None else -1
 
     def _hold(self, stopped: StoppedProcess, name: str, site: Site, window: Window) -> None:
         hold_against_file(name, site, window, self._files, stopped.read, self._claims)
@@ -279,15 +301,14 @@ class Inside:
         for call in calls:
             image = self._image_at(call.site.address)
             wanted = [w for w in self._calls_wanted if call.number < 0 or w[1].number in (ANY, call.number)]
-            runners = [
-                (w, image.program(self._programs[probe.program], probe.cookie, record=True)) for probe, w in wanted
-            ]
+            runners = [(w, self._call_runner(image, probe, w, wanted)) for probe, w in wanted]
             # Where only one call is made, every call is that one.
             numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
             enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
             exits = tuple((number, runner) for number, exits, runner in numbered if exits)
             try:
                 patches.append(self._build_call(stopped, image, call.site, trampoline.Calls(enters, exits)))
+                self._accounts[patches[-1].address] = {runner.account for _, runner in runners}
             except ProbeError as failure:
                 missed.append(failure.message)
                 self._refused.add(call.site.address)
@@ -299,6 +320,14 @@ class Inside:
         for probe, _ in self._calls_wanted:
             self.hows[probe.name] = f"{len(patches)} places that make system calls"
         return patches
+
+    def _call_runner(
+        self, image: Image, probe: ProbeSpec, wanted: Wanted, others: Sequence[tuple[ProbeSpec, Wanted]]
+    ) -> Runner:
+        """The program of a probe on system calls, with the account of all that see the same calls here."""
+        runner = image.program(self._programs[probe.program], probe.cookie, record=True)
+        same = [other for other, w in others if ANY in (w.number, wanted.number) or w.number == wanted.number]
+        return replace(runner, account=self._account(same))
 
     def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: trampoline.Calls) -> Patch:
         """Place the trampoline of a system call, between what the window displaces before the call and the call with what follows."""
@@ -343,6 +372,11 @@ class Inside:
         self._leave(stopped)
         self._count(stopped, self._counted, -1)
         self._counted = set()
+
+    def switch_off(self, stopped: StoppedProcess, accounts: set[int]) -> None:
+        """Put the code back where all probes have accounts among these. What is running there, or will return there, goes on to its end."""
+        off = [patch for address, patch in self._taken.items() if self._accounts.get(address, {-1}) <= accounts]
+        take_out(stopped, self.agents, off)
 
     def _leave(self, stopped: StoppedProcess) -> None:
         """Let threads that stand in moved instructions, wait in a system call of theirs, or will return to us, go on where these came from."""

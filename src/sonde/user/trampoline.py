@@ -7,6 +7,9 @@
 Integer registers are all that programs and helpers use, so nothing else is saved. Where a function begins nobody expects flags or a red zone;
 elsewhere both are kept.
 
+Where there is a budget, a hit is counted first, and passed over when there have been too many (`budget`): then nothing of all this happens, neither at the
+function's entry nor at its return.
+
 For returns the entry notes the return address in a table, by its own place on the stack, and calls the function's moved beginning. So the processor's guesses
 about returns stay right; the thread needs no storage of its own; and a place that longjmp left behind is used again by the next call there.
 """
@@ -35,11 +38,13 @@ from ..bpf.jit.x86_encoding import (
 )
 from ..record import Record
 from . import frame
-from .code import BELOW, EQUAL, NOT_EQUAL, Code, jump_to
+from .code import BELOW, EQUAL, LESS, NOT_EQUAL, Code, jump_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .budget import Gates
 
 _LEA, _LOAD, _STORE = b"\x8d", b"\x8b", b"\x89"
 _VOLATILE = ("ax", "cx", "dx", "si", "di", "r8", "r9", "r10", "r11")  # what a called function may change
@@ -50,7 +55,8 @@ HASH = 0x9E3779B97F4A7C15
 class Runner(Record):
     """A program that is in place: its address, what it reads of the context, its cookie. `exclusive`: no other run may use its slot meanwhile.
 
-    `fields` are names of registers in pt_regs; `context` is the offset in the frame of what it gets as its context.
+    `fields` are names of registers in pt_regs; `context` is the offset in the frame of what it gets as its context; `account` the number of its probe in the
+    budget (-1: it has none).
     """
 
     address: int
@@ -58,6 +64,7 @@ class Runner(Record):
     exclusive: bool = False
     cookie: int = 0
     context: int = frame.REGS
+    account: int = -1
 
 
 class Surroundings(Record):
@@ -68,15 +75,49 @@ class Surroundings(Record):
     slots: int
     cpu_code: bytes
     claim: int = 0  # the routine that claims a slot
+    gates: Gates | None = None  # of the budget, if there is one
 
 
 def entry(at: int, runners: Sequence[Runner], around: Surroundings, kind: int, site: int) -> bytes:
     """The code up to the moved instructions, which stand right behind it. `at` is its address, `site` that of the probe."""
     code = Code()
+    _pass_over(code, runners, around, kind, "end")
     _open(code, runners, kind, frame.RED_ZONE if kind == frame.INSIDE else 0, site)
     _run(code, at, runners, around)
     _close(code, kind, frame.RED_ZONE if kind == frame.INSIDE else 0)
+    code.label("end")
     return code.finish()
+
+
+def _pass_over(code: Code, runners: Sequence[Runner], around: Surroundings, kind: int, end: str) -> None:
+    """Count a hit of a probe that has a budget; go to the label `end` when no more of them may be looked at. Nothing is changed.
+
+    Passing over costs two loads and one addition to a word that this CPU has for itself.
+    """
+    account = min((runner.account for runner in runners), default=-1)  # see Budget.join
+    if around.gates is None or account < 0:
+        return
+    gates, size = around.gates, 24 + (frame.RED_ZONE if kind == frame.INSIDE else 0)
+    look = f"look {len(code.bytes)}"
+    code.add(mem(_LEA, RSP, RSP, -size, True), mem(_STORE, RAX, RSP, 0, True), mem(_STORE, RCX, RSP, 8, True))
+    back = mem(_LOAD, RCX, RSP, 8, True)
+    if kind == frame.INSIDE:
+        code.add(_SAVE_FLAGS, mem(_STORE, RAX, RSP, 16, True))
+        back += mem(_LOAD, RAX, RSP, 16, True) + _RESTORE_FLAGS
+    back += mem(_LOAD, RAX, RSP, 0, True) + mem(_LEA, RSP, RSP, size, True)
+    code.add(mov_imm(RAX, gates.address), mem(_LOAD, RAX, RAX, 0, True), mov_imm(RCX, gates.looked_at(account)))
+    code.add(mem(b"\x39", RAX, RCX, 0, True))  # cmp [rcx], rax
+    code.jump(look, LESS)
+    code.add(around.cpu_code, alu_imm(_CMP, RAX, gates.slots, False), b"\x72\x02", rr(b"\x31", RAX, RAX, False))
+    code.add(rr(b"\x69", RAX, RAX, True) + imm(gates.stride), mov_imm(RCX, gates.passed_over(account)))
+    code.add(rr(b"\x01", RAX, RCX, True), mem(b"\x83", 0, RCX, 0, True) + b"\x01", back)
+    code.jump(end)
+    code.label(look)
+    code.add(b"\xf0", mem(b"\x83", 0, RCX, 0, True) + b"\x01", back)
+
+
+_SAVE_FLAGS = b"\x9f\x0f\x90\xc0"  # lahf; seto al
+_RESTORE_FLAGS = b"\x04\x7f\x9e"  # add al, 127: overflow as it was; sahf
 
 
 def _saved(runners: Sequence[Runner]) -> list[str]:
@@ -96,7 +137,7 @@ def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int)
     for name in [*_saved(runners), "r12"]:
         code.add(mem(_STORE, frame.NUMBERS[name], RSP, _field(name), True))
     if kind == frame.INSIDE:
-        code.add(b"\x9f", b"\x0f\x90\xc0", mem(_STORE, RAX, RSP, frame.FLAGS, True))  # lahf; seto al
+        code.add(_SAVE_FLAGS, mem(_STORE, RAX, RSP, frame.FLAGS, True))
     code.add(mov(R12, RSP))
     fields = frozenset().union(*(runner.fields for runner in runners))
     if "sp" in fields:
@@ -113,7 +154,7 @@ def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int)
 def _close(code: Code, kind: int, gap: int, keep: tuple[str, ...] = ()) -> None:
     """Give back the registers and the stack."""
     if kind == frame.INSIDE:
-        code.add(mem(_LOAD, RAX, R12, frame.FLAGS, True), b"\x04\x7f\x9e")  # add al, 127: overflow as it was; sahf
+        code.add(mem(_LOAD, RAX, R12, frame.FLAGS, True), _RESTORE_FLAGS)
     for name in _VOLATILE:
         if name not in keep:
             code.add(mem(_LOAD, frame.NUMBERS[name], RSP, _field(name), True))
@@ -182,8 +223,8 @@ def system_calls(
             code.add(b"\x3d" + imm(number))
             code.jump(f"special {number}", EQUAL)
         _any_call(code, at, calls, around, site, moved, waits)
-    else:
-        code.add(jump_to(at + len(code.bytes), moved[0]))
+    code.label("plain")
+    code.add(jump_to(at + len(code.bytes), moved[0]))
     for number in calls.numbers():
         code.label(f"call {number}")
         _one_call(code, at, number, calls, around, site, moved, waits)
@@ -211,10 +252,11 @@ def _one_call(
     waits: list[tuple[int, int]],
 ) -> None:
     """A call whose number is known: a frame before it and another after it, so that none is needed meanwhile."""
-    enters, exits = _of(calls.enters, number), _of(calls.exits, number)
+    enters, exits = _of(calls.enters, number), _of(calls.exits, number) if number != _NO_RETURN else []
+    _pass_over(code, [*enters, *exits], around, frame.INSIDE, "plain")
     if enters:
         _event(code, at, enters, around, site, exits=False)
-    if not exits or number == _NO_RETURN:
+    if not exits:
         code.add(jump_to(at + len(code.bytes), moved[0]))
         return
     code.add(SYSCALL)
@@ -235,6 +277,7 @@ def _any_call(
 ) -> None:
     """A call of any number: it waits on the stack, below the red zone."""
     enters, exits = _of(calls.enters, -1), _of(calls.exits, -1)
+    _pass_over(code, [*enters, *exits], around, frame.INSIDE, "plain")
     if enters:
         _event(code, at, enters, around, site, exits=False)
     if not exits:
@@ -299,7 +342,7 @@ def returning(
 
     `before` are programs that run at its entry as well.
     """
-    head = _head(at, before, around, site)
+    head = _head(at, before, after, around, site)
     tail = _tail(at + len(head), after, around, site)
     moved = at + len(head) + len(tail)
     fixed = bytearray(head)
@@ -319,8 +362,9 @@ def _table(code: Code, around: Surroundings, key: int) -> None:
     code.add(mov_imm(R11, around.private + frame.RETURNS))
 
 
-def _head(at: int, before: Sequence[Runner], around: Surroundings, site: int) -> bytes:
+def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int) -> bytes:
     code = Code()
+    _pass_over(code, [*before, *after], around, frame.ENTRY, "unseen")
     _open(code, before, frame.ENTRY, 0, site)
     if before:
         _run(code, at, before, around)
@@ -343,6 +387,7 @@ def _head(at: int, before: Sequence[Runner], around: Surroundings, site: int) ->
     code.jump("look", NOT_EQUAL)
     code.add(mov_imm(RDX, around.state + frame.MISSED), b"\xf0", mem(b"\x83", 0, RDX, 0, True) + b"\x01")
     _close(code, frame.ENTRY, 0)
+    code.label("unseen")
     code.add(b"\xe9", _SKIP)  # nobody will see this return
     code.label("mine")
     code.add(mem(_LOAD, RCX, R9, 0, True), mem(_STORE, RCX, RDX, 8, True))
