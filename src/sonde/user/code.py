@@ -30,6 +30,12 @@ class Code:
         self._jumps.append((len(self.bytes), name))
         self.bytes += bytes(4)
 
+    def load_address(self, register: int, name: str) -> None:
+        """Load the address of a name into one of the first eight registers."""
+        self.bytes += bytes([0x48, 0x8D, register << 3 | 5])
+        self._jumps.append((len(self.bytes), name))
+        self.bytes += bytes(4)
+
     def finish(self) -> bytes:
         """Fill in the jumps; return the code. Raises KeyError for a name that nothing has."""
         for at, name in self._jumps:

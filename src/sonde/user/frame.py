@@ -44,7 +44,10 @@ BUSY_STRIDE = 64
 # The private memory: a page that the kernel empties in a child of fork, then the table of returns.
 PROCESS = 0  # u64: number of the process; 0: ask the kernel
 RETURNS = 4096
-RETURN_BITS = 16  # so many places, of two words each: address of the return address, the return address itself
+RETURN_BITS, RETURN_SHIFT = 16, 5  # so many places, of four words each
+RETURNS_BYTES = 1 << RETURN_BITS + RETURN_SHIFT
+# Of a place, behind its key: the return address; our own address that stands in its stead; how many functions were jumped to since the call.
+RETURN_ADDRESS, TAIL, DEPTH = 8, 16, 24
 
 
 def state_bytes(slots: int) -> int:
@@ -54,4 +57,4 @@ def state_bytes(slots: int) -> int:
 
 def private_bytes() -> int:
     """The size of the private memory, whole pages."""
-    return RETURNS + (16 << RETURN_BITS)
+    return RETURNS + RETURNS_BYTES

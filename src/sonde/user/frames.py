@@ -88,7 +88,13 @@ def _is_saved_counter(stopped: StoppedProcess, place: int, sp: int) -> bool:
         return False
     if stack <= place < stack + stack_size and not stack <= sp < stack + stack_size:
         return False  # on a stack for signals that the thread is not on: another's, or what is left of an earlier one
-    return stopped.read_some(back, 9).startswith(_SIGRETURNS)
+    return stopped.read_some(back, 9).startswith(_SIGRETURNS) or _is_ours(stopped, back)
+
+
+def _is_ours(stopped: StoppedProcess, address: int) -> bool:
+    """True for an address in code of a sonde: the handler has a return probe."""
+    mapping = find_mapping(stopped.mappings(), address)
+    return mapping is not None and mapping.executable and mapping.path.startswith("/memfd:sonde-agent:")
 
 
 def _word(data: bytes, offset: int) -> int:

@@ -25,7 +25,7 @@ from .relocated import Relocated
 from .sites import Files, Site, find_data, find_functions, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, wanted_of
-from .unwinding import UNWINDERS, put_back
+from .unwinding import UNWINDERS, find_bound, put_back
 from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
 from .x86.relocate import relocate
 
@@ -93,6 +93,7 @@ class Inside:
         self._refused: set[int] = set()  # places of system calls that no jump fits
         self._windows: dict[int, _Placed] = {}  # by a patch's address
         self._claims = Claims()
+        self._bounds: dict[str, dict[int, str]] = {}  # by file: functions whose return address must stay
         self._semaphores: set[int] = set()  # of USDT probes that are to be put in
         self._counted: set[int] = set()  # of those that are in
         self._ways_back: dict[
@@ -158,16 +159,16 @@ class Inside:
         ]
         guards = find_functions(UNWINDERS, self._files) if self._returning else []
         guards = [site for site in guards if site.address not in sites_taken]
+        guarded = frozenset(site.address for site in guards)
         self._make_room(stopped, [each.site.address for each in planned], calls, [site.address for site in guards])
-        patches = self._plan_sites(stopped, planned) + self._plan_calls(stopped, calls)
+        patches = self._plan_sites(stopped, planned, guarded) + self._plan_calls(stopped, calls)
         probed = {each.site.address for each in planned}
-        agents = self.agents
-        for site in guards:  # one with a probe of the user's is left: exceptions end at our return addresses there
+        for site in guards:
             if site.address not in probed:
                 image = self._image_at(site.address)
                 window = plan(site, self._files)
                 self._hold(stopped, "an unwinder that is probed too", site, window)
-                patches.append(self._build(stopped, image, site, window, [image.guard(self._private, agents)], []))
+                patches.append(self._build(stopped, image, site, window, [self._guard(image)], []))
         return patches
 
     def _make_room(
@@ -188,8 +189,13 @@ class Inside:
             image for image in reversed(self._images) if abs(image.agent.address - address) < 2 * _REACH - (1 << 26)
         )
 
-    def _plan_sites(self, stopped: StoppedProcess, planned: Sequence[_Planned]) -> list[Patch]:
-        """One trampoline for all probes that share a place."""
+    def _guard(self, image: Image) -> Runner:
+        return image.guard(self._private, self.agents)
+
+    def _plan_sites(
+        self, stopped: StoppedProcess, planned: Sequence[_Planned], guarded: frozenset[int] = frozenset()
+    ) -> list[Patch]:
+        """One trampoline for all probes that share a place, and for the guard at one of `guarded`."""
         by_site: dict[int, list[_Planned]] = {}
         for each in planned:
             by_site.setdefault(each.site.address, []).append(each)
@@ -206,11 +212,20 @@ class Inside:
             after = [runner for kind, runner in runners if kind == "uretprobe"]
             site, name = group[0].site, group[0].probe.name
             how = "not attached"
+            if address in guarded:
+                before.insert(0, self._guard(image))
+            reason = self._bound(site) if after else ""
+            if reason:
+                self.notes.append(f"{name}: its return is not probed, as {reason}")
+                after = []
+            if not before and not after:
+                self.hows.update({each.probe.name: how for each in group})
+                continue
             try:
                 window = plan(site, self._files)
                 self._hold(stopped, name, site, window)
                 patches.append(self._build(stopped, image, site, window, before, after))
-                self._accounts[patches[-1].address] = {account}
+                self._accounts[patches[-1].address] = {-1 if address in guarded else account}
                 how = f"{window.kind} window of {window.length} bytes"
             except NoWindowError as failure:
                 self.notes.append(f"{name} is not probed: {failure.message}")
@@ -220,6 +235,14 @@ class Inside:
     def _account(self, probes: Sequence[ProbeSpec]) -> int:
         """The account of probes that share a place, so that all of them see a hit or none; -1 where nothing is limited."""
         return self._budget.join([probe.name for probe in probes]) if self._budget is not None else -1
+
+    def _bound(self, site: Site) -> str:
+        """Why the function's return address must stay, "" where it need not."""
+        if not site.is_entry:
+            return "no function begins there"
+        if site.path not in self._bounds:
+            self._bounds[site.path] = find_bound(self._files.open(site.path))
+        return self._bounds[site.path].get(site.vaddr, "")
 
     def _hold(self, stopped: StoppedProcess, name: str, site: Site, window: Window) -> None:
         hold_against_file(name, site, window, self._files, stopped.read, self._claims)

@@ -11,7 +11,8 @@ Where there is a budget, a hit is counted first, and passed over when there have
 function's entry nor at its return.
 
 For returns the entry notes the return address in a table, by its own place on the stack, and calls the function's moved beginning. So the processor's guesses
-about returns stay right; the thread needs no storage of its own; and a place that longjmp left behind is used again by the next call there.
+about returns stay right; the thread needs no storage of its own; and a place that longjmp left behind is used again by the next call there. A function that is
+jumped to by a probed one (a tail call) finds our own address there: both returns are seen, its own first.
 """
 
 from __future__ import annotations
@@ -356,47 +357,101 @@ _SKIP = b"\xde\xad\xbe\xef"  # stands for the distance to the moved beginning un
 
 
 def _table(code: Code, around: Surroundings, key: int) -> None:
-    """r10: the place of the key (a register) in the table of returns; r11: the table. Uses rax."""
+    """rax: the place of the key (a register) in the table of returns; r11: the table."""
     code.add(mov_imm(RAX, HASH), rr(b"\x0f\xaf", RAX, key, True))
-    code.add(rr(b"\xc1", 5, RAX, True) + bytes([64 - frame.RETURN_BITS]), rr(b"\xc1", 4, RAX, True) + b"\x04")
+    code.add(rr(b"\xc1", 5, RAX, True) + bytes([64 - frame.RETURN_BITS]))
+    code.add(rr(b"\xc1", 4, RAX, True) + bytes([frame.RETURN_SHIFT]))
     code.add(mov_imm(R11, around.private + frame.RETURNS))
 
 
+def _next(code: Code) -> None:
+    """rax: the place behind it in the table."""
+    code.add(alu_imm(0, RAX, 1 << frame.RETURN_SHIFT, False), alu_imm(4, RAX, frame.RETURNS_BYTES - 1, False))
+
+
+def _claim_place(code: Code, around: Surroundings, key: int, name: str) -> None:
+    """rdx: the entry of a key in the table of returns, a new one if there is none; jumps to "missed" where the table is full there. Uses rax, rcx, r8, r10, r11."""
+    _table(code, around, key)
+    code.add(mov_imm(R8, PROBES))
+    code.label(f"look {name}")
+    code.add(b"\x49\x8d\x14\x03")  # lea rdx, [r11 + rax]
+    code.add(mem(_LOAD, RCX, RDX, 0, True), rr(b"\x39", key, RCX, True))
+    code.jump(f"mine {name}", EQUAL)
+    code.add(rr(b"\x85", RCX, RCX, True))
+    code.jump(f"other {name}", NOT_EQUAL)
+    code.add(mov(R10, RAX), rr(b"\x31", RAX, RAX, False))
+    code.add(b"\xf0", mem(b"\x0f\xb1", key, RDX, 0, True))  # lock cmpxchg: the place is free
+    code.jump(f"mine {name}", EQUAL)
+    code.add(mov(RAX, R10))
+    code.label(f"other {name}")
+    _next(code)
+    code.add(alu_imm(5, R8, 1, False))
+    code.jump(f"look {name}", NOT_EQUAL)
+    code.jump("missed")
+    code.label(f"mine {name}")
+
+
+def _find_place(code: Code, around: Surroundings, key: int, name: str) -> None:
+    """rdx: the entry of a key that is in the table. Uses rax, r11."""
+    _table(code, around, key)
+    code.label(f"look {name}")
+    code.add(b"\x49\x8d\x14\x03", mem(b"\x39", key, RDX, 0, True))
+    code.jump(f"mine {name}", EQUAL)
+    _next(code)
+    code.jump(f"look {name}")
+    code.label(f"mine {name}")
+
+
+def _chain_key(code: Code) -> None:
+    """rdi: the key of the return address that the `rdi`th function found which was jumped to, and not called, at the stack's place r9."""
+    code.add(rr(b"\xc1", 4, RDI, True) + bytes([_DEPTH_SHIFT]), rr(b"\x09", R9, RDI, True))
+
+
 def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int) -> bytes:
+    """Note the return address, and call. Where a probed function *jumps* to this one, the return address is that function's tail, which keeps its own:
+
+    what is found then has an entry of its own, whose key tells how many jumps have led here.
+    """
     code = Code()
     _pass_over(code, [*before, *after], around, frame.ENTRY, "unseen")
     _open(code, before, frame.ENTRY, 0, site)
     if before:
         _run(code, at, before, around)
     code.add(mem(_LEA, R9, RSP, frame.FRAME_BYTES, True))  # where the return address is
-    _table(code, around, R9)
-    code.add(mov_imm(R8, PROBES))
-    code.label("look")
-    code.add(b"\x49\x8d\x14\x03")  # lea rdx, [r11 + rax]
-    code.add(mem(_LOAD, RCX, RDX, 0, True), rr(b"\x39", R9, RCX, True))
-    code.jump("mine", EQUAL)
-    code.add(rr(b"\x85", RCX, RCX, True))
-    code.jump("other", NOT_EQUAL)
-    code.add(mov(R10, RAX), rr(b"\x31", RAX, RAX, False))
-    code.add(b"\xf0", mem(b"\x0f\xb1", R9, RDX, 0, True))  # lock cmpxchg: the place is free
-    code.jump("mine", EQUAL)
-    code.add(mov(RAX, R10))
-    code.label("other")
-    code.add(alu_imm(0, RAX, 16, False), alu_imm(4, RAX, (16 << frame.RETURN_BITS) - 1, False))
-    code.add(alu_imm(5, R8, 1, False))
-    code.jump("look", NOT_EQUAL)
+    _claim_place(code, around, R9, "first")
+    code.add(mem(_LOAD, RCX, R9, 0, True), mem(b"\x3b", RCX, RDX, frame.TAIL, True))
+    code.jump("jumped to", EQUAL)
+    code.add(mem(_STORE, RCX, RDX, frame.RETURN_ADDRESS, True), mem(b"\xc7", 0, RDX, frame.DEPTH, True) + imm(0))
+    code.label("noted")
+    code.load_address(RAX, "tail")
+    code.add(mem(_STORE, RAX, RDX, frame.TAIL, True))
+    _close(code, frame.ENTRY, 0)
+    code.add(mem(_LEA, RSP, RSP, 8, True))
+    code.jump("call")
+    code.label("jumped to")
+    code.add(mov(RSI, RDX), mem(_LOAD, RDI, RSI, frame.DEPTH, True), alu_imm(0, RDI, 1, True))
+    code.add(alu_imm(_CMP, RDI, MOST_JUMPS, True))
+    code.jump("missed", EQUAL)
+    _chain_key(code)
+    _claim_place(code, around, RDI, "jumped to")
+    code.add(mem(_LOAD, RCX, R9, 0, True), mem(_STORE, RCX, RDX, frame.RETURN_ADDRESS, True))
+    code.add(rr(b"\xc1", 5, RDI, True) + bytes([_DEPTH_SHIFT]), mem(_STORE, RDI, RSI, frame.DEPTH, True))
+    code.add(mov(RDX, RSI))
+    code.jump("noted")
+    code.label("missed")
     code.add(mov_imm(RDX, around.state + frame.MISSED), b"\xf0", mem(b"\x83", 0, RDX, 0, True) + b"\x01")
     _close(code, frame.ENTRY, 0)
     code.label("unseen")
     code.add(b"\xe9", _SKIP)  # nobody will see this return
-    code.label("mine")
-    code.add(mem(_LOAD, RCX, R9, 0, True), mem(_STORE, RCX, RDX, 8, True))
-    _close(code, frame.ENTRY, 0)
-    code.add(mem(_LEA, RSP, RSP, 8, True), b"\xe8", bytes(4))
+    code.label("call")
+    code.add(b"\xe8", bytes(4))
+    code.label("tail")
     return code.finish()
 
 
 PROBES = 64  # places that are looked at before a return is given up
+MOST_JUMPS = 64  # from one probed function to the next, before returns are given up: as the kernel has it
+_DEPTH_SHIFT = 48  # addresses of stacks are below
 
 
 def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> bytes:
@@ -405,20 +460,21 @@ def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> 
     code.add(mem(_LEA, RSP, RSP, -8, True))  # the place of the return address, to be filled again
     _open(code, after, frame.RETURN, 0, site)
     code.add(mem(_LEA, R9, RSP, frame.FRAME_BYTES, True))
-    _table(code, around, R9)
-    code.label("look")
-    code.add(b"\x49\x8d\x14\x03")
-    code.add(mem(b"\x39", R9, RDX, 0, True))
-    code.jump("mine", EQUAL)
-    code.add(alu_imm(0, RAX, 16, False), alu_imm(4, RAX, (16 << frame.RETURN_BITS) - 1, False))
-    code.jump("look")
-    code.label("mine")
-    code.add(mem(_LOAD, RCX, RDX, 8, True), mem(_STORE, RCX, R9, 0, True))
+    _find_place(code, around, R9, "first")
     if any("ip" in runner.fields for runner in after):
-        code.add(mem(_STORE, RCX, RSP, _field("ip"), True))
+        code.add(mem(_LOAD, RCX, RDX, frame.RETURN_ADDRESS, True), mem(_STORE, RCX, RSP, _field("ip"), True))
+    code.add(mem(_LOAD, RDI, RDX, frame.DEPTH, True), rr(b"\x85", RDI, RDI, True))
+    code.jump("jumped to", NOT_EQUAL)
+    code.label("back")
+    code.add(mem(_LOAD, RCX, RDX, frame.RETURN_ADDRESS, True), mem(_STORE, RCX, R9, 0, True))
     _run(code, at, after, around)
     _close(code, frame.RETURN, 0)
     code.add(b"\xc3")
+    code.label("jumped to")
+    code.add(mem(_LEA, RCX, RDI, -1, True), mem(_STORE, RCX, RDX, frame.DEPTH, True))
+    _chain_key(code)
+    _find_place(code, around, RDI, "jumped to")
+    code.jump("back")
     return code.finish()
 
 

@@ -2,6 +2,9 @@
 
 A function with a return probe has an address of ours as its return address. Whoever unwinds the stack would be lost there. So before libgcc's unwinder begins, the addresses of the
 thread's stack are put back to what they were: these calls end without being seen, nothing else changes. `longjmp` needs nothing: what it skips, later calls write over.
+
+Some functions need their true return address all the time (`find_bound`): who returns to it again when other calls have used the place, who looks at who has called it, and
+what is not called at all, so that something else stands there.
 """
 
 from __future__ import annotations
@@ -19,14 +22,31 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from ..bpf.isa import Insn
+    from ..debuginfo.elf import Elf
     from .stopped import StoppedProcess
 
 # Where unwinding begins: of exceptions (C++, Rust), of pthread_exit and pthread_cancel, of backtrace().
 UNWINDERS = (
     "_Unwind_RaiseException", "_Unwind_Resume", "_Unwind_Resume_or_Rethrow", "_Unwind_ForcedUnwind", "_Unwind_Backtrace",
 )  # fmt: skip
+_BOUND = {
+    "it returns more than once": (
+        "setjmp", "_setjmp", "__sigsetjmp", "sigsetjmp", "__sigsetjmp_cancel", "getcontext", "__getcontext", "vfork", "__vfork", "__libc_vfork",
+    ),
+    "it looks at who has called it": ("dlopen", "dlmopen", "dlsym", "dlvsym", *UNWINDERS),
+    "it is not called": ("__restore_rt", "__restore", "_dl_runtime_resolve_fxsave", "_dl_runtime_resolve_xsave", "_dl_runtime_resolve_xsavec", "_dl_start_user"),
+}  # fmt: skip
 _MOST_PAGES = 2048  # of a stack that are looked through: 8 MiB
-_PLACE = struct.Struct("<QQ")
+_PLACE = struct.Struct("<QQQQ")
+
+
+def find_bound(elf: Elf) -> dict[int, str]:
+    """Return the functions of a file whose return address must stay, by address, with the reason."""
+    found = {elf.entry: "it is not called"} if elf.entry else {}
+    for reason, names in _BOUND.items():
+        symbols = (elf.get_function(name) for name in names)
+        found.update((symbol.vaddr, reason) for symbol in symbols if symbol is not None and symbol.section)
+    return found
 
 
 def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
@@ -36,25 +56,25 @@ def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
         for start, size in spans
         for line in ("r2 = r1", f"r3 = {start} ll", "r2 -= r3", f"if r2 < {size} goto ours")
     ]
-    last = (16 << frame.RETURN_BITS) - 1
+    last = frame.RETURNS_BYTES - 1
     return assemble("\n".join([
         f"r6 = *(u64 *)(r1 +{frame.OFFSETS['sp']})", "r6 &= -8", f"r7 = {_MOST_PAGES}",
         "page: r1 = r6", f"call {NUMBERS['check']}", "if r0 != 0x0 goto done", "r8 = r6", "r8 |= 0xfff", "r8 += 1",
         "word: r1 = *(u64 *)(r6 +0)", *inside,
         "next: r6 += 8", "if r6 < r8 goto word", "r7 += -1", "if r7 != 0x0 goto page",
         "done: r0 = 0", "exit",
-        f"ours: r2 = {HASH} ll", "r2 *= r6", f"r2 >>= {64 - frame.RETURN_BITS}", "r2 <<= 4",
+        f"ours: r2 = {HASH} ll", "r2 *= r6", f"r2 >>= {64 - frame.RETURN_BITS}", f"r2 <<= {frame.RETURN_SHIFT}",
         f"r3 = {private + frame.RETURNS} ll", f"r4 = {PROBES}",
         "look: r5 = r3", "r5 += r2", "r0 = *(u64 *)(r5 +0)", "if r0 == r6 goto found",
-        "r2 += 16", f"r2 &= {last}", "r4 += -1", "if r4 != 0x0 goto look", "goto next",
-        "found: r0 = *(u64 *)(r5 +8)", "*(u64 *)(r6 +0) = r0", "goto next",
+        f"r2 += {1 << frame.RETURN_SHIFT}", f"r2 &= {last}", "r4 += -1", "if r4 != 0x0 goto look", "goto next",
+        f"found: r0 = *(u64 *)(r5 +{frame.RETURN_ADDRESS})", "*(u64 *)(r6 +0) = r0", "goto next",
     ]))  # fmt: skip
 
 
 def put_back(stopped: StoppedProcess, private: int, returns: Collection[int]) -> int:
     """Put the return addresses on all stacks back, so that nobody comes to our code any more; return how many there were."""
-    table = stopped.read(private + frame.RETURNS, 16 << frame.RETURN_BITS)
-    originals = {place: address for place, address in _PLACE.iter_unpack(table) if place}
+    table = stopped.read(private + frame.RETURNS, frame.RETURNS_BYTES)
+    originals = {place: address for place, address, *_ in _PLACE.iter_unpack(table) if place}
     count = 0
     for tid in stopped.threads:
         for slot in iter_slots(stopped, tid, lambda words: find_values(words, returns)):
