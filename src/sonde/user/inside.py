@@ -228,6 +228,8 @@ class Inside:
                 self._accounts[patches[-1].address] = {-1 if address in guarded else account}
                 how = f"{window.kind} window of {window.length} bytes"
             except NoWindowError as failure:
+                if address in guarded:
+                    raise
                 self.notes.append(f"{name} is not probed: {failure.message}")
             self.hows.update({each.probe.name: how for each in group})
         return patches
