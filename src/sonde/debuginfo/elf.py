@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Bytes = bytes | mmap.mmap
+    _Entry = tuple[
+        int, int, int, int, int
+    ]  # of a function: address, size, offset of its name, number of its table, info
 
 EM_X86_64, EM_AARCH64 = 62, 183
 ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
@@ -30,6 +33,9 @@ SHT_SYMTAB, SHT_NOTE, SHT_NOBITS, SHT_DYNSYM = 2, 7, 8, 11
 STT_FUNC, STT_GNU_IFUNC = 2, 10
 SHF_EXECINSTR = 4
 NT_GNU_BUILD_ID = 3
+_FUNCTIONS = (STT_FUNC, STT_GNU_IFUNC)
+_QUESTIONS = 4  # about functions that are answered without an index of names
+_BINDINGS = {1: 0, 2: 1}  # global before weak, others last
 
 _NAME_LIMIT = 64 * 1024  # bytes: longer symbol names exist in no real file, but a corrupt one could claim them
 _DEBUGDATA_LIMIT = 64 << 20  # bytes that a compressed .gnu_debugdata may unpack to
@@ -86,7 +92,7 @@ class Elf:
     """One ELF file. A context manager; `close` is idempotent. All look-ups are lazy and cached."""
 
     __slots__ = (
-        "_debug", "_functions", "_sections", "_segments", "_starts", "_tables",
+        "_best", "_debug", "_functions", "_names", "_sections", "_segments", "_starts", "_tables",
         "data", "entry", "machine", "path", "type",
     )  # fmt: skip
 
@@ -97,7 +103,9 @@ class Elf:
         self._sections: list[Section] | None = None
         self._segments: list[Segment] | None = None
         self._tables: list[_SymbolTable] | None = None
-        self._functions: list[tuple[int, int, int, int, int]] | None = None
+        self._functions: list[_Entry] | None = None
+        self._names: dict[int, list[_Entry]] = {}  # by address
+        self._best: dict[int, _Entry] = {}  # of these, one by address
         self._starts: list[int] = []
         self._debug: Elf | bool | None = False  # False: not looked for yet
         if data[:4] != b"\x7fELF":
@@ -289,45 +297,47 @@ class Elf:
         Of several names of one function a global one wins over a weak and a local one, and one with fewer leading
         underscores over one with more: `malloc`, not `__libc_malloc`.
         """
-        if self._functions is None:
-            self._build_index()
-        assert self._functions is not None
-        at = bisect_right(self._starts, vaddr) - 1
+        starts = self.function_starts()
+        at = bisect_right(starts, vaddr) - 1
         for index in range(at, max(at - 16, -1), -1):  # a function may enclose the starts of others
-            start, size, name, table, info = self._functions[index]
-            end = start + size
+            _, size, name, table, info = self._best_at(starts[index])
+            end = starts[index] + size
             if size == 0:
-                end = self._starts[index + 1] if index + 1 < len(self._starts) else start + 1
+                end = starts[index + 1] if index + 1 < len(starts) else starts[index] + 1
             if vaddr < end:
                 text = self._all_tables()[table].name_at(name)
-                return Symbol(text, start, size, info & 15, info >> 4, 1)
+                return Symbol(text, starts[index], size, info & 15, info >> 4, 1)
         return None
 
     def function_starts(self) -> list[int]:
         """Return the sorted addresses of all functions, from the index that `get_function_at` uses. The caller leaves the list as it is."""
         if self._functions is None:
-            self._build_index()
+            self._functions = [
+                (start, size, name, number, info)
+                for number, table in enumerate(self._all_tables())
+                for name, info, start, size in table.functions()
+            ]
+            self._starts = sorted({entry[0] for entry in self._functions})
         return self._starts
 
-    def _build_index(self) -> None:
-        best: dict[int, tuple[tuple[int, int, int], tuple[int, int, int, int, int]]] = {}
-        rank = {1: 0, 2: 1}  # global, weak; others last
-        for number, table in enumerate(self._all_tables()):
-            for name, info, start, size in table.functions():
-                old = best.get(start)
-                if old is None:
-                    best[start] = ((-1, 0, 0), (start, size, name, number, info))
-                    continue
-                held = old[0] if old[0][0] >= 0 else self._rank(rank, old[1])
-                new = (start, size, name, number, info)
-                offered = self._rank(rank, new)
-                best[start] = (offered, new) if offered < held else (held, old[1])
-        self._functions = [best[start][1] for start in sorted(best)]
-        self._starts = [f[0] for f in self._functions]
+    def _best_at(self, start: int) -> _Entry:
+        """The entry of a function's names that it is to be called by; they are read when somebody asks, and sorted by address once several have been asked for."""
+        found = self._best.get(start)
+        if found is None:
+            assert self._functions is not None
+            if len(self._best) < _QUESTIONS:
+                entries = [entry for entry in self._functions if entry[0] == start]
+            else:
+                if not self._names:
+                    for entry in self._functions:
+                        self._names.setdefault(entry[0], []).append(entry)
+                entries = self._names[start]
+            found = self._best[start] = min(entries, key=self._rank) if len(entries) > 1 else entries[0]
+        return found
 
-    def _rank(self, rank: dict[int, int], entry: tuple[int, int, int, int, int]) -> tuple[int, int, int]:
+    def _rank(self, entry: _Entry) -> tuple[int, int, int]:
         name = self._all_tables()[entry[3]].name_at(entry[2])
-        return rank.get(entry[4] >> 4, 2), len(name) - len(name.lstrip("_")), len(name)
+        return _BINDINGS.get(entry[4] >> 4, 2), len(name) - len(name.lstrip("_")), len(name)
 
     def _all_tables(self) -> list[_SymbolTable]:
         debug = None if any(t.section.type == SHT_SYMTAB for t in self.tables) else self.debug
@@ -419,12 +429,14 @@ class _SymbolTable:
         end = self.elf.data.find(b"\0", start, min(self.strings_end, start + _NAME_LIMIT))
         return self.elf.data[start:end].decode("utf-8", "surrogateescape") if end >= 0 else ""
 
-    def functions(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (name offset, info, address, size) of every defined function."""
+    def functions(self) -> list[tuple[int, int, int, int]]:
+        """Return (name offset, info, address, size) of every defined function."""
         raw = self.elf.data[self.start : self.end]
-        for name, info, _, section, vaddr, size in struct.iter_unpack("<IBBHQQ", raw):
-            if info & 15 in (STT_FUNC, STT_GNU_IFUNC) and section:
-                yield name, info, vaddr, size
+        return [
+            (name, info, vaddr, size)
+            for name, info, _, section, vaddr, size in struct.iter_unpack("<IBBHQQ", raw)
+            if section and info & 15 in _FUNCTIONS
+        ]
 
     def function_names(self) -> Iterator[str]:
         """Yield the name of every defined function; the whole string table is decoded once."""

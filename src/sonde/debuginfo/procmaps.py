@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DELETED = " (deleted)"
+_KNOWN_LINES = 4096
+_known: dict[str, Mapping] = {}  # by line: a process is looked at again and again, and most of its lines stay
 
 
 class Mapping(Record):
@@ -47,10 +49,16 @@ def parse_maps(text: str, *, path: str = "") -> list[Mapping]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line:
             continue
-        try:
-            mappings.append(_parse_line(line))
-        except ValueError:
-            raise FormatError(f"line {number} is no mapping: {line[:80]!r}", path=path) from None
+        mapping = _known.get(line)
+        if mapping is None:
+            try:
+                mapping = _parse_line(line)
+            except ValueError:
+                raise FormatError(f"line {number} is no mapping: {line[:80]!r}", path=path) from None
+            if len(_known) >= _KNOWN_LINES:
+                _known.clear()
+            _known[line] = mapping
+        mappings.append(mapping)
     return mappings
 
 

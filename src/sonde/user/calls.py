@@ -80,29 +80,44 @@ def _load(register: int, value: int) -> bytes:
     )
 
 
-def assemble(calls: list[Call], registers: Registers, signal_mask: int, address: int) -> bytes:
-    """Return the code for `calls` at `address`, for a thread that has `registers` and goes on with them afterwards."""
-    constants = b""
-    first = b""
-    for _ in range(2):  # constants come behind the code: their addresses are known once its length is
-        code, constants = _code(calls, registers, signal_mask, address + len(first))
-        first = code
-    return code + constants
+class Assembled(Record):
+    """Code, and the constants behind it. `places`: where in the code the address of a constant goes, and that constant's offset."""
+
+    code: bytes
+    constants: bytes
+    places: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.code) + len(self.constants)
+
+    def at(self, address: int) -> bytes:
+        """Return all of it for an address."""
+        code = bytearray(self.code)
+        for place, constant in self.places:
+            code[place : place + 8] = imm(address + len(code) + constant, 8)
+        return bytes(code) + self.constants
 
 
-def _code(calls: list[Call], registers: Registers, signal_mask: int, data: int) -> tuple[bytes, bytes]:
-    """The code, and the constants that it expects at `data`. The code has the same length for any `data` of the same half of the address space."""
+def assemble(calls: list[Call], registers: Registers, signal_mask: int) -> Assembled:
+    """Return the code for `calls`, for a thread that has `registers` and goes on with them afterwards."""
     wanted = [a.index for call in calls for a in call.arguments if isinstance(a, Result)]
     kept = {index: _KEPT[n] for n, index in enumerate(dict.fromkeys(wanted))}
     after = restarted(registers)
     constants = after.pc.to_bytes(8, "little") + signal_mask.to_bytes(8, "little")
-    code = b""
+    code = bytearray()
+    places: list[tuple[int, int]] = []  # where the address of a constant goes, and which one's
+
+    def name(register: int, constant: int) -> None:
+        """Load the address of a constant by ten bytes, whatever it is."""
+        code.extend(rex(True, 0, register) + bytes([0xB8 | register & 7]) + bytes(8))
+        places.append((len(code) - 8, constant))
+
     for index, call in enumerate(calls):
         for register, argument in zip(_ARGUMENTS, call.arguments):
             if isinstance(argument, Result):
                 code += mov(register, kept[argument.index])
             elif isinstance(argument, bytes):
-                code += _address(register, data + len(constants))
+                name(register, len(constants))
                 constants += argument
             else:
                 code += _load(register, argument)
@@ -110,14 +125,21 @@ def _code(calls: list[Call], registers: Registers, signal_mask: int, data: int) 
         if index in kept:
             code += mov(kept[index], RAX)
     # rt_sigprocmask(SIG_SETMASK, &mask, NULL, 8)
-    code += _load(RDI, 2) + _address(RSI, data + 8) + _load(RDX, 0) + _load(R10, 8)
-    code += _load(RAX, NUMBERS["rt_sigprocmask"]) + SYSCALL
-    for name in ("rax", "rcx", "r11", "rdi", "rsi", "rdx", "r10", "r8", "r9", *(_NAMES[r] for r in kept.values())):
-        code += _load(_NAMES.index(name), after[name])
+    code += _load(RDI, 2)
+    name(RSI, 8)
+    code += _load(RDX, 0) + _load(R10, 8) + _load(RAX, NUMBERS["rt_sigprocmask"]) + SYSCALL
+    for register_name in (
+        "rax",
+        "rcx",
+        "r11",
+        "rdi",
+        "rsi",
+        "rdx",
+        "r10",
+        "r8",
+        "r9",
+        *(_NAMES[r] for r in kept.values()),
+    ):
+        code += _load(_NAMES.index(register_name), after[register_name])
     code += b"\xff\x25" + imm(0)  # jmp [rip + 0]: the constants follow
-    return code, constants
-
-
-def _address(register: int, address: int) -> bytes:
-    """Load an address by ten bytes, whatever it is."""
-    return rex(True, 0, register) + bytes([0xB8 | register & 7]) + imm(address, 8)
+    return Assembled(bytes(code), constants, tuple(places))

@@ -49,6 +49,7 @@ SAMPLED = ("profile", "software", "hardware", "watchpoint")  # run by sonde on s
 PLACED = ("uprobe", "uretprobe", "usdt", "tracepoint")
 _EAGER_TICKS, _LAZY_TICKS = 200, 10  # of `look`: new files at every one at first, then at some
 _BEGINNINGS, _PATIENCE_S = 50, 20.0
+_FEW_THREADS = 32  # that are stopped in less time than one takes for its calls when the others are busy
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 # Instructions that are followed to verify a program, a tenth of a second for each 10,000.
 _MOST, _MOST_LOCAL = 200_000, 20_000
@@ -141,6 +142,14 @@ class UserObject:
             return nullcontext(self._held)
         return StoppedProcess(self.pid, all_threads=all_threads)
 
+    def _stop_for_calls(self) -> AbstractContextManager[StoppedProcess]:
+        """Stop the process to make system calls in it. One thread would do, but after each call it waits for its turn on the CPU if the others are busy: milliseconds, fifty times."""
+        try:
+            few = len(os.listdir(f"/proc/{self.pid}/task")) <= _FEW_THREADS
+        except OSError:
+            few = False  # it has ended: stopping tells
+        return self._stop(all_threads=few)
+
     # loading --------------------------------------------------------------------------------------------------
 
     def _verify(self) -> None:
@@ -206,7 +215,8 @@ class UserObject:
             for left in remove_agents(self.pid):  # of a sonde that was killed
                 self._tell(f"{left.sites} probes that another sonde has left in process {self.pid} were taken out")
         self._inside = self._make_inside()
-        with self._stop(all_threads=False) as stopped:
+        self._inside.study()
+        with self._stop_for_calls() as stopped:
             self._watch = Watch(self.pid)
             self._plan = self._enter(self._inside, stopped)
         self.notes += self._inside.notes
@@ -306,7 +316,8 @@ class UserObject:
             if watch.is_gone() or self._begins:
                 self._follow_exec()
             elif (self._ticks < _EAGER_TICKS or not self._ticks % _LAZY_TICKS) and inside.has_new_files():
-                with self._stop(all_threads=False) as stopped:
+                inside.study()
+                with self._stop_for_calls() as stopped:
                     patches = inside.look(stopped)
                 self._put_in(inside, patches)
         except (SondeError, OSError) as failure:
@@ -338,7 +349,8 @@ class UserObject:
         self._ticks = 0
         self._watch = Watch(self.pid)
         inside = self._inside = self._make_inside()
-        with self._stop(all_threads=False) as stopped:
+        inside.study()
+        with self._stop_for_calls() as stopped:
             patches = self._enter(inside, stopped)
         self._put_in(inside, patches)
         self._begins = 0

@@ -146,19 +146,11 @@ class Inside:
         """
         self._seen = self._mapped()
         self._claims = Claims((address, self._windows[address].end) for address in self._taken)
-        sites_taken = {self._windows[address].site for address in self._taken}
-        planned = [_Planned(probe, site) for probe in self.waiting for site in find_sites(probe, self._files)]
+        planned, calls, guards = self._find()
         placed = {id(each.probe) for each in planned}
         self.waiting = [probe for probe in self.waiting if id(probe) not in placed]
         for probe in self.waiting:
             self.hows[probe.name] = f"waits until the process loads {probe.path}"
-        numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
-        passed = sites_taken | self._refused
-        calls = [
-            call for call in (find_calls(numbers, self._files) if numbers else []) if call.site.address not in passed
-        ]
-        guards = find_functions(UNWINDERS, self._files) if self._returning else []
-        guards = [site for site in guards if site.address not in sites_taken]
         guarded = frozenset(site.address for site in guards)
         self._make_room(stopped, [each.site.address for each in planned], calls, [site.address for site in guards])
         patches = self._plan_sites(stopped, planned, guarded) + self._plan_calls(stopped, calls)
@@ -170,6 +162,33 @@ class Inside:
                 self._hold(stopped, "an unwinder that is probed too", site, window)
                 patches.append(self._build(stopped, image, site, window, [self._guard(image)], []))
         return patches
+
+    def study(self) -> None:
+        """Read what the files tell about the places of probes. `look` would do it too, while the process waits for it."""
+        planned, calls, guards = self._find()
+        for site in [*(each.site for each in planned), *guards]:
+            self._try_plan(site)
+        for call in calls:
+            self._try_plan(call.site, early=True)
+
+    def _try_plan(self, site: Site, *, early: bool = False) -> None:
+        try:
+            plan(site, self._files, early=early)
+        except NoWindowError:
+            pass  # told when it is looked at
+
+    def _find(self) -> tuple[list[_Planned], list[CallSite], list[Site]]:
+        """What is to be probed and is not yet: probes at their sites, places that make system calls, entries of unwinders."""
+        taken = {self._windows[address].site for address in self._taken}
+        planned = [_Planned(probe, site) for probe in self.waiting for site in find_sites(probe, self._files)]
+        numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
+        calls = find_calls(numbers, self._files) if numbers else []
+        guards = find_functions(UNWINDERS, self._files) if self._returning else []
+        return (
+            planned,
+            [call for call in calls if call.site.address not in taken | self._refused],
+            [site for site in guards if site.address not in taken],
+        )
 
     def _make_room(
         self, stopped: StoppedProcess, sites: Sequence[int], calls: Sequence[CallSite], guards: Sequence[int]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..debuginfo.elf import Elf
     from ..spec.object import ProbeSpec
     from .x86.text import Text
+    from .x86.window import Window
 
 
 class Site(Record):
@@ -29,12 +30,18 @@ class Site(Record):
 
 
 class Files:
-    """The files that a process has mapped, opened once each. A context manager."""
+    """The files that a process has mapped, opened once each, and what was found in them. A context manager.
+
+    `windows` are those that were planned, with the addresses of the file: by path, address, and whether they may begin early. `calls` are the places that make system
+    calls, as offset and number: by path and offset of the mapped part.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._elves: dict[str, Elf] = {}
         self._texts: dict[str, Text] = {}
+        self.windows: dict[tuple[str, int, bool], Window] = {}
+        self.calls: dict[tuple[str, int], list[tuple[int, int]]] = {}
 
     def mappings(self) -> list[Mapping]:
         """Return the mappings as they are now."""
@@ -60,6 +67,8 @@ class Files:
     def close(self) -> None:
         """Close the files. Twice is harmless."""
         self._texts.clear()
+        self.windows.clear()
+        self.calls.clear()
         while self._elves:
             self._elves.popitem()[1].close()
 

@@ -60,12 +60,14 @@ def find_leftovers(mappings: Sequence[Mapping], read: Reader, exe: str) -> list[
     return found
 
 
-def is_slack(mappings: Sequence[Mapping], read: Reader, address: int) -> bool:
-    """True when `address` is where `find_slack` may find a place: a thread there runs what a sonde has put there."""
+def is_slack(mappings: Sequence[Mapping], read: Reader, address: int, ends: dict[int, int | None]) -> bool:
+    """True when `address` is where `find_slack` may find a place: a thread there runs what a sonde has put there. `ends` keeps what is found for the next question."""
     mapping = find_mapping(mappings, address)
     if mapping is None or mapping.perms[2:] != "xp" or mapping.end - address > _PAGE:
         return False
-    end = _end_of_code(mapping, mappings, read)
+    if mapping.start not in ends:
+        ends[mapping.start] = _end_of_code(mapping, mappings, read)
+    end = ends[mapping.start]
     return end is not None and address >= end
 
 

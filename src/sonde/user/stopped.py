@@ -106,8 +106,9 @@ class StoppedProcess:
         """
         deadline = monotonic() + self._seized.limit_s
         left = find_leftovers(self.mappings(), self.read, self._exe())
+        ends: dict[int, int | None] = {}
         for tid in self.threads:
-            while self._is_in_calls(tid, left):
+            while self._is_in_calls(tid, left, ends):
                 if monotonic() > deadline:
                     raise TargetError(
                         f"thread {tid} of process {self.pid} does not come out of system calls that a killed sonde made in it"
@@ -116,9 +117,9 @@ class StoppedProcess:
                 self._look_at(tid)
         self._settled = True
 
-    def _is_in_calls(self, tid: int, left: list[tuple[int, int]]) -> bool:
+    def _is_in_calls(self, tid: int, left: list[tuple[int, int]], ends: dict[int, int | None]) -> bool:
         """True when a thread is in code like that of `run`, or in a signal handler that interrupted it."""
-        if is_slack(self.mappings(), self.read, self.get_pc(tid)):
+        if is_slack(self.mappings(), self.read, self.get_pc(tid), ends):
             return True
         if not left:
             return False
@@ -233,10 +234,10 @@ class StoppedProcess:
             tid = self.threads[0]
             registers = self._outside_rseq(tid)
             mask = ptrace.get_signal_mask(tid)
-            size = len(assemble(calls, registers, mask, 0))
-            place = self._find_slack(size)
-            there = self.read(place, size)
-            self.write(place, assemble(calls, registers, mask, place))
+            code = assemble(calls, registers, mask)
+            place = self._find_slack(len(code))
+            there = self.read(place, len(code))
+            self.write(place, code.at(place))
             start = registers.copy()
             start.pc, start["orig_rax"] = place, -1
             ptrace.set_registers(tid, start)

@@ -64,18 +64,26 @@ def find_calls(numbers: frozenset[int], files: Files) -> list[CallSite]:
                 elf = files.open(mapping.path)
             except (OSError, FormatError):
                 continue
-            found += list(_calls_of(mapping, elf, numbers))
+            base = elf.get_vaddr(mapping.offset)
+            key = mapping.path, mapping.offset
+            if key not in files.calls:
+                files.calls[key] = list(_calls_of(mapping, elf, base))
+            found += [
+                CallSite(Site(mapping.start + at, base + at, mapping.path), number)
+                for at, number in files.calls[key]
+                if number < 0 or ANY in numbers or number in numbers
+            ]
     return found
 
 
-def _calls_of(mapping: Mapping, elf: Elf, numbers: frozenset[int]) -> Iterator[CallSite]:
+def _calls_of(mapping: Mapping, elf: Elf, base: int) -> Iterator[tuple[int, int]]:
+    """Yield where in what is mapped system calls are made, and the number as in `CallSite`."""
     code = bytes(elf.data[mapping.offset : mapping.offset + mapping.end - mapping.start])
-    base = elf.get_vaddr(mapping.offset)
     at = code.find(SYSCALL)
     while at >= 0 and base >= 0:
         number = _call_at(code, at, base, elf)
-        if number is not None and (number < 0 or ANY in numbers or number in numbers):
-            yield CallSite(Site(mapping.start + at, base + at, mapping.path), number)
+        if number is not None:
+            yield at, number
         at = code.find(SYSCALL, at + 1)
 
 

@@ -56,13 +56,17 @@ class Claims:
 
 
 def plan(site: Site, files: Files, *, early: bool = False) -> Window:
-    """Return the window of a probe at a site, `early` as for `plan_window`. Raises NoWindowError where no jump fits."""
+    """Return the window of a probe at a site, `early` as for `plan_window`; it is planned once. Raises NoWindowError where no jump fits."""
     bias = site.address - site.vaddr
-    try:
-        text = files.text(site.path)
-        window = text.plan(site.vaddr, early=early, reserved=text.reserved, rungs=("nop", "relocated", "punned"))
-    except (FormatError, OSError) as error:
-        raise NoWindowError(f"{site.path} cannot be read: {error}", hint="the kernel engine can probe it") from None
+    key = site.path, site.vaddr, early
+    window = files.windows.get(key)
+    if window is None:
+        try:
+            text = files.text(site.path)
+            window = text.plan(site.vaddr, early=early, reserved=text.reserved, rungs=("nop", "relocated", "punned"))
+        except (FormatError, OSError) as error:
+            raise NoWindowError(f"{site.path} cannot be read: {error}", hint="the kernel engine can probe it") from None
+        files.windows[key] = window
     if window.kind == "none":
         raise refused(site, window.reason)
     puns = tuple(replace(pun, low=pun.low + bias) for pun in window.puns)

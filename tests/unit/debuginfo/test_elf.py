@@ -110,6 +110,18 @@ def test_symbol_at_address() -> None:
     assert name_at(0) == ""
 
 
+def test_names_are_chosen_alike_for_the_first_questions_and_for_many() -> None:
+    table = Symbols()
+    for n in range(20):
+        table.add(f"_local{n}", CODE + 16 * n, 16, binding=0)
+        table.add(f"_name{n}", CODE + 16 * n, 16)
+        table.add(f"name{n}", CODE + 16 * n, 16)
+    elf = Elf(make_elf(symtab=table))
+    found = [elf.get_function_at(CODE + 16 * n + 5) for n in range(20)]
+    assert [symbol.name if symbol else "" for symbol in found] == [f"name{n}" for n in range(20)]
+    assert elf.function_starts() == [CODE + 16 * n for n in range(20)]
+
+
 def test_iter_functions_has_addresses() -> None:
     elf = Elf(make_elf(symtab=symbols(("a", CODE, 4), ("b", CODE + 4, 4))))
     assert [(s.name, s.vaddr, s.size) for s in elf.iter_functions()] == [("a", CODE, 4), ("b", CODE + 4, 4)]

@@ -88,10 +88,10 @@ def test_slack_is_behind_the_segment_and_in_its_last_page() -> None:
     code = mapping(0x400000, 3, "/exe", "r-xp")
     read = reader(code.start, image(2 * PAGE + 100))
     assert find_slack([code], read, 500, "/exe") == code.start + 2 * PAGE + 112
-    assert is_slack([code], read, code.start + 2 * PAGE + 112)
-    assert not is_slack([code], read, code.start + 2 * PAGE + 96)
-    assert not is_slack([code], read, code.start + 5)
-    assert not is_slack([code], read, code.end)
+    assert is_slack([code], read, code.start + 2 * PAGE + 112, {})
+    assert not is_slack([code], read, code.start + 2 * PAGE + 96, {})
+    assert not is_slack([code], read, code.start + 5, {})
+    assert not is_slack([code], read, code.end, {})
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_code_of_calls_touches_no_flag_and_has_the_size_that_was_planned(tmp
         Call("mmap", (0, -1, 5, 1 << 40, Result(0), 0)),
         Call("close", (Result(0),)),
     ]
-    first, second = (assemble(calls, registers, 7, address) for address in (0, 0x7F12_3456_7000))
+    first, second = (assemble(calls, registers, 7).at(address) for address in (0, 0x7F12_3456_7000))
     assert len(first) == len(second)
     assert second.endswith(b"abc\0")
     path = tmp_path / "code"

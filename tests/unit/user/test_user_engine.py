@@ -16,7 +16,10 @@ from user_running import Running, total
 from sonde.api.trace import TraceOptions, compile, live_target
 from sonde.errors import AttachError, PrivilegeError, ProbeError, UnsafeError
 from sonde.user.engine import UserEngine, UserObject
+from sonde.user.seized import state_of
 from sonde.user.target import user_target
+from sonde.user.x86.text import Text
+from sonde.user.x86.window import Window
 
 SOURCE = r"""
 #define _GNU_SOURCE
@@ -466,6 +469,21 @@ def test_what_another_tracer_has_changed_is_refused(running: Running) -> None:
         assert total(first, "percpu") == 5
     finally:
         first.close()
+
+
+def test_files_are_read_while_the_process_runs(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a file tells about a place takes milliseconds: no thread stands still for it."""
+    states, planned = [], Text.plan
+
+    def plan(self: Text, at: int, **how: object) -> Window:
+        states.append(state_of(running.pid, running.pid))
+        return planned(self, at, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Text, "plan", plan)
+    script = "uprobe:PATH:work { @w = count(); } uretprobe:PATH:six { @r = count(); } tracepoint:syscalls:sys_enter_close { @c = count(); }"
+    with running.attach(script):
+        assert running.traces()
+    assert len(states) > 5 and "t" not in states
 
 
 def test_a_program_that_is_not_safe_never_gets_there(running: Running) -> None:
