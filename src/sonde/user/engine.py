@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 from ..bpf.isa import decode
 from ..bpf.maps import MapShape, create, measure
+from ..bpf.maps.memory import prepare
 from ..bpf.maps.ringbuf import RingMap
 from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, SondeError, TargetError, UnsafeError, UsageError
 from ..record import replace
@@ -216,6 +217,7 @@ class UserObject:
                 self._tell(f"{left.sites} probes that another sonde has left in process {self.pid} were taken out")
         self._inside = self._make_inside()
         self._inside.study()
+        prepare()
         with self._stop_for_calls() as stopped:
             self._watch = Watch(self.pid)
             self._plan = self._enter(self._inside, stopped)

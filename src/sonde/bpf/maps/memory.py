@@ -13,6 +13,7 @@ import ctypes
 import os
 
 from ...errors import FeatureError
+from ..isa import Insn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
 
 M = (1 << 64) - 1
 
-# Machine code by way of the JIT: r1 is the address of a word, r2 and r3 are numbers; the old value is returned.
+# Machine code by way of the JIT: r1 is the address of a word, r2 and r3 are numbers; the old value is returned. As instructions, since reading text
+# would cost more than all the rest.
+_ATOMIC, _END = 0xDB, Insn(0x95)
+_MOVE, _ZERO = Insn(0xBF, 0, 2), Insn(0xB7, 0)  # r0 = r2; r0 = 0
 _OPERATIONS = {
-    "cas": "r0 = r2\nr0 = atomic64_cmpxchg((u64 *)(r1 +0), r0, r3)\nexit",
-    "add": "r0 = r2\nr0 = atomic64_fetch_add((u64 *)(r1 +0), r0)\nexit",
-    "or": "r0 = r2\nr0 = atomic64_fetch_or((u64 *)(r1 +0), r0)\nexit",
-    "load": "r0 = load_acquire((u64 *)(r1 +0))\nexit",
-    "store": "store_release((u64 *)(r1 +0), r2)\nr0 = 0\nexit",
+    "cas": (_MOVE, Insn(_ATOMIC, 1, 3, 0, 0xF1), _END),
+    "add": (_MOVE, Insn(_ATOMIC, 1, 0, 0, 0x01), _END),
+    "or": (_MOVE, Insn(_ATOMIC, 1, 0, 0, 0x41), _END),
+    "load": (Insn(_ATOMIC, 0, 1, 0, 0x100), _END),
+    "store": (Insn(_ATOMIC, 1, 2, 0, 0x110), _ZERO, _END),
 }
 
 
@@ -127,18 +131,22 @@ _placed: dict[str, Placed] = {}
 _callable: dict[str, Operation] = {}
 
 
+def prepare() -> None:
+    """Make what shared memory needs once in a process: for whoever must be quick when there is a map to be made. Raises as `Region` does."""
+    _operations()
+
+
 def _operations() -> dict[str, Operation]:
     """The machine code of the operations, made once a process."""
     if not _callable:
-        from ..asm import assemble
         from ..jit import translate
         from ..jit.here import Placed
 
         machine = os.uname().machine
         prototype = ctypes.PYFUNCTYPE(*[ctypes.c_uint64] * 4)
         try:
-            for name, text in _OPERATIONS.items():
-                _placed[name] = Placed(translate(assemble(text), machine))
+            for name, insns in _OPERATIONS.items():
+                _placed[name] = Placed(translate(insns, machine))
                 _callable[name] = prototype(_placed[name].address)
         except FeatureError as error:
             raise FeatureError(
