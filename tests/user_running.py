@@ -38,12 +38,14 @@ class Running:
         assert self.process.stdout is not None
         return int(self.process.stdout.readline())
 
-    def compile(self, script: str) -> ObjectSpec:
-        return compile(script.replace("PATH", self.path), user_target(live_target()), TraceOptions(pid=self.pid))
+    def compile(self, script: str, *, unsafe: bool = False) -> ObjectSpec:
+        target = user_target(live_target(), unsafe=unsafe)
+        return compile(script.replace("PATH", self.path), target, TraceOptions(pid=self.pid, unsafe=unsafe))
 
-    def attach(self, script: str, limit: Limit | None = None) -> UserObject:
-        spec = self.compile(script)
-        engine = UserEngine(self.pid, sample=lambda probe: Sampler(probe, os.uname().machine), limit=limit)
+    def attach(self, script: str, limit: Limit | None = None, *, unsafe: bool = False) -> UserObject:
+        spec = self.compile(script, unsafe=unsafe)
+        sample = lambda probe: Sampler(probe, os.uname().machine)  # noqa: E731
+        engine = UserEngine(self.pid, None, sample, limit, unsafe=unsafe)
         loaded = engine.load(spec)
         for probe in spec.probes:
             if probe.type not in ("begin", "end"):

@@ -127,7 +127,7 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
     from ..user.target import user_target
     from .trace import _warner, compile, live_target
 
-    target = user_target(live_target(options))
+    target = user_target(live_target(options), unsafe=options.unsafe)
     child = HeldCommand(options.command) if options.command else None
     warnings: list[str] = []
     try:
@@ -148,7 +148,7 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
         raise
     limit = Limit(options.budget, options.over_budget == "off") if options.budget else None
     held = child.stopped if child is not None else None
-    engine = UserEngine(pid, held, lambda probe: Sampler(probe, target.arch), limit)
+    engine = UserEngine(pid, held, lambda probe: Sampler(probe, target.arch), limit, unsafe=options.unsafe)
     return Choice(engine, spec, reason, child)
 
 

@@ -52,6 +52,7 @@ class Target(Record, eq=False):
     ksym: Callable[[str], int]
     kconfig: Callable[[str], str]
     bpf_programs: Callable[[], Sequence[BpfProgram]] | None = None  # those that are loaded; None: nobody can tell
+    in_process: bool = False  # programs run inside of one process, in place of a kernel
     kernel_id: str = ""
     version: str = (
         ""  # of the kernel's source, "6.1.192", where it is known and `release` ("6.1.0-56-amd64") does not tell it

@@ -67,19 +67,22 @@ class UserEngine:
         held: StoppedProcess | None = None,
         sample: Callable[[ProbeSpec], Sampler] | None = None,
         limit: Limit | None = None,
+        *,
+        unsafe: bool = False,
     ) -> None:
-        """`sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
+        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
         self.pid = pid
         self.held = held
         self.sample = sample
         self.limit = limit
+        self.unsafe = unsafe
 
     def load(self, spec: ObjectSpec) -> UserObject:
         """Verify the programs of `spec` and put them into the process. The caller closes the result.
 
         Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
         """
-        return UserObject(spec, self.pid, self.held, self.sample, self.limit)
+        return UserObject(spec, self.pid, self.held, self.sample, self.limit, unsafe=self.unsafe)
 
 
 class UserLink:
@@ -104,6 +107,8 @@ class UserObject:
         held: StoppedProcess | None = None,
         sample: Callable[[ProbeSpec], Sampler] | None = None,
         limit: Limit | None = None,
+        *,
+        unsafe: bool = False,
     ) -> None:
         self.spec = spec
         self.pid = pid
@@ -127,8 +132,11 @@ class UserObject:
         self._state_fd = -1
         self._closed = False
         check_probes(spec, pid)
+        if limit is not None and any("override_return" in program.helpers for program in spec.programs):
+            raise UsageError("--budget would let calls through that override() is to replace: leave out one of them")
         self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
         placed = [probe.name for probe in spec.probes if probe.type in PLACED]
+        self._helpers = helpers.NAMES | helpers.UNSAFE if unsafe else helpers.NAMES
         self._budget = Budget(limit, placed, self._slots) if limit is not None and placed else None
         self.rows = self._budget.rows if self._budget is not None else []
         try:
@@ -166,8 +174,14 @@ class UserObject:
         for program in self.spec.programs:
             insns = decode(bytes(relocate(program, numbers)))
             kind = local.get(program.name, "")
-            names = local_helpers(sampled=kind in SAMPLED) if kind else helpers.NAMES
+            names = local_helpers(sampled=kind in SAMPLED) if kind else self._helpers
             missing = [name for name in program.helpers if name not in names]
+            if missing and not kind and missing[0] in helpers.UNSAFE:
+                raise UnsafeError(
+                    f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which changes what the process does",
+                    program.name,
+                    hint="--unsafe allows it",
+                )
             if missing:
                 raise FeatureError(
                     f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which only the kernel has",
@@ -388,8 +402,8 @@ class UserObject:
         attached, self._attached = self._attached, False
         if attached and self._inside is not None:
             self._take_out(self._inside)
-            if self._budget is not None:
-                self._budget.report(time.monotonic_ns())
+        if self._budget is not None:
+            self._budget.report(time.monotonic_ns())
         if self.worker is not None:
             self.worker.stop()
 
@@ -448,7 +462,10 @@ def check_probes(spec: ObjectSpec, pid: int) -> None:
             feature=kind,
             hint="use --engine kernel",
         )
+    overriding = {program.name for program in spec.programs if "override_return" in program.helpers}
     for probe in spec.probes:
+        if probe.program in overriding and probe.type not in ("uprobe", "uretprobe"):
+            raise ProbeError(f"{probe.name}: override() replaces a function or what it returns", hint="use a uprobe")
         if probe.type in (*PLACED, *SAMPLED) and not pid:
             raise ProbeError(
                 f"{probe.name}: the user engine probes one process: which?",

@@ -3,6 +3,8 @@
 Most are written as eBPF, which the JIT translates; what eBPF cannot say (a system call, the frame of the trampoline) is a *primitive*, a few
 instructions that they call by a number from PRIMITIVE on. Helpers of maps come from `bpf.maps`.
 
+UNSAFE are those that change what the process does: only programs of who asked for it may call them.
+
 A program's own reads are never trusted: `probe_read` asks the kernel whether the page is there (rt_sigprocmask with an impossible request reads eight bytes and
 changes nothing) before it touches it.
 """
@@ -43,9 +45,12 @@ if TYPE_CHECKING:
 PRIMITIVE = 1 << 12
 _NAMES = (
     "check", "clock", "boot_time", "monotonic_time", "pid_tgid", "uid_gid", "comm", "cpu", "cookie", "function", "random", "tgkill", "registers",
+    "check_write", "override",
 )  # fmt: skip
 NUMBERS = {name: PRIMITIVE + at for at, name in enumerate(_NAMES)}
 PRIMITIVE_NAMES = {number: name for name, number in NUMBERS.items()}
+_FUTEX, _FUTEX_WAKE_OP_PRIVATE = 202, 5 | 128
+_ADD_0_IF_ODD = 1 << 28 | 0x800  # add 0 to the second word; wake who waits for it if it was -2048, which nobody's is
 _RT_SIGPROCMASK, _PRCTL, _GETTID, _GETPID, _GETUID, _GETGID, _TGKILL, _KILL = 14, 157, 186, 39, 102, 104, 234, 62
 _PR_GET_NAME = 16
 _USER_STACK = 256
@@ -77,6 +82,22 @@ def _check(facts: Facts) -> bytes:
     ask = mov_imm(RDI, 0xFFFFFFFF) + mov_imm(RDX, 0) + mov_imm(R10, 8) + _system_call(_RT_SIGPROCMASK)
     ask += alu_imm(7, RAX, -EFAULT, True) + b"\x0f\x94\xc0\x0f\xb6\xc0\xc3"  # sete al; movzx eax, al
     return mov_imm(RAX, 1) + mov(RSI, RDI) + alu_imm(4, RSI, -8, True) + bytes([0x75, 1, 0xC3]) + ask
+
+
+def _check_write(facts: Facts) -> bytes:
+    """check_write(address): 0 when the page can be written to. The kernel adds 0 to a word there, as one step, so that nobody sees anything.
+
+    It is the system call that every program with threads makes, also one that is confined. Nobody waits at the word that it is to wake waiters of.
+    """
+    code = mov(R8, RDI) + alu_imm(4, R8, -4, True) + mov_imm(RDI, facts.state) + mov_imm(RSI, _FUTEX_WAKE_OP_PRIVATE)
+    code += mov_imm(RDX, 0) + mov_imm(R10, 0) + mov_imm(R9, _ADD_0_IF_ODD) + _system_call(_FUTEX)
+    return code + rr(b"\xc1", 5, RAX, False) + b"\x1f\xc3"  # shr eax, 31: errors are negative
+
+
+def _override(facts: Facts) -> bytes:
+    """override(context, value): what the function, or the place where it returns, is to return."""
+    code = mem(b"\x89", RSI, R12, frame.REGS + frame.OFFSETS["ax"], True)
+    return code + mem(b"\xc7", 0, R12, frame.OVERRIDE, True) + imm(1) + rr(b"\x31", RAX, RAX, False) + b"\xc3"
 
 
 def _clock(facts: Facts) -> bytes:
@@ -178,6 +199,8 @@ _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "random": _random,
     "tgkill": _tgkill,
     "registers": _registers,
+    "check_write": _check_write,
+    "override": _override,
 }
 
 
@@ -233,6 +256,20 @@ _READ_STR = [
 ]  # fmt: skip
 
 _NOT_HERE = ["r6 = r2", *_zero("r1", "r6", "zero"), f"r0 = {-EFAULT}", "exit"]  # the kernel's memory
+
+# All pages are asked for before the first byte is written; r9: the end.
+_WRITE = [
+    "r6 = r1", "r7 = r3", "r8 = r2", "r9 = r1", "r9 += r3", "*(u64 *)(r10 -8) = r1", "if r9 < r6 goto fault",
+    "page: if r6 >= r9 goto write", "r1 = r6", _call("check_write"), "if r0 != 0x0 goto fault",
+    "r6 |= 0xfff", "r6 += 1", "goto page",
+    "write: r6 = *(u64 *)(r10 -8)",
+    "eight: if r7 < 0x8 goto four", "r1 = *(u64 *)(r8 +0)", "*(u64 *)(r6 +0) = r1", "r8 += 8", "r6 += 8", "r7 += -8", "goto eight",
+    "four: if r7 < 0x4 goto two", "r1 = *(u32 *)(r8 +0)", "*(u32 *)(r6 +0) = r1", "r8 += 4", "r6 += 4", "r7 += -4",
+    "two: if r7 < 0x2 goto one", "r1 = *(u16 *)(r8 +0)", "*(u16 *)(r6 +0) = r1", "r8 += 2", "r6 += 2", "r7 += -2",
+    "one: if r7 == 0x0 goto done", "r1 = *(u8 *)(r8 +0)", "*(u8 *)(r6 +0) = r1",
+    "done: r0 = 0", "exit",
+    f"fault: r0 = {-EFAULT}", "exit",
+]  # fmt: skip
 
 _COMM = [
     "r6 = r1", "r7 = r2", "if r7 != 0x0 goto some", f"r0 = {-EINVAL}", "exit",
@@ -295,6 +332,7 @@ ROUTINES: dict[str, list[str]] = {
     "probe_read_kernel_str": _NOT_HERE,
     "ktime_get_coarse_ns": ["r1 = 6", _call("clock"), "exit"],
     "ktime_get_tai_ns": ["r1 = 11", _call("clock"), "exit"],
+    "probe_write_user": _WRITE,
     "get_current_comm": _COMM,
     "strncmp": _STRNCMP,
     "get_stack": _stack(),
@@ -311,6 +349,7 @@ DIRECT = {
     "get_smp_processor_id": "cpu",
     "get_attach_cookie": "cookie",
     "get_func_ip": "function",
+    "override_return": "override",
     "get_prandom_u32": "random",
 }
 
@@ -320,7 +359,8 @@ OF_MAPS = frozenset([
     "for_each_map_elem", "ringbuf_output", "ringbuf_reserve", "ringbuf_query",
 ])  # fmt: skip
 IN_PROGRAMS = frozenset(["loop", "ringbuf_submit", "ringbuf_discard"])
-NAMES = frozenset([*ROUTINES, *DIRECT]) | OF_MAPS | IN_PROGRAMS
+UNSAFE = frozenset(["probe_write_user", "override_return"])
+NAMES = (frozenset([*ROUTINES, *DIRECT]) | OF_MAPS | IN_PROGRAMS) - UNSAFE
 
 
 def caller_stub() -> bytes:

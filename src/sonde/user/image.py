@@ -79,7 +79,8 @@ class Image:
             )
         code = translate(prepared.insns, _ARCH, features=self.features, plan=self._plan, alone=prepared.alone)
         context = frame.RECORD if record else frame.REGS
-        return Runner(self._bind(code), prepared.fields, prepared.exclusive, context=context)
+        address = self._bind(code)
+        return Runner(address, prepared.fields, prepared.exclusive, context=context, overrides=prepared.overrides)
 
     def guard(self, private: int, agents: Sequence[Agent]) -> Runner:
         """A program of our own for the entries of unwinders (see `unwinding`)."""

@@ -282,6 +282,11 @@ class Inside:
     ) -> Patch:
         """Place the trampoline of a site, with what the window displaces behind it. Raises NoWindowError."""
         kind = frame.ENTRY if site.is_entry else frame.INSIDE
+        if kind == frame.INSIDE and any(runner.overrides for runner in before):
+            raise ProbeError(
+                f"override() replaces functions, and at {site.vaddr:#x} of {site.path} none begins",
+                hint="probe the function's first instruction",
+            )
         start = image.agent.reserve(0)
         if after:
             head, tail = trampoline.returning(start, before, after, image.around, site.address)

@@ -29,6 +29,7 @@ class Prepared(Record):
     exclusive: bool
     alone: frozenset[int] = frozenset()
     context_bytes: int = 0  # how much of its context it reads
+    overrides: bool = False  # it calls bpf_override_return()
 
 
 def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], *, registers: bool = True) -> Prepared:
@@ -44,7 +45,11 @@ def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], *, registers: bool 
         fields |= found.fields | found.of_helpers if registers else found.of_helpers
         reach = max(reach, found.reach)
         exclusive = exclusive or found.exclusive
-    return Prepared(out, frozenset(fields), exclusive, alone, reach)
+    return Prepared(out, frozenset(fields), exclusive, alone, reach, any(map(_is_override, out)))
+
+
+def _is_override(insn: Insn) -> bool:
+    return insn.opcode == CALL and insn.src == 0 and HELPERS[insn.imm].name == "override_return"
 
 
 class _Flow:
@@ -148,7 +153,7 @@ class _Flow:
 
 _NOTHING: frozenset[object] = frozenset()  # nothing was ever put there
 _ANYWHERE = 1 << 13
-_OF_HELPERS = {"get_func_ip": ("place",), "get_attach_cookie": ()}
+_OF_HELPERS = {"get_func_ip": ("place",), "get_attach_cookie": (), "override_return": ()}
 _OTHER: frozenset[object] = frozenset(["other"])  # something that is none of what is followed here
 
 

@@ -19,13 +19,16 @@ _SPARE = 6
 
 
 class UserFeatures:
-    """Answers by name (see spec.target.Features): helpers, map types, what probes can be told apart by."""
+    """Answers by name (see spec.target.Features): helpers, map types, what probes can be told apart by. `unsafe`: those too that change the process."""
+
+    def __init__(self, *, unsafe: bool = False) -> None:
+        self._helpers = helpers.NAMES | helpers.UNSAFE if unsafe else helpers.NAMES
 
     def have(self, name: str) -> bool:
         """Tell whether the engine has feature `name`; what the kernel alone can have, it has not."""
         group, _, rest = name.partition(":")
         if group == "helper":
-            return rest.partition(":")[0] in helpers.NAMES
+            return rest.partition(":")[0] in self._helpers
         if group == "map":
             return rest in _MAPS
         return name in _OTHERS
@@ -36,8 +39,8 @@ def slots_for(cpus: int) -> int:
     return min(cpus + max(_SPARE, cpus), _MOST_CPUS)
 
 
-def user_target(machine: Target) -> Target:
-    """Return `machine` as this engine makes it look."""
+def user_target(machine: Target, *, unsafe: bool = False) -> Target:
+    """Return `machine` as this engine makes it look; `unsafe`: to programs that may change what the process does."""
     from ..debuginfo.syscallargs import syscall_format
 
     def tracepoint(category: str, event: str) -> TracepointFormat:
@@ -48,7 +51,8 @@ def user_target(machine: Target) -> Target:
     return replace(
         machine,
         tracepoint=tracepoint,
-        features=UserFeatures(),
+        features=UserFeatures(unsafe=unsafe),
+        in_process=True,
         possible_cpus=slots_for(machine.possible_cpus),
         kernel_id="",
         bpf_programs=None,

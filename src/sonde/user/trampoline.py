@@ -66,6 +66,7 @@ class Runner(Record):
     cookie: int = 0
     context: int = frame.REGS
     account: int = -1
+    overrides: bool = False  # it may ask that the function does not run
 
 
 class Surroundings(Record):
@@ -85,9 +86,22 @@ def entry(at: int, runners: Sequence[Runner], around: Surroundings, kind: int, s
     _pass_over(code, runners, around, kind, "end")
     _open(code, runners, kind, frame.RED_ZONE if kind == frame.INSIDE else 0, site)
     _run(code, at, runners, around)
+    if _ask_for_override(code, runners, "moved"):
+        _close(code, kind, 0)
+        code.add(b"\xc3")
+        code.label("moved")
     _close(code, kind, frame.RED_ZONE if kind == frame.INSIDE else 0)
     code.label("end")
     return code.finish()
+
+
+def _ask_for_override(code: Code, runners: Sequence[Runner], otherwise: str) -> bool:
+    """Go on behind this only when a program has said that the function is not to run, at `otherwise` when none has. False (no code): none can."""
+    if not any(runner.overrides for runner in runners):
+        return False
+    code.add(mem(b"\x83", _CMP, R12, frame.OVERRIDE, True) + b"\x00")
+    code.jump(otherwise, EQUAL)
+    return True
 
 
 def _pass_over(code: Code, runners: Sequence[Runner], around: Surroundings, kind: int, end: str) -> None:
@@ -140,6 +154,8 @@ def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int)
     if kind == frame.INSIDE:
         code.add(_SAVE_FLAGS, mem(_STORE, RAX, RSP, frame.FLAGS, True))
     code.add(mov(R12, RSP))
+    if any(runner.overrides for runner in runners):
+        code.add(mem(b"\xc7", 0, RSP, frame.OVERRIDE, True) + imm(0))
     fields = frozenset().union(*(runner.fields for runner in runners))
     if "sp" in fields:
         code.add(mem(_LEA, RAX, RSP, size + (8 if kind == frame.RETURN else 0), True))
@@ -425,6 +441,11 @@ def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Su
     code.label("noted")
     code.load_address(RAX, "tail")
     code.add(mem(_STORE, RAX, RDX, frame.TAIL, True))
+    if _ask_for_override(code, before, "moved"):  # as if it had returned: its return probes see the value
+        _close(code, frame.ENTRY, 0)
+        code.add(mem(_LEA, RSP, RSP, 8, True))
+        code.jump("tail")
+        code.label("moved")
     _close(code, frame.ENTRY, 0)
     code.add(mem(_LEA, RSP, RSP, 8, True))
     code.jump("call")
@@ -440,6 +461,10 @@ def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Su
     code.jump("noted")
     code.label("missed")
     code.add(mov_imm(RDX, around.state + frame.MISSED), b"\xf0", mem(b"\x83", 0, RDX, 0, True) + b"\x01")
+    if _ask_for_override(code, before, "not seen"):
+        _close(code, frame.ENTRY, 0)
+        code.add(b"\xc3")
+        code.label("not seen")
     _close(code, frame.ENTRY, 0)
     code.label("unseen")
     code.add(b"\xe9", _SKIP)  # nobody will see this return

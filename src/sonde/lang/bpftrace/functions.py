@@ -13,7 +13,7 @@ class Function(Record, eq=False):
     """Facts about one function or builtin.
 
     `kinds` has a word for each argument: "int", "str", "ptr", "mode" want a value of that kind, with "!" a literal; "-" is
-    checked elsewhere. `probes` are the types of probes that may call it; () for all.
+    checked elsewhere. `probes` are the types of probes that may call it, () for all; `inside`: others that may where the program runs inside a process.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Function(Record, eq=False):
     void: bool = False
     library: bool = False  # a macro of bpftrace's library: words its messages about arguments differently
     probes: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
 
 
 _MANY = 128
@@ -124,6 +125,7 @@ _PROBES = {
     "socket_cookie": _TRACING,
     "override": ("kprobe",),
 }
+_INSIDE = {"override": ("uprobe", "uretprobe")}
 
 AGGREGATIONS = frozenset(["avg", "count", "hist", "lhist", "max", "min", "stats", "sum", "tseries"])
 FORMATTED = frozenset(["cat", "debugf", "errorf", "printf", "system", "warnf"])
@@ -138,7 +140,7 @@ def get_function(name: str) -> Function | None:
         few, many, kinds, flags = _FACTS[name]
         found = _found[name] = Function(
             name, few, many, tuple(kinds.split()), "a" in flags, "u" in flags, "v" in flags, "l" in flags,
-            _PROBES.get(name, ()),
+            _PROBES.get(name, ()), _INSIDE.get(name, ()),
         )  # fmt: skip
     return found
 

@@ -68,8 +68,10 @@ def _may_call(typer: Typer, node: ast.Call, function: Function) -> bool:
         hint = "--unsafe allows functions that change the system"
         typer.error(node, f"{function.name}() is an unsafe function being used in safe mode", CALLS, hint=hint)
         ok = False
-    if function.probes and typer.kind and typer.kind not in function.probes:
-        typer.error(node, f'{function.name} can not be used with "{provider(typer)}" probes', CALLS)
+    inside = function.inside if typer.target.in_process else ()
+    if function.probes and typer.kind and typer.kind not in (*function.probes, *inside):
+        hint = "it can inside a process: --engine user -p PID" if typer.kind in function.inside else ""
+        typer.error(node, f'{function.name} can not be used with "{provider(typer)}" probes', CALLS, hint=hint)
         ok = False
     return ok
 
