@@ -178,6 +178,11 @@ class Agent:
         self._next = start + size
         return self.address + start
 
+    @property
+    def room(self) -> tuple[int, int]:
+        """How many bytes of code and how many sites there is still room for."""
+        return self.size - self._next, (self._code_offset - HEADER_BYTES) // ENTRY_BYTES - self._entries
+
     def write(self, address: int, code: bytes) -> None:
         """Write at an address of the process that lies in this memory."""
         offset = address - self.address

@@ -31,7 +31,7 @@ from .worker import PolledReader, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from ..bpf.helpers import Helper
@@ -54,6 +54,7 @@ _FEW_THREADS = 32  # that are stopped in less time than one takes for its calls 
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 # Instructions that are followed to verify a program, a tenth of a second for each 10,000.
 _MOST, _MOST_LOCAL = 200_000, 20_000
+_NOTHING: dict[str, int] = {}
 
 
 class UserEngine:
@@ -163,38 +164,43 @@ class UserObject:
 
     def _verify(self) -> None:
         """Hold every program against the verifier, with the helpers that this engine has."""
+        local = {probe.program: probe.type for probe in self.spec.probes if probe.type in (*LOCAL, *SAMPLED)}
+        for program in self.spec.programs:
+            kind = local.get(program.name, "")
+            self._verify_program(program, local_helpers(sampled=kind in SAMPLED) if kind else self._helpers, bool(kind))
+
+    def _verify_program(
+        self, program: ProgramSpec, names: frozenset[str], local: bool = False, own: Mapping[str, int] = _NOTHING
+    ) -> None:
+        """Hold a program against the verifier. `names` are the helpers that there are; `local`: sonde runs it itself; `own`: numbers of maps that go before others."""
         from ..bpf.verifier import MapInfo, verify
 
-        numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
+        numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)} | dict(own)
         infos = {
             number: MapInfo(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.frozen, initial=m.initial)
             for number, m in enumerate(self.spec.maps, 1)
         }
-        local = {probe.program: probe.type for probe in self.spec.probes if probe.type in (*LOCAL, *SAMPLED)}
-        for program in self.spec.programs:
-            insns = decode(bytes(relocate(program, numbers)))
-            kind = local.get(program.name, "")
-            names = local_helpers(sampled=kind in SAMPLED) if kind else self._helpers
-            missing = [name for name in program.helpers if name not in names]
-            if missing and not kind and missing[0] in helpers.UNSAFE:
-                raise UnsafeError(
-                    f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which changes what the process does",
-                    program.name,
-                    hint="--unsafe allows it",
-                )
-            if missing:
-                raise FeatureError(
-                    f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which only the kernel has",
-                    feature=f"helper:{missing[0]}",
-                    hint="use --engine kernel",
-                )
-            most = _MOST_LOCAL if program.name in local else _MOST
-            verdict = verify(insns, program.type, infos, helpers=_only(names), max_insns=most)
-            if verdict.refusal is not None and program.name in local and verdict.processed >= most:
-                self._interpreted.add(program.name)
-            elif verdict.refusal is not None:
-                raise _refused(program, verdict.refusal)
-            self._programs[program.name] = insns
+        missing = [name for name in program.helpers if name not in names]
+        if missing and not local and missing[0] in helpers.UNSAFE:
+            raise UnsafeError(
+                f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which changes what the process does",
+                program.name,
+                hint="--unsafe allows it",
+            )
+        if missing:
+            raise FeatureError(
+                f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which only the kernel has",
+                feature=f"helper:{missing[0]}",
+                hint="use --engine kernel",
+            )
+        insns = decode(bytes(relocate(program, numbers)))
+        most = _MOST_LOCAL if local else _MOST
+        verdict = verify(insns, program.type, infos, helpers=_only(names), max_insns=most)
+        if verdict.refusal is not None and local and verdict.processed >= most:
+            self._interpreted.add(program.name)
+        elif verdict.refusal is not None:
+            raise _refused(program, verdict.refusal)
+        self._programs[program.name] = insns
 
     def _place(self) -> None:
         """Put maps and code where they are to be; nothing is changed in the process's own code yet."""
@@ -236,6 +242,11 @@ class UserObject:
             self._watch = Watch(self.pid)
             self._plan = self._enter(self._inside, stopped)
         self.notes += self._inside.notes
+        self._check_placed()
+
+    def _check_placed(self) -> None:
+        """Raise ProbeError when there is nothing to be probed."""
+        assert self._inside is not None
         if not self._plan and not self._inside.waiting:
             reason = self.notes[0] if self.notes else "there is no place for it"
             raise ProbeError(f"nothing can be probed in process {self.pid}: {reason}", hint="use --engine kernel")

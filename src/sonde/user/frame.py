@@ -9,7 +9,8 @@ r12 points to the frame while a program runs:
     24   u64  what stands here: ENTRY, RETURN or INSIDE
     32   u64  address of the function, or of the place that is probed
     40   u64  bpf_override_return() was called: the function is not to run; what it returns is in the context's ax
-    48   168  struct pt_regs: the program's context, as far as it is read
+    48   u64  how many tail calls this run has made
+    56   168  struct pt_regs: the program's context, as far as it is read
 
 The state is shared with sonde; the private memory is the process's own (a child of fork has its copy).
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 from ..debuginfo.ptregs import get_ptregs
 
-SLOT, CPU, FLAGS, COOKIE, KIND, PLACE, OVERRIDE, REGS = 0, 4, 8, 16, 24, 32, 40, 48
+SLOT, CPU, FLAGS, COOKIE, KIND, PLACE, OVERRIDE, TAILS, REGS = 0, 4, 8, 16, 24, 32, 40, 48, 56
 ENTRY, RETURN, INSIDE = 0, 1, 2
 REGS_BYTES = 168
 FRAME_BYTES = REGS + REGS_BYTES

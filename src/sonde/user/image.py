@@ -15,10 +15,10 @@ from ..bpf.jit.code import bind
 from ..bpf.jit.maps import BY_FRAME, make_plan
 from ..bpf.jit.x86_encoding import RAX, RDI, mov_imm, rr
 from ..bpf.maps.layout import layout_of
-from ..bpf.maps.machine import has_routine, make_routine
+from ..bpf.maps.machine import FINISHERS, STACK_PUT, has_routine, make_routine
 from ..errors import FeatureError, UnsafeError
 from ..record import replace
-from . import frame, helpers
+from . import frame, helpers, sending
 from .code import NOT_EQUAL, Code
 from .islands import Islands
 from .prepare import prepare
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .agent import Agent
 
 _ARCH = "x86_64"
+_REACH = (1 << 31) - (1 << 26)
 
 
 class Image:
@@ -55,9 +56,16 @@ class Image:
         self.islands = Islands(agent)
         self._placed: dict[object, int] = {}
         self._runners: dict[tuple[bool, tuple[tuple[int, ...], ...]], Runner] = {}
-        self._plan = make_plan({number: table for number, (table, _) in maps.items()}, cpu=BY_FRAME)
-        self._kinds = {number: table.shape.kind for number, (table, _) in maps.items()}
+        self.lines = 0  # the number of the ring for bpf_trace_printk
+        self.own_reads = False  # whether bpf_probe_read_kernel reads what it can, and not the kernel's memory only
+        self._look_at_maps()
         self.around = replace(around, claim=agent.place(claim_routine(around)))
+
+    def _look_at_maps(self) -> None:
+        """Plan for the maps that there are now; some may be added."""
+        self._known = len(self.maps)
+        self._plan = make_plan({number: table for number, (table, _) in self.maps.items()}, cpu=BY_FRAME)
+        self._kinds = {number: table.shape.kind for number, (table, _) in self.maps.items()}
 
     def program(self, insns: Sequence[Insn], cookie: int = 0, *, record: bool = False) -> Runner:
         """Place a verified program; the same code is placed once. `record`: its context is the record of an event, not registers.
@@ -71,6 +79,8 @@ class Image:
         return replace(runner, cookie=cookie) if cookie else runner
 
     def _make_runner(self, insns: Sequence[Insn], record: bool) -> Runner:
+        if self._known != len(self.maps):
+            self._look_at_maps()
         prepared = prepare(insns, self._kinds, registers=not record)
         if record and prepared.context_bytes > frame.RECORD_BYTES:
             raise UnsafeError(
@@ -81,6 +91,15 @@ class Image:
         context = frame.RECORD if record else frame.REGS
         address = self._bind(code)
         return Runner(address, prepared.fields, prepared.exclusive, context=context, overrides=prepared.overrides)
+
+    def reaches(self, low: int, high: int) -> bool:
+        """Whether jumps between here and both addresses are possible."""
+        return all(abs(self.agent.address - address) < _REACH for address in (low, high))
+
+    def has_room(self, size: int, sites: int) -> bool:
+        """Whether so much more code and so many more sites fit."""
+        bytes_left, sites_left = self.agent.room
+        return bytes_left >= size and sites_left >= sites
 
     def guard(self, private: int, agents: Sequence[Agent]) -> Runner:
         """A program of our own for the entries of unwinders (see `unwinding`)."""
@@ -110,17 +129,29 @@ class Image:
         return self._placed[key]
 
     def _helper(self, number: int) -> int:
+        if number == STACK_PUT:
+            return self._dispatch(number, "stack_put")
         if number >= helpers.PRIMITIVE:
             return self._primitive(helpers.PRIMITIVE_NAMES[number])
         name = HELPERS[number].name
         if name in helpers.DIRECT:
             return self._primitive(helpers.DIRECT[name])
-        if name in helpers.OF_MAPS:
-            return self._once(name, lambda: self._dispatch(number, name))
+        if name in helpers.OF_MAPS or number in FINISHERS:
+            return self._dispatch(number, name)
+        if name in sending.NAMES:
+            return self._sender(name)
+        if self.own_reads:
+            name = name.replace("_kernel", "_user")
         lines = helpers.ROUTINES.get(name)
         if lines is None:
             raise FeatureError(f"helper bpf_{name} is not in the user engine", feature=f"helper:{name}")
         return self._routine(name, assemble("\n".join(lines)))
+
+    def _sender(self, name: str) -> int:
+        """A helper of `sending`: made again when there are more maps, which it may be called with."""
+        size = sending.STACK_BYTES if name == "get_stackid" else MAX_STACK_BYTES
+        lines = sending.ROUTINES.get(name) or sending.line_routine(self.maps[self.lines][1])
+        return self._routine((name, self._known), assemble("\n".join(lines)), size)
 
     def _primitive(self, name: str) -> int:
         return self._once(("primitive", name), lambda: self.agent.place(helpers.primitive(name, self.facts)))
@@ -131,13 +162,18 @@ class Image:
         )
 
     def _dispatch(self, number: int, name: str) -> int:
-        """A helper of maps for calls that do not say which map: they are told apart by their addresses."""
+        """A helper of maps for calls that do not say which map: they are told apart by their addresses. What finishes a ring's record needs none."""
+        return self._once((name, self._known), lambda: self._make_dispatch(number, name))
+
+    def _make_dispatch(self, number: int, name: str) -> int:
         code = Code()
         for index, (table, address) in self.maps.items():
             layout = layout_of(table)
             if layout is not None and has_routine(layout, number):
                 made = make_routine(layout, number)
                 target = self._routine((number, layout), made.insns, made.stack_bytes)
+                if number in FINISHERS:
+                    return target
                 code.add(mov_imm(RAX, address), rr(b"\x39", RAX, RDI, True))
                 code.jump(str(index), NOT_EQUAL)
                 code.add(helpers.caller_stub() if made.who else b"", mov_imm(RAX, target), b"\xff\xe0")

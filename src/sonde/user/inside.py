@@ -78,6 +78,8 @@ class Inside:
         self.pid = pid
         self.notes: list[str] = []  # what could not be probed, and why
         self.hows: dict[str, str] = {}  # by the probe's name
+        self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
+        self._lines = 0  # the number of the map that takes the lines of bpf_trace_printk
         self.waiting = [probe for probe in probes if probe.type != "tracepoint"]  # their files are not there yet
         self._calls_wanted = [(probe, wanted_of(probe)) for probe in probes if probe.type == "tracepoint"]
         self._returning = any(probe.type == "uretprobe" for probe in probes)
@@ -101,6 +103,64 @@ class Inside:
         ] = {}  # from a state in our code: address, bytes of ours on the stack
         self._returns: list[int] = []  # where functions with a return probe come back to
         self._private = 0
+        self._probes_at: dict[int, list[ProbeSpec]] = {}  # by the address of the site
+        self._calls_at: dict[int, int] = {}  # what each place calls that was patched for it, -1: nobody knows
+
+    # more and fewer probes ------------------------------------------------------------------------------------
+
+    def add(self, probes: Sequence[ProbeSpec]) -> set[int]:
+        """Take more probes, which `look` finds the places of. Returns the sites that are to be released before, as others have them already."""
+        calls = [probe for probe in probes if probe.type == "tracepoint"]
+        others = [probe for probe in probes if probe.type != "tracepoint"]
+        self._calls_wanted += [(probe, wanted_of(probe)) for probe in calls]
+        self._returning = self._returning or any(probe.type == "uretprobe" for probe in others)
+        self.waiting += others
+        taken = {placed.site for placed in self._windows.values()}
+        shared = {site.address for probe in others for site in find_sites(probe, self._files)} & taken
+        return self._with_neighbours(shared) | self._sites_of_calls(calls)
+
+    def drop(self, probes: Sequence[ProbeSpec]) -> set[int]:
+        """Let go of probes. Returns the sites that are to be released for it; `look` plans those that others still want."""
+        gone = list(probes)
+        sites = {site for site, there in self._probes_at.items() if any(probe in gone for probe in there)}
+        sites = self._with_neighbours(sites)
+        sites |= self._sites_of_calls([probe for probe in gone if probe.type == "tracepoint"])
+        self._calls_wanted = [each for each in self._calls_wanted if each[0] not in gone]
+        self.waiting = [probe for probe in self.waiting if probe not in gone]
+        for site in sites:
+            self._probes_at[site] = [probe for probe in self._probes_at.get(site, ()) if probe not in gone]
+        return sites
+
+    def _with_neighbours(self, sites: set[int]) -> set[int]:
+        """All sites of the probes that have one of these: a probe waits for all of its places, or for none."""
+        while True:
+            probes = [probe for site in sites for probe in self._probes_at.get(site, ())]
+            more = {site for site, there in self._probes_at.items() if any(probe in probes for probe in there)}
+            if more <= sites:
+                return sites
+            sites = sites | more
+
+    def _sites_of_calls(self, probes: Sequence[ProbeSpec]) -> set[int]:
+        """The sites that make what some probes of system calls want to see."""
+        numbers = {wanted_of(probe).number for probe in probes}
+        return {
+            site
+            for site, number in self._calls_at.items()
+            if numbers and (number < 0 or ANY in numbers or number in numbers)
+        }
+
+    def release(self, stopped: StoppedProcess, sites: set[int]) -> None:
+        """Put the code back at some sites; their probes wait for `look` again."""
+        gone = [patch for address, patch in self._taken.items() if self._windows[address].site in sites]
+        kept = {patch.address for patch in take_out(stopped, self.agents, gone)}
+        for patch in gone:
+            if patch.address not in kept:
+                del self._taken[patch.address], self._windows[patch.address]
+                self._accounts.pop(patch.address, None)
+        for site in sites:
+            self._calls_at.pop(site, None)
+            fresh = [probe for probe in self._probes_at.pop(site, ()) if probe not in self.waiting]
+            self.waiting += fresh
 
     # entering -------------------------------------------------------------------------------------------------
 
@@ -115,7 +175,7 @@ class Inside:
         if text is None:
             raise TargetError(f"process {self.pid} has no code of a file")
         self._home = Agent.create(stopped, near=(text.start, text.start), size=_HOME_BYTES)
-        self._tables = share(self._home)
+        self._tables = dict(share(self._home))
         at = state(self._home)
         self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
         rseq = find_rseq(stopped)
@@ -123,6 +183,26 @@ class Inside:
         gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
         self._around = trampoline.Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
         self._facts = helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
+
+    def share(self, number: int, share: Callable[[Agent], tuple[SharedMap, int]]) -> None:
+        """Share one more map."""
+        assert self._home is not None
+        self._tables[number] = share(self._home)
+
+    def set_lines(self, number: int) -> None:
+        """Say which map takes the lines of bpf_trace_printk."""
+        self._lines = number
+        for image in self._images:
+            image.lines = number
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a place for code."""
+        return bool(self._images)
+
+    def address_of(self, program: str) -> int:
+        """The address of a program, for tail calls."""
+        return self._images[0].program(self._programs[program]).address
 
     @property
     def agents(self) -> list[Agent]:
@@ -199,14 +279,19 @@ class Inside:
             count = sum(low <= address <= high for address in addresses)
             unknown = sum(low <= call.site.address <= high and call.number < 0 for call in calls)
             size = _CODE_BYTES + _CODE_BYTES_A_SITE * count + _CODE_BYTES_ANY_CALL * unknown
+            if any(
+                image.reaches(low, high) and image.has_room(size - _CODE_BYTES // 2, count)
+                for image in self._images[-1:]
+            ):
+                continue
             agent = Agent.create(stopped, near=(low, high), size=size, entries=count + _SPARE_ENTRIES)
             self._images.append(Image(agent, self._tables, self._around, self._facts, cpu_features()))
+            self._images[-1].lines = self._lines
+            self._images[-1].own_reads = self.own_reads
 
     def _image_at(self, address: int) -> Image:
         """The newest memory in reach: that was made for it."""
-        return next(
-            image for image in reversed(self._images) if abs(image.agent.address - address) < 2 * _REACH - (1 << 26)
-        )
+        return next(image for image in reversed(self._images) if image.reaches(address, address))
 
     def _guard(self, image: Image) -> Runner:
         return image.guard(self._private, self.agents)
@@ -250,6 +335,8 @@ class Inside:
                 if address in guarded:
                     raise
                 self.notes.append(f"{name} is not probed: {failure.message}")
+            if how != "not attached":
+                self._probes_at.setdefault(address, []).extend(each.probe for each in group)
             self.hows.update({each.probe.name: how for each in group})
         return patches
 
@@ -358,6 +445,7 @@ class Inside:
             try:
                 patches.append(self._build_call(stopped, image, call.site, trampoline.Calls(enters, exits)))
                 self._accounts[patches[-1].address] = {runner.account for _, runner in runners}
+                self._calls_at[call.site.address] = call.number
             except ProbeError as failure:
                 missed.append(failure.message)
                 self._refused.add(call.site.address)
@@ -367,7 +455,7 @@ class Inside:
                 + (f", and {len(missed) - 1} more" if len(missed) > 1 else "")
             )
         for probe, _ in self._calls_wanted:
-            self.hows[probe.name] = f"{len(patches)} places that make system calls"
+            self.hows[probe.name] = f"{len(self._sites_of_calls([probe]))} places that make system calls"
         return patches
 
     def _call_runner(
@@ -404,7 +492,7 @@ class Inside:
         """Replace the code. Raises BusyError when a thread stands where it could not go on; nothing has been changed then."""
         put_in(stopped, self.agents[1:], patches)
         self._taken.update((patch.address, patch) for patch in patches)
-        fresh, self._semaphores = self._semaphores, set()
+        fresh, self._semaphores = self._semaphores - self._counted, set()
         self._count(stopped, fresh, 1)
         self._counted |= fresh
 

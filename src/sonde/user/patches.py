@@ -47,7 +47,7 @@ class Patch(Record):
 
 
 def put_in(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence[Patch]) -> None:
-    """Replace all sites. Every site is entered in the table of the closest agent, which must have room.
+    """Replace all sites. Every site is entered in the table of the closest agent that has room.
 
     Raises TargetError for a site that is not as expected, BusyError when a thread stands where it cannot be moved from: nothing has been changed then.
     """
@@ -56,7 +56,8 @@ def put_in(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence[P
     _check(stopped, patches)
     moves = _plan_moves(stopped, patches)
     for patch in patches:
-        nearest = min(agents, key=lambda agent: abs(agent.address - patch.address))
+        with_room = [agent for agent in agents if agent.room[1] > 0] or agents
+        nearest = min(with_room, key=lambda agent: abs(agent.address - patch.address))
         nearest.enter_site(Site(patch.address, patch.original, patch.replacement))
     for tid, pc in moves.threads.items():
         stopped.set_pc(tid, pc)

@@ -128,6 +128,10 @@ class _Flow:
         result = _OTHER
         if insn.src == 0:
             helper = HELPERS[insn.imm]
+            if helper.name == "tail_call":  # the other program may read and do anything
+                self.fields.update(frame.OFFSETS)
+                self.of_helpers.update(("kind", "place", "tails"))
+                self.exclusive = True
             for register, kind in enumerate(helper.args, 1):
                 held = state.get(register, _NOTHING)
                 if kind == "map":
@@ -153,7 +157,9 @@ class _Flow:
 
 _NOTHING: frozenset[object] = frozenset()  # nothing was ever put there
 _ANYWHERE = 1 << 13
-_OF_HELPERS = {"get_func_ip": ("place",), "get_attach_cookie": (), "override_return": ()}
+_OF_HELPERS: dict[str, tuple[str, ...]] = {
+    "get_func_ip": ("place",), "get_attach_cookie": (), "override_return": (), "perf_event_output": (),
+}  # fmt: skip
 _OTHER: frozenset[object] = frozenset(["other"])  # something that is none of what is followed here
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..record import replace
-from . import helpers
+from .helpers import NAMES, UNSAFE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ _SPARE = 6
 
 
 class UserFeatures:
-    """Answers by name (see spec.target.Features): helpers, map types, what probes can be told apart by. `unsafe`: those too that change the process."""
+    """Answers by name (see spec.target.Features): helpers, map types, what probes can be told apart by. `helpers` and `maps` are had besides."""
 
-    def __init__(self, *, unsafe: bool = False) -> None:
-        self._helpers = helpers.NAMES | helpers.UNSAFE if unsafe else helpers.NAMES
+    def __init__(self, helpers: frozenset[str] = frozenset(), maps: frozenset[str] = frozenset()) -> None:
+        self._helpers = NAMES | helpers
+        self._maps = _MAPS | maps
 
     def have(self, name: str) -> bool:
         """Tell whether the engine has feature `name`; what the kernel alone can have, it has not."""
@@ -30,7 +31,7 @@ class UserFeatures:
         if group == "helper":
             return rest.partition(":")[0] in self._helpers
         if group == "map":
-            return rest in _MAPS
+            return rest in self._maps
         return name in _OTHERS
 
 
@@ -39,8 +40,11 @@ def slots_for(cpus: int) -> int:
     return min(cpus + max(_SPARE, cpus), _MOST_CPUS)
 
 
-def user_target(machine: Target, *, unsafe: bool = False) -> Target:
-    """Return `machine` as this engine makes it look; `unsafe`: to programs that may change what the process does."""
+def user_target(
+    machine: Target, *, unsafe: bool = False, helpers: frozenset[str] = frozenset(), maps: frozenset[str] = frozenset()
+) -> Target:
+    """Return `machine` as this engine makes it look; `unsafe`: to programs that may change what the process does. `helpers` and `maps` are what BCC's
+    programs have besides."""
     from ..debuginfo.syscallargs import syscall_format
 
     def tracepoint(category: str, event: str) -> TracepointFormat:
@@ -51,7 +55,7 @@ def user_target(machine: Target, *, unsafe: bool = False) -> Target:
     return replace(
         machine,
         tracepoint=tracepoint,
-        features=UserFeatures(unsafe=unsafe),
+        features=UserFeatures(helpers | UNSAFE if unsafe else helpers, maps),
         in_process=True,
         possible_cpus=slots_for(machine.possible_cpus),
         kernel_id="",

@@ -166,6 +166,8 @@ def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int)
         code.add(mov_imm(RAX, site), mem(_STORE, RAX, RSP, frame.PLACE, True))
     if "kind" in fields:
         code.add(mem(b"\xc7", 0, RSP, frame.KIND, True) + imm(kind))
+    if "tails" in fields:
+        code.add(mem(b"\xc7", 0, RSP, frame.TAILS, True) + imm(0))
 
 
 def _close(code: Code, kind: int, gap: int, keep: tuple[str, ...] = ()) -> None:

@@ -141,6 +141,17 @@ class PolledReader(RingReader):
         """Return the descriptor to wait on."""
         return self._timer
 
+    def reads(self, ring: object) -> bool:
+        """Whether this reads a ring."""
+        return self._timer >= 0 and self._ring is ring
+
+    def reopen(self) -> None:
+        """Go on where the ring has moved to (see `SharedMap.move`)."""
+        timer = self._timer
+        super().close()
+        super().__init__(self._ring)
+        self._timer = timer
+
     def drain(
         self,
         handle: Callable[[memoryview, int, int], object],

@@ -7,8 +7,11 @@ no kprobes at all, only system calls are left, through their tracepoints.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
+from ...debuginfo.syscalls import syscall_number
 from ...errors import SondeError
+from .inprocess import is_wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +86,9 @@ def read_blacklist() -> set[bytes]:
 
 
 def have_kprobes() -> bool:
-    """Whether this kernel has kprobes."""
+    """Whether this kernel has kprobes, and programs run in it."""
+    if is_wanted():
+        return False
     if not _kprobes:
         _kprobes.append(_find_kprobes())
     return _kprobes[0]
@@ -139,13 +144,29 @@ def is_unreachable(function: bytes) -> bool:
 
 
 def tracepoint_exists(category: str, event: str) -> bool:
-    """Whether there is such a tracepoint here."""
+    """Whether there is such a tracepoint here; where programs run in a process, those of system calls."""
+    if is_wanted():
+        return (category, event) in _process_events()
     from ...debuginfo.tracefs import find_root
 
     try:
         return os.path.isdir(f"{find_root()}/events/{category}/{event}")
     except SondeError:
         return False
+
+
+@lru_cache(maxsize=1)
+def _process_events() -> list[tuple[str, str]]:
+    """The tracepoints that are served in a process: those of this machine's system calls."""
+    from ...debuginfo.syscallargs import syscall_events
+
+    machine = os.uname().machine
+    return [
+        (category, event)
+        for category, event in syscall_events()
+        if category == "raw_syscalls"
+        or syscall_number(event.removeprefix("sys_enter_").removeprefix("sys_exit_"), machine) >= 0
+    ]
 
 
 class Name(str):
@@ -163,7 +184,8 @@ def find_tracepoints(tp_re: bytes) -> list[str]:
     from ...debuginfo.tracefs import find_root, iter_events
 
     matches = re.compile(tp_re.decode()).match
-    names = (Name(f"{category}:{event}") for category, event in iter_events(find_root()))
+    events = _process_events() if is_wanted() else iter_events(find_root())
+    names = (Name(f"{category}:{event}") for category, event in events)
     return [name for name in names if matches(name)]
 
 

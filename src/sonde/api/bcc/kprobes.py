@@ -82,7 +82,7 @@ class Kprobes(Programs):
 
     def _attach_together(self, kind: str, matches: list[bytes], fn_name: bytes) -> bool:
         """Attach to many functions by one link; False where that cannot be done for all of them."""
-        if not functions.have_kprobes():
+        if self.in_process or not functions.have_kprobes():
             return False
         probes = [function_probe(kind, match, 0) for match in matches]
         try:
@@ -99,8 +99,8 @@ class Kprobes(Programs):
     def _attach_function(self, kind: str, event: bytes, offset: int, fn_name: bytes) -> None:
         probe = function_probe(kind, event, offset)
         try:
-            if not functions.have_kprobes():
-                raise no_kprobes(probe)
+            if self.in_process or not functions.have_kprobes():
+                raise no_kprobes(probe, self.in_process)
             link = self.attach_probe(fn_name, KPROBE, probe)
         except (AttachError, ProbeError, FeatureError) as refused:
             link = self.attach_syscall(kind, event, offset, fn_name, refused)
@@ -116,7 +116,7 @@ class Kprobes(Programs):
         call = functions.native_syscall(event)
         if not call or offset:
             raise refused
-        for instead, probe in syscall_places(kind, call):
+        for instead, probe in syscall_places(kind, call, self.in_process):
             self.say(f"{kind}:{event.decode()}: {refused}; {probe.name} is tried instead")
             try:
                 return self.attach_probe(fn_name, instead, probe)
@@ -208,21 +208,30 @@ class Kprobes(Programs):
         return text
 
 
-def syscall_places(kind: str, call: str) -> Iterator[tuple[Entry, ProbeSpec]]:
-    """Yield where else a kprobe or kretprobe on a system call's function can go: the call's tracepoint, then the raw one of all calls."""
+def syscall_places(kind: str, call: str, in_process: bool = False) -> Iterator[tuple[Entry, ProbeSpec]]:
+    """Yield where else a kprobe or kretprobe on a system call's function can go: the call's tracepoint, then the raw one of all calls.
+
+    In a process there are tracepoints for all of them, and nothing else.
+    """
     context = "sys_enter" if kind == "kprobe" else "sys_exit"
     name = f"{context}_{call}"
-    if functions.tracepoint_exists("syscalls", name):
+    if in_process or functions.tracepoint_exists("syscalls", name):
         probe = ProbeSpec(f"tracepoint:syscalls:{name}", "tracepoint", "", category="syscalls", event=name)
         yield Entry("tracepoint", context=context, event=call), probe
     number = syscall_number(call, os.uname().machine)
-    if number >= 0:
+    if number >= 0 and not in_process:
         raw = Entry("raw_tracepoint", context=context.replace("sys", "raw"), event=call, number=number)
         yield raw, ProbeSpec(f"rawtracepoint:{context}", "rawtracepoint", "", event=context)
 
 
-def no_kprobes(probe: ProbeSpec) -> FeatureError:
-    """Return what to say of a kprobe on a kernel without any."""
+def no_kprobes(probe: ProbeSpec, in_process: bool = False) -> FeatureError:
+    """Return what to say of a kprobe on a kernel without any, or in a process."""
+    if in_process:
+        return FeatureError(
+            f"attach {probe.name}: programs that run in a process see its own functions and system calls, no functions of the kernel",
+            feature="pmu:kprobe",
+            hint="with CAP_BPF and CAP_PERFMON it runs in the kernel",
+        )
     return FeatureError(
         f"attach {probe.name}: this kernel has no kprobes",
         feature="pmu:kprobe",

@@ -104,6 +104,8 @@ class Output(Programs):
 
     def trace_open(self, nonblocking: bool = False) -> BinaryIO:
         """Open trace_pipe, once, and return it. Raises FeatureError, PrivilegeError, OSError."""
+        if self.tracefile is None and self.in_process:
+            self.tracefile = self.object.open_lines(nonblocking)
         if self.tracefile is None:
             from ...debuginfo.tracefs import find_root
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes as ct
 
-from ...errors import UsageError
+from ...errors import FeatureError, UsageError
 from ...lang.c.options import Entry
 from .programs import Programs
 from .utils import get_online_cpus, to_bytes
@@ -58,6 +58,12 @@ class PerfEvents(Programs):
     ) -> None:
         from ...kernel.attach.attr import attach_attr
 
+        if self.in_process:
+            raise FeatureError(
+                f"attach perf event {key[0]}:{key[1]}: programs that run in a process see its own functions and system calls",
+                feature="program:perf_event",
+                hint="with CAP_BPF and CAP_PERFMON it runs in the kernel",
+            )
         function = self.load_entry(to_bytes(fn_name), Entry("perf_event"))
         cpus = [cpu] if cpu >= 0 else get_online_cpus()
         link = attach_attr(function.program, attr, pid=pid, cpus=cpus, group_fd=group_fd)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ...lang.c.options import Unit
     from ...spec.object import ProbeSpec
     from .debug import Shower
+    from .inprocess import ProcessObject
 
 # The prefix of a function's name to what it attaches to: type, attach type.
 TRACING = {
@@ -37,8 +38,12 @@ TRACING = {
 _shared: dict[str, KernelMap] = {}  # tables that are public in this process, by name
 
 
-def make_object() -> KernelObject:
-    """Return an empty object in the kernel; `recording` puts something else in its place."""
+def make_object() -> KernelObject | ProcessObject:
+    """Return an empty object: in the kernel, or where that is wanted in a process; `recording` puts something else in its place."""
+    from .inprocess import ProcessObject, find_pid, is_wanted
+
+    if is_wanted():
+        return ProcessObject(find_pid())
     from ...kernel.engine import KernelEngine
 
     return KernelEngine().load(ObjectSpec(()))
@@ -74,16 +79,25 @@ class Programs(Constants):
         self._classes = ValueClasses()
         self._loaded: dict[tuple[bytes, Entry], Function] = {}
         self._borrowed: set[str] = set()
-        self.object: KernelObject = make_object()
+        self.object: Any = make_object()
         try:
             self._create_maps()
         except BaseException:
             self._close_object()
             raise
 
+    @property
+    def in_process(self) -> bool:
+        """Whether programs run in a process, and not in the kernel."""
+        return hasattr(self.object, "grown")
+
     def _create_maps(self) -> None:
         for spec in self.unit.maps:
             table = self.unit.tables.get(spec.name)
+            if table is not None and table.bcc_kind == "extern" and self.in_process:
+                raise FeatureError(
+                    f"table {spec.name} of another program cannot be shared with a process", feature="user:extern table"
+                )
             if table is not None and table.bcc_kind == "extern":
                 if spec.name not in _shared or _shared[spec.name].closed:
                     raise UsageError(f"no program of this process has a public table {spec.name}")
@@ -121,6 +135,8 @@ class Programs(Constants):
         if not 0 < prog_type < len(PROGRAM_TYPES):
             raise UsageError(f"there is no program type {prog_type}")
         entry, module = self.find_entry(name, PROGRAM_TYPES[prog_type])
+        if self.in_process and entry.type == "kprobe":  # there are no others
+            entry = replace(entry, user=True)
         if attach_type >= 0:
             entry = replace(entry, attach_type=ATTACH_TYPES[attach_type])
         elif entry.type in _EXPECTED:
@@ -154,7 +170,7 @@ class Programs(Constants):
             probes = [_module_probe(program.name, module)]
         live = self.object.add_program(program, [replace(p, program=program.name) for p in probes], own)
         function = self._loaded[name, entry] = Function(self, name, live)
-        if shower is not None:
+        if shower is not None and not self.in_process:
             shower.show_verdict(live)
         self.funcs.setdefault(name, function)
         return function
@@ -189,7 +205,7 @@ class Programs(Constants):
     def attach_probes(self, name: bytes, entry: Entry, probes: Sequence[ProbeSpec]) -> list[KernelLink]:
         """Load a function for `entry` and attach it to several places at once. Raises SondeError."""
         function = self.load_entry(name, entry, probes)
-        links = self.object.attach([replace(p, program=function.program.name) for p in probes])
+        links: list[KernelLink] = self.object.attach([replace(p, program=function.program.name) for p in probes])
         for link in links:
             names = ", ".join(p.name for p in link.probes[:4]) + (" …" if len(link.probes) > 4 else "")
             self.say(f"{function.name.decode()}: {names}: {link.how}")
@@ -208,6 +224,12 @@ class Programs(Constants):
         from ...kernel.programs import relocate
 
         name = to_bytes(func_name)
+        if self.in_process:
+            known = self.funcs.get(name)
+            spec = (
+                known.program.spec if known else self._compile(name, self.find_entry(name, _kind_of(name))[0]).program
+            )
+            return bytes(self.object.dump(spec))
         if name in self.funcs:
             spec = self.funcs[name].program.spec
             return bytes(relocate(spec, self.object.maps))
@@ -294,9 +316,13 @@ _EXPECTED = {"sk_lookup": "sk_lookup", "netfilter": "netfilter"}
 
 
 def have(feature: str) -> bool:
-    """Whether the kernel has a feature, found by trying; False also where that cannot be told."""
+    """Whether the kernel has a feature, found by trying; False also where that cannot be told, or programs run in a process."""
     from ...errors import SondeError
     from ...kernel.features import ask
+    from .inprocess import is_wanted
+
+    if is_wanted():
+        return False
 
     try:
         return ask(feature)

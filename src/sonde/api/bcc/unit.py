@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ...lang.c.options import Unit
+    from ...spec.target import Target
 
 NAME = "/virtual/main.c"  # what BCC calls a text without a file
 relocatable = False  # whether programs are compiled for other kernels than this one; `recording` sets it
@@ -30,7 +31,6 @@ class ProgramError(CompileError):
 
 def open_unit(text: bytes, path: str = "", header: str = "", flags: Sequence[str] = ()) -> Unit:
     """Analyse a BCC text for the running machine. Warnings go to stderr, as a compiler's do. Raises ProgramError, FeatureError."""
-    from ...kernel.target import live_target
     from ...lang.c.compile import compile_c
     from ...lang.c.options import Options
     from ...lang.source import Source
@@ -38,12 +38,22 @@ def open_unit(text: bytes, path: str = "", header: str = "", flags: Sequence[str
     source = Source(path or NAME, text.decode("utf-8", "surrogateescape"))
     options = Options(flags=tuple(flags), directory=os.path.dirname(path), header=header, relocatable=relocatable)
     try:
-        unit: Unit = compile_c(source, live_target(), options)
+        unit: Unit = compile_c(source, _target(), options)
     except CompileError as error:
         raise ProgramError(error, path or "<text>") from None
     for warning in unit.warnings:
         print(warning.render(), file=sys.stderr)
     return unit
+
+
+def _target() -> Target:
+    from .inprocess import in_process_target, is_wanted
+
+    if is_wanted() and not relocatable:
+        return in_process_target()
+    from ...kernel.target import live_target
+
+    return live_target()
 
 
 def read_source(path: bytes) -> tuple[bytes, str]:

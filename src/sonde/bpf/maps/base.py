@@ -238,6 +238,13 @@ class SharedMap:
         """Return the next value of a queue or stack and leave it there; None when it is empty. Raises MapError."""
         return self._taken(self.take_at(remove=False))
 
+    def move(self, fd: int) -> None:
+        """Go on in the memfd `fd`, whole and empty, which is taken over: what is in the map goes with it. Nobody else may use the map meanwhile."""
+        old, size = self.region, self.layout.size
+        self.region = self.make_region(True, fd)
+        self.region.data[:size] = old.data[:size]
+        old.close()
+
     @property
     def lost(self) -> int:
         """How many changes were given up so far: the map was full, or others held on to what they claimed."""

@@ -9,7 +9,7 @@ import ctypes as ct
 from collections.abc import MutableMapping
 
 from ..values import to_bytes
-from .batches import Batches
+from .batches import Batches, operations
 from .histogram import Histograms
 from .wording import from_text, to_text
 
@@ -52,9 +52,7 @@ class TableBase(Batches, Histograms, Base):
     @property
     def map_id(self) -> int:
         """The number by which the kernel knows the map."""
-        from ....kernel.mapops import read_id
-
-        return read_id(self.live.fd)
+        return int(operations(self.live).read_id(self.live.fd))
 
     def get_fd(self) -> int:
         """Return the map's descriptor."""
@@ -164,9 +162,7 @@ class TableBase(Batches, Histograms, Base):
 
     def clear(self) -> None:
         """Delete all entries."""
-        from ....kernel.mapops import delete_batch
-
-        delete_batch(self.live, list(self._read_keys()))
+        operations(self.live).delete_batch(self.live, list(self._read_keys()))
 
     def zero(self) -> None:
         """Set all leaves to zero."""

@@ -30,28 +30,22 @@ class Batches:
 
     def items_lookup_and_delete_batch(self) -> Iterator[tuple[Any, Any]]:
         """Take all entries out: yield each, and none of them is in the table any more."""
-        from ....kernel.mapops import take_all
-
-        for key, values in take_all(self.live):
+        for key, values in operations(self.live).take_all(self.live):
             yield self.make_key(key), self.make_leaf(values)
 
     def items_delete_batch(self, ct_keys: Any = None) -> None:
         """Delete the keys of a ctypes array, or all. Raises TypeError, ValueError for what is no such array."""
-        from ....kernel.mapops import delete_batch
-
         if ct_keys is None:
             self.clear()
         else:
             self._check_arrays(ct_keys)
-            delete_batch(self.live, [self.pack_key(key) for key in _elements(ct_keys)])
+            operations(self.live).delete_batch(self.live, [self.pack_key(key) for key in _elements(ct_keys)])
 
     def items_update_batch(self, ct_keys: Any, ct_values: Any) -> None:
         """Store the leaves of one ctypes array at the keys of another. Raises TypeError, ValueError, SondeError."""
-        from ....kernel.mapops import update_batch
-
         self._check_arrays(ct_keys, ct_values)
         keys = [self.pack_key(key) for key in _elements(ct_keys)]
-        update_batch(self.live, keys, [self.pack_leaf(leaf) for leaf in _elements(ct_values)])
+        operations(self.live).update_batch(self.live, keys, [self.pack_leaf(leaf) for leaf in _elements(ct_values)])
 
     def _check_arrays(self, *arrays: Any) -> None:
         for array in arrays:
@@ -61,6 +55,16 @@ class Batches:
                 raise ValueError(f"an array of {len(array)} for a table of {self.max_entries} entries")
         if len({len(array) for array in arrays}) > 1:
             raise ValueError("the arrays of keys and of leaves differ in length")
+
+
+def operations(live: Any) -> Any:
+    """Return what there is to be done with a live map besides its methods: `kernel.mapops`, or what the map has in its place."""
+    found = getattr(live, "operations", None)
+    if found is not None:
+        return found
+    from ....kernel import mapops
+
+    return mapops
 
 
 def _elements(array: Any) -> Iterator[Any]:

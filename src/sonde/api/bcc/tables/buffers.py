@@ -82,11 +82,7 @@ class PerfEventArray(ArrayBase):
         """
         if page_cnt < 1 or page_cnt & (page_cnt - 1):
             raise UsageError(f"Perf buffer page_cnt must be a power of two, not {page_cnt}")
-        from mmap import PAGESIZE
-
-        from ....kernel.perfbuf import PerfReader
-
-        reader = PerfReader(self.live, page_cnt * PAGESIZE, wakeup_events)
+        reader = self._open_reader(page_cnt, wakeup_events)
         take = self._events.take
 
         def handle_of(cpu: int) -> Handle:
@@ -101,6 +97,15 @@ class PerfEventArray(ArrayBase):
             return count
 
         self.bpf.add_perf_buffer(self, reader, drain)
+
+    def _open_reader(self, page_cnt: int, wakeup_events: int) -> Any:
+        if self.bpf.in_process:
+            return self.bpf.object.events(self.live)
+        from mmap import PAGESIZE
+
+        from ....kernel.perfbuf import PerfReader
+
+        return PerfReader(self.live, page_cnt * PAGESIZE, wakeup_events)
 
     def _tell_lost(self, count: int, lost_cb: Callable[[int], object] | None) -> None:
         self.lost += count
@@ -163,12 +168,17 @@ class RingBuf(TableBase):
 
         Events are read from shared memory in batches, without system calls.
         """
-        from ....kernel.ringbuf import RingReader
-
-        reader = RingReader(self.live)
+        reader = self._open_reader()
         take = self._events.take
 
         def handle(buffer: memoryview, start: int, size: int) -> None:
             callback(ctx, take(buffer, start, size), size)
 
         self.bpf.add_ring_buffer(self, reader, lambda: reader.drain(handle))
+
+    def _open_reader(self) -> Any:
+        if self.bpf.in_process:
+            return self.bpf.object.ring(self.live)
+        from ....kernel.ringbuf import RingReader
+
+        return RingReader(self.live)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..values import to_bytes
+from .batches import operations
 from .wording import from_text, to_text
 
 TYPE_CHECKING = False
@@ -48,22 +49,18 @@ class QueueStack:
 
     def push(self, leaf: Any, flags: int = 0) -> None:
         """Add a value. Raises KernelError when it is full."""
-        from ....kernel.mapops import push
-
         size = self.live.spec.value_size
-        push(self.live, to_bytes(leaf, self.Leaf, size, f"a leaf of {self._name.decode(errors='replace')}"), flags)
+        operations(self.live).push(
+            self.live, to_bytes(leaf, self.Leaf, size, f"a leaf of {self._name.decode(errors='replace')}"), flags
+        )
 
     def pop(self) -> Any:
         """Take the next value out. Raises KeyError when there is none."""
-        from ....kernel.mapops import pop
-
-        return self._found(pop(self.live), "Could not pop from table")
+        return self._found(operations(self.live).pop(self.live), "Could not pop from table")
 
     def peek(self) -> Any:
         """Return the next value and leave it there. Raises KeyError when there is none."""
-        from ....kernel.mapops import peek
-
-        return self._found(peek(self.live), "Could not peek table")
+        return self._found(operations(self.live).peek(self.live), "Could not peek table")
 
     def _found(self, data: bytes | None, message: str) -> Any:
         if data is None:

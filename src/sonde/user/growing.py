@@ -1,0 +1,303 @@
+"""An object of the user engine that grows: maps, programs and probes are added while it is in a process, one by one, as BCC's API does it.
+
+    grown = GrowingObject(pid)                     0: the process is that of the first probe
+    grown.add_map(spec); grown.add_program(spec)
+    link = grown.attach(probes); …; grown.drop(link)
+
+Maps are in sonde's own memory until there is a process; then they move into what it shares with us. A thread of ours does what a session does for a script:
+it follows the process and keeps its clock.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+
+from ..bpf.maps import MapShape, create, measure
+from ..bpf.maps.ringbuf import RingMap
+from ..errors import FeatureError, ProbeError, SondeError, UsageError
+from ..record import replace
+from ..spec.object import MapSpec, ObjectSpec
+from . import helpers, sending
+from .engine import PLACED, UserLink, UserObject, check_probes
+from .worker import PolledReader, Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..bpf.maps import SharedMap
+    from ..spec.object import ProbeSpec, ProgramSpec
+    from .agent import Agent
+    from .inside import Inside
+    from .stopped import StoppedProcess
+
+EVENT_BYTES, LINES_BYTES = 1 << 19, 1 << 17  # of the ring that stands for a perf event array, and of that for lines
+LINES = "sonde_lines"
+HELPERS = helpers.NAMES | sending.NAMES
+_TURN_MS = 20
+# Every place whose call is not known gets all of them. So from so many probes of system calls on, what is attached one by one is placed together, a moment after the last.
+_MANY_CALLS, _QUIET_S = 8, 0.1
+
+
+class GrownLink(UserLink):
+    """Probes that were attached together."""
+
+    def __init__(self, owner: GrowingObject, how: str, probes: Sequence[ProbeSpec]) -> None:
+        super().__init__(owner, how)
+        self.probes = tuple(probes)
+        self._object = owner
+
+    def close(self) -> None:
+        """Take these probes out of the process. Twice is harmless."""
+        self._object.drop(self)
+
+
+class GrowingObject(UserObject):
+    """A context manager. All methods may be called by several threads."""
+
+    def __init__(self, pid: int = 0, *, unsafe: bool = False) -> None:
+        """`unsafe`: programs may change what the process does."""
+        self._lock = threading.RLock()
+        self._shared: set[str] = set()  # maps that the process has
+        self._links: list[GrownLink] = []
+        self._tails: dict[str, dict[int, str]] = {}  # what is in arrays of programs: by map, index to program
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._later: list[ProbeSpec] = []  # probes that are to be placed together
+        self._place_at = 0.0  # when
+        super().__init__(ObjectSpec(()), pid, unsafe=unsafe)
+        self._helpers |= HELPERS
+
+    # maps and programs ----------------------------------------------------------------------------------------
+
+    def add_map(self, spec: MapSpec) -> SharedMap:
+        """Make one more map. Raises MapError, FeatureError, UsageError for a name that there is."""
+        with self._lock:
+            if spec.name in self.maps:
+                raise UsageError(f"there is a map {spec.name} already")
+            self._fill(spec, create(self._shape(spec)))
+            for key, value in spec.entries:
+                self.maps[spec.name].update(key, value)
+            self.spec = replace(self.spec, maps=(*self.spec.maps, spec))
+            if self._inside is not None:
+                with self._stop(all_threads=False) as stopped:
+                    self._inside.share(len(self.spec.maps), lambda agent: self._share_map(agent, stopped, spec))
+            return self.maps[spec.name]
+
+    def _shape(self, spec: MapSpec) -> MapShape:
+        """What stands for a map of the kernel's: a ring for a perf event array, addresses for an array of programs."""
+        if spec.type == "perf_event_array":
+            return MapShape("ringbuf", 0, 0, EVENT_BYTES, name=spec.name, cpus=self._slots + 1)
+        if spec.type == "prog_array":
+            return MapShape("array", 4, 8, spec.max_entries, name=spec.name, cpus=self._slots + 1)
+        return super()._shape(spec)
+
+    def add_program(self, spec: ProgramSpec, maps: Mapping[str, str] | None = None) -> None:
+        """Verify one more program. `maps` are names of its own, and what they are called here. Raises UnsafeError, FeatureError."""
+        with self._lock:
+            if "trace_printk" in spec.helpers:
+                self.have_lines()
+            numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
+            self._verify_program(
+                spec, self._helpers, own={name: numbers[known] for name, known in (maps or {}).items()}
+            )
+            self.spec = replace(self.spec, programs=(*self.spec.programs, spec))
+
+    def have_lines(self) -> None:
+        """Make the ring for lines of bpf_trace_printk, if there is none yet."""
+        with self._lock:
+            if LINES in self.maps:
+                return
+            self.add_map(MapSpec(LINES, "ringbuf", 0, 0, LINES_BYTES))
+            if self._inside is not None:
+                self._inside.set_lines(len(self.spec.maps))
+
+    def set_tail(self, table: str, index: int, program: str) -> None:
+        """Put a program into an array of programs; "" takes it out. Raises UsageError."""
+        if program and program not in self._programs:
+            raise UsageError(f"the object has no program {program!r}")
+        with self._lock:
+            self._tails.setdefault(table, {})[index] = program
+            self._fill_tails()
+
+    def _fill_tails(self) -> None:
+        """Write the addresses of programs into the arrays of programs, once there is a place for them."""
+        if self._inside is None or not self._inside.ready:
+            return
+        for table, entries in self._tails.items():
+            for index, program in entries.items():
+                address = self._inside.address_of(program) if program else 0
+                self.maps[table].update(index.to_bytes(4, "little"), address.to_bytes(8, "little"))
+
+    # the process ----------------------------------------------------------------------------------------------
+
+    def _enter_process(self, probes: Sequence[ProbeSpec]) -> Inside:
+        """Share what there is with the process of the probes, if that has not been done."""
+        pids = {probe.pid for probe in probes if probe.pid} | ({self.pid} if self.pid else set())
+        if len(pids) != 1:
+            found = f"processes {', '.join(map(str, sorted(pids)))}" if pids else "every process"
+            raise ProbeError(
+                f"{probes[0].name}: the user engine probes one process, not {found}",
+                hint="say which: attach with pid=…, or give sonde bcc -p PID",
+            )
+        self.pid = pids.pop()
+        check_probes(ObjectSpec((), probes=tuple(probes)), self.pid)
+        if self._inside is not None:
+            return self._inside
+        self._place_in_process()
+        assert self._inside is not None
+        if self.worker is not None:
+            self.worker.close()
+        self.worker = Worker(self.run, self._run_on, self.look, self._state)
+        self._attached = True
+        self._thread = threading.Thread(target=self._work, name="sonde", daemon=True)
+        self._thread.start()
+        return self._inside
+
+    def _check_placed(self) -> None:
+        """There may be nothing to probe yet: probes come later."""
+
+    def _make_inside(self) -> Inside:
+        inside = super()._make_inside()
+        numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
+        inside.set_lines(numbers.get(LINES, 0))
+        inside.own_reads = True
+        return inside
+
+    def _share_maps(self, agent: Agent, stopped: StoppedProcess) -> dict[int, tuple[SharedMap, int]]:
+        return {number: self._share_map(agent, stopped, spec) for number, spec in enumerate(self.spec.maps, 1)}
+
+    def _share_map(self, agent: Agent, stopped: StoppedProcess, spec: MapSpec) -> tuple[SharedMap, int]:
+        """Move a map into memory that the process has too; lend it to the next program."""
+        table = self.maps[spec.name]
+        size, repeated = measure(table.shape)
+        if spec.name in self._shared:
+            return table, agent.lend(stopped, table.region.fd, size, repeated)
+        shared = agent.share(stopped, size, repeated)
+        table.move(shared.fd)
+        self._shared.add(spec.name)
+        for reader in self._readers:
+            if isinstance(reader, PolledReader) and reader.reads(table):
+                reader.reopen()
+        return table, shared.address
+
+    def _work(self) -> None:
+        """What a session's loop does for its engine."""
+        poller = select.poll()
+        assert self.worker is not None
+        poller.register(self.worker.fileno(), select.POLLIN)
+        while not self._ending.is_set():
+            ready = poller.poll(_TURN_MS)
+            with self._lock:
+                if self._ending.is_set():
+                    return
+                if ready:
+                    self.worker.work()
+                if self._later and time.monotonic() > self._place_at:  # nobody is adding to them right now
+                    self._place_later()
+
+    def _place_later(self) -> None:
+        probes, self._later = self._later, []
+        if self._inside is None or not self._attached:
+            return
+        try:
+            self._rebuild(self._inside, self._inside.add(probes))
+        except SondeError as failure:
+            self._tell(f"{len(probes)} probes of system calls could not be placed: {failure}")
+
+    # probes ---------------------------------------------------------------------------------------------------
+
+    def attach(self, probes: Sequence[ProbeSpec]) -> list[UserLink]:
+        """Attach several probes at once. Raises ProbeError (also where no jump fits), TargetError; then none of them is attached."""
+        if any(probe.type not in PLACED for probe in probes):
+            check_probes(ObjectSpec((), probes=tuple(probes)), self.pid or 1)
+            raise FeatureError(
+                f"{probes[0].name}: programs of this kind run on no probe of type {probes[0].type} in a process",
+                feature=f"user:{probes[0].type}",
+                hint="use --engine kernel",
+            )
+        with self._lock:
+            inside = self._enter_process(probes)
+            link = GrownLink(self, "placed together with those that follow", probes)
+            self._links.append(link)
+            self._note_probes()
+            if self._is_one_of_many(probes):
+                self._later += probes
+                self._place_at = time.monotonic() + _QUIET_S
+                return [link]
+            try:
+                self._rebuild(inside, inside.add(probes))
+            except SondeError:
+                self.drop(link)
+                raise
+            hows = {inside.hows.get(probe.name, "") for probe in probes}
+            if hows == {"not attached"}:
+                self.drop(link)
+                reasons = [note for note in inside.notes if note.startswith(probes[0].name)]
+                raise ProbeError(
+                    reasons[-1] if reasons else f"{probes[0].name} cannot be probed", hint="use --engine kernel"
+                )
+            link.how = ", ".join(sorted(hows))
+            return [link]
+
+    def _is_one_of_many(self, probes: Sequence[ProbeSpec]) -> bool:
+        calls = sum(probe.type == "tracepoint" for probe in self.spec.probes)
+        return calls > _MANY_CALLS and all(probe.type == "tracepoint" for probe in probes)
+
+    def drop(self, link: GrownLink) -> None:
+        """Take the probes of a link out. Twice is harmless."""
+        with self._lock:
+            if link not in self._links:
+                return
+            self._links.remove(link)
+            self._note_probes()
+            if any(probe in self._later for probe in link.probes):
+                self._later = [probe for probe in self._later if probe not in link.probes]
+                return
+            if self._inside is not None and self._attached:
+                self._rebuild(self._inside, self._inside.drop(link.probes))
+
+    def _note_probes(self) -> None:
+        """The spec says what is attached: that is what the next program begins with after exec."""
+        self.spec = replace(self.spec, probes=tuple(probe for link in self._links for probe in link.probes))
+
+    def _rebuild(self, inside: Inside, sites: set[int]) -> None:
+        """Release sites, and place whatever waits."""
+        if sites:
+            with self._stop() as stopped:
+                inside.release(stopped, sites)
+        with self._stop(all_threads=False) as stopped:
+            patches = inside.look(stopped)
+        self._fill_tails()
+        self._put_in(inside, patches)
+
+    def look(self) -> None:
+        """Follow the process; see `UserObject.look`."""
+        with self._lock:
+            before = self._inside
+            super().look()
+            if self._inside is not before:
+                self._fill_tails()
+
+    # ending ---------------------------------------------------------------------------------------------------
+
+    def ring(self, name: str) -> PolledReader:
+        """Open the reader of a ring buffer, or of what stands for a perf event array. It is closed with the object."""
+        with self._lock:
+            ring = self.maps.get(name)
+            if not isinstance(ring, RingMap):
+                raise UsageError(f"the object has no ring {name!r} to read events from")
+            reader = PolledReader(ring)
+            self._readers.append(reader)
+            return reader
+
+    def close(self) -> None:
+        """Take everything out of the process. Twice is harmless."""
+        self._ending.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._lock:
+            self._links.clear()
+            super().close()
