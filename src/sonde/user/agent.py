@@ -32,7 +32,7 @@ from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, find_gap, page_up,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from .stopped import StoppedProcess
 
@@ -83,6 +83,7 @@ class Agent:
         """Use `create`."""
         self.address, self.size = shared.address, shared.size
         self.memory = mmap.mmap(shared.fd, shared.size)
+        self.inode = os.fstat(shared.fd).st_ino  # tells it from all others: a child of fork has the same
         os.close(shared.fd)
         self._code_offset = self._next = code_offset
         self._entries = 0
@@ -100,6 +101,11 @@ class Agent:
         """
         table = page_up(HEADER_BYTES + ENTRY_BYTES * entries)
         return cls(share(stopped, _name(_CODE), table + size, PROT_READ | PROT_EXEC, near=near), table)
+
+    @property
+    def memories(self) -> tuple[tuple[int, int], ...]:
+        """All memory of this agent in the process: addresses and sizes."""
+        return tuple(self._memories)
 
     def map_island(self, stopped: StoppedProcess, address: int, size: int) -> mmap.mmap | None:
         """Map memory for code, whole pages, at a given address of the process; return our view of it, None when something is there by now.
@@ -270,11 +276,13 @@ def start_time(pid: int) -> int:
         return 0
 
 
-def find_agents(pid: int) -> list[AgentInfo]:
-    """Return what sondes, living or dead, have in a process. Raises TargetError, PrivilegeError."""
+def find_agents(pid: int, within: Sequence[tuple[int, int]] | None = None) -> list[AgentInfo]:
+    """Return what sondes, living or dead, have in a process, or in the memory `within` (addresses and sizes) of it. Raises TargetError, PrivilegeError."""
     found: dict[tuple[int, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
     for mapping in read_maps(pid):
         owner = _owner(mapping.path)
+        if within is not None and not any(start <= mapping.start < start + size for start, size in within):
+            continue
         if owner is not None:
             code, memories = found.setdefault(owner[1:], ([], []))
             memories.append((mapping.start, mapping.end - mapping.start))

@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from .agent import AgentInfo
+    from .agent import Agent, AgentInfo
 
 
 class Cleaned(Record):
@@ -41,32 +41,38 @@ def clean_children(
     pid: int,
     patches: Sequence[Patch],
     *,
+    carried: Sequence[Agent] = (),
     returns: Collection[int] | None = None,
     also: Callable[[StoppedProcess], None] | None = None,
     limit_s: float = 1.0,
 ) -> list[Cleaned]:
-    """Take everything of this sonde out of the processes that `pid`, which has been cleaned already, forked while `patches` were in it.
+    """Take `patches` and the memory `carried` out of the processes that `pid`, which has been cleaned already, forked while they were in it.
 
-    `also` is called with each of them, stopped and with its sites put back. What may not be traced, or ends meanwhile, is passed over. `returns`: see
+    What else this sonde traces is not touched; without `carried`, all that has memory of it is taken for a child. `also` is called with each of them, stopped and with its sites put back. What may not be traced, or ends meanwhile, is passed over. `returns`: see
     `patches.find_inside`.
     """
     done: list[Cleaned] = []
     seen = {pid}
+    owner = os.getpid(), start_time(os.getpid())
+    inodes = frozenset(agent.inode for agent in carried)
+    within = [span for agent in carried for span in agent.memories] if carried else None
     while True:  # a child may fork before it is reached
-        new = [child for child in find_carriers((os.getpid(), start_time(os.getpid()))) if child not in seen]
+        new = [child for child in find_carriers(owner, inodes) if child not in seen]
         if not new:
             return done
         for child in new:
             seen.add(child)
             try:
-                agents = [agent for agent in find_agents(child) if agent.owner_pid == os.getpid() and agent.alive]
+                agents = [
+                    agent for agent in find_agents(child, within) if agent.owner_pid == os.getpid() and agent.alive
+                ]
                 done += [_remove(agent, patches, returns, also, limit_s) for agent in agents]
             except (TargetError, PrivilegeError):
                 pass
 
 
-def find_carriers(owner: tuple[int, int] | None = None) -> list[int]:
-    """Return the processes, of those that may be looked at, that have memory of the sonde `owner` (pid, start time), or of any."""
+def find_carriers(owner: tuple[int, int] | None = None, inodes: Collection[int] = ()) -> list[int]:
+    """Return the processes, of those that may be looked at, that have code memory of the sonde `owner` (pid, start time), or of any; if given, one of `inodes`."""
     wanted = b"/memfd:sonde-agent:" + (b"%d:%d " % owner if owner else b"")
     since = owner[1] if owner else 0
     found = []
@@ -75,7 +81,7 @@ def find_carriers(owner: tuple[int, int] | None = None) -> list[int]:
             try:
                 with open(f"/proc/{name}/maps", "rb") as file:
                     lines = [line for line in file if wanted in line and b" r-xs " in line]  # sonde itself has it rw-s
-                if lines:
+                if any(not inodes or int(line.split()[4]) in inodes for line in lines):
                     found.append(int(name))
             except OSError:
                 pass

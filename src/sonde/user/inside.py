@@ -535,7 +535,7 @@ class Inside:
         except TargetError as failure:  # where it has ended, its memory has too
             reasons = [failure.message] if is_alive(self.pid) else []
         if taken:
-            for child in clean_children(self.pid, taken, returns=self._returns, also=self._leave):
+            for child in clean_children(self.pid, taken, carried=self.agents, returns=self._returns, also=self._leave):
                 reasons += child.reasons
         self.forget()
         return reasons

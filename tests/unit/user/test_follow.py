@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from user_probe import Probe
+from user_running import Running, total
 from user_targets import KINDS, Target
 
 from sonde.user.agent import Agent, find_agents, start_time
@@ -68,6 +70,69 @@ def test_a_child_keeps_being_traced_and_is_cleaned_too() -> None:
         assert probe.remove() == []
         assert find_carriers(ours) == []
         assert target.ask(f"w{child}") == "15"  # it ran on until it was told to end, and its function was right
+
+
+def test_other_processes_of_the_same_sonde_are_not_taken_for_children(tmp_path: Path) -> None:
+    """Each is traced by its own object, two of one process and of its child too: what one takes out is its own."""
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc")
+    path = str(tmp_path / "target")
+    subprocess.run(["gcc", "-O1", "-g", "-x", "c", "-", "-o", path], input=COUNTING, text=True, check=True)
+    first, second = Running(path), Running(path)
+    try:
+        one = first.attach("uprobe:PATH:work { @ = count(); }")
+        two = first.attach("uprobe:PATH:other { @ = count(); }")
+        three = second.attach("uprobe:PATH:work { @ = count(); }")
+        child = first.ask("fork 0")
+        one.close()
+        assert (first.ask("work 10"), second.ask("work 10")) == (20, 20)
+        assert first.ask("child 7") == 14
+        assert (total(two, "percpu"), total(three, "percpu")) == (17, 10)
+        three.close()
+        assert (first.ask("work 10"), second.ask("work 10")) == (20, 20)
+        assert first.ask("child 7") == 14
+        two.close()
+        assert "sonde" not in Path(f"/proc/{child}/maps").read_text()
+        assert first.ask("child 7") == 14
+        assert not first.traces() and not second.traces()
+    finally:
+        first.close()
+        second.close()
+
+
+COUNTING = r"""
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#define EXPORT __attribute__((noinline, noclone, used, aligned(64)))
+EXPORT long work(void) { __asm__ volatile(""); return 1; }
+EXPORT long other(void) { __asm__ volatile(""); return 1; }
+static long both(long n) { long sum = 0; for (long i = 0; i < n; i++) sum += work() + other(); return sum; }
+int main(void) {
+  char what[20];
+  long n;
+  int ask[2], answer[2];
+  setvbuf(stdout, 0, _IOLBF, 0);
+  printf("ready\n");
+  while (scanf("%19s %ld", what, &n) == 2) {
+    long result = 0;
+    if (!strcmp(what, "work")) result = both(n);
+    if (!strcmp(what, "fork")) {
+      if (pipe(ask) || pipe(answer)) return 1;
+      result = fork();
+      if (!result) {
+        close(ask[1]);
+        while (read(ask[0], &n, sizeof n) == sizeof n) { n = both(n); if (write(answer[1], &n, sizeof n) != sizeof n) break; }
+        _exit(0);
+      }
+      close(ask[0]);
+    }
+    if (!strcmp(what, "child") && (write(ask[1], &n, sizeof n) != sizeof n || read(answer[0], &result, sizeof n) != sizeof n)) return 1;
+    printf("%ld\n", result);
+  }
+  return 0;
+}
+"""
 
 
 def test_children_of_a_process_whose_sonde_was_killed_are_cleaned_by_their_pids() -> None:
