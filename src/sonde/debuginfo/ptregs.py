@@ -19,6 +19,7 @@ class PtRegs(Record):
     sp: str
     fp: str
     aliases: tuple[tuple[str, str], ...] = ()
+    link: str = ""  # holds the return address where a function begins; "": that is on the stack
 
     def get_offset(self, name: str) -> int:
         """Return the offset of the register `name`, or -1."""
@@ -44,6 +45,7 @@ _AARCH64 = PtRegs(
     ip="pc",
     sp="sp",
     fp="r29",
+    link="r30",
     aliases=(*((f"x{n}", f"r{n}") for n in range(31)), ("lr", "r30"), ("fp", "r29")),
 )
 

@@ -1,6 +1,6 @@
 """The frame that a trampoline makes on the stack of the traced thread, and sonde's own memory in the process: who finds what where.
 
-r12 points to the frame while a program runs:
+A register that programs leave alone (r12, x23) points to the frame while a program runs:
 
     0    u32  slot: which copy of per-CPU values belongs to this run
     4    u32  number of the running CPU
@@ -10,27 +10,16 @@ r12 points to the frame while a program runs:
     32   u64  address of the function, or of the place that is probed
     40   u64  bpf_override_return() was called: the function is not to run; what it returns is in the context's ax
     48   u64  how many tail calls this run has made
-    56   168  struct pt_regs: the program's context, as far as it is read
+    56        struct pt_regs: the program's context, as far as it is read
 
 The state is shared with sonde; the private memory is the process's own (a child of fork has its copy).
 """
 
 from __future__ import annotations
 
-from ..debuginfo.ptregs import get_ptregs
-
 SLOT, CPU, FLAGS, COOKIE, KIND, PLACE, OVERRIDE, TAILS, REGS = 0, 4, 8, 16, 24, 32, 40, 48, 56
 ENTRY, RETURN, INSIDE = 0, 1, 2
-REGS_BYTES = 168
-FRAME_BYTES = REGS + REGS_BYTES
-RECORD, RECORD_BYTES = FRAME_BYTES, 64  # behind it, for system calls: what their events record
-RED_ZONE = 128
-
-_LAYOUT = get_ptregs("x86_64")
-assert _LAYOUT is not None
-OFFSETS = {name: at * 8 for at, name in enumerate(_LAYOUT.names)}
-# Numbers of registers in instructions, by their names in pt_regs.
-NUMBERS = {"ax": 0, "cx": 1, "dx": 2, "bx": 3, "sp": 4, "bp": 5, "si": 6, "di": 7} | {f"r{n}": n for n in range(8, 16)}
+RECORD_BYTES = 64  # behind it, for system calls: what their events record
 
 # The state: words that sonde and the process share.
 MISSED = 0  # u64: runs that found no slot
@@ -50,6 +39,10 @@ RETURN_BITS, RETURN_SHIFT = 16, 5  # so many places, of four words each
 RETURNS_BYTES = 1 << RETURN_BITS + RETURN_SHIFT
 # Of a place, behind its key: the return address; our own address that stands in its stead; how many functions were jumped to since the call.
 RETURN_ADDRESS, TAIL, DEPTH = 8, 16, 24
+HASH = 0x9E3779B97F4A7C15  # a key times this: its upper bits are the first place to look at
+PROBES = 64  # places that are looked at before a return is given up
+MOST_JUMPS = 64  # from one probed function to the next, before returns are given up: as the kernel has it
+DEPTH_SHIFT = 48  # of a key: addresses of stacks are below
 
 
 def state_bytes(slots: int) -> int:

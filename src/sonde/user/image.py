@@ -5,24 +5,20 @@ Addresses are those of the process.
 
 from __future__ import annotations
 
-from errno import EOPNOTSUPP
-
 from ..bpf.asm import assemble
 from ..bpf.helpers import HELPERS
 from ..bpf.isa import MAX_STACK_BYTES
 from ..bpf.jit import translate
 from ..bpf.jit.code import bind
 from ..bpf.jit.maps import BY_FRAME, make_plan
-from ..bpf.jit.x86_encoding import RAX, RDI, mov_imm, rr
 from ..bpf.maps.layout import layout_of
 from ..bpf.maps.machine import FINISHERS, STACK_PUT, has_routine, make_routine
 from ..errors import FeatureError, UnsafeError
 from ..record import replace
 from . import frame, helpers, sending
-from .code import NOT_EQUAL, Code
 from .islands import Islands
 from .prepare import prepare
-from .trampoline import Runner, Surroundings, claim_routine
+from .runners import Runner, Surroundings
 from .unwinding import restorer
 
 TYPE_CHECKING = False
@@ -33,9 +29,7 @@ if TYPE_CHECKING:
     from ..bpf.jit.code import CodeReloc, MachineCode
     from ..bpf.maps import SharedMap
     from .agent import Agent
-
-_ARCH = "x86_64"
-_REACH = (1 << 31) - (1 << 26)
+    from .machine import Machine
 
 
 class Image:
@@ -47,11 +41,13 @@ class Image:
         maps: Mapping[int, tuple[SharedMap, int]],
         around: Surroundings,
         facts: helpers.Facts,
+        machine: Machine,
         features: frozenset[str] = frozenset(),
     ) -> None:
         self.agent = agent
         self.maps = maps
         self.facts = facts
+        self.machine = machine
         self.features = features
         self.islands = Islands(agent)
         self._placed: dict[object, int] = {}
@@ -59,7 +55,7 @@ class Image:
         self.lines = 0  # the number of the ring for bpf_trace_printk
         self.own_reads = False  # whether bpf_probe_read_kernel reads what it can, and not the kernel's memory only
         self._look_at_maps()
-        self.around = replace(around, claim=agent.place(claim_routine(around)))
+        self.around = replace(around, claim=agent.place(machine.claim_routine(around)))
 
     def _look_at_maps(self) -> None:
         """Plan for the maps that there are now; some may be added."""
@@ -81,20 +77,22 @@ class Image:
     def _make_runner(self, insns: Sequence[Insn], record: bool) -> Runner:
         if self._known != len(self.maps):
             self._look_at_maps()
-        prepared = prepare(insns, self._kinds, registers=not record)
+        prepared = prepare(insns, self._kinds, self.machine.REGISTERS, record=record)
         if record and prepared.context_bytes > frame.RECORD_BYTES:
             raise UnsafeError(
                 f"a program reads {prepared.context_bytes} bytes of its event's record, which has {frame.RECORD_BYTES}",
                 "",
             )
-        code = translate(prepared.insns, _ARCH, features=self.features, plan=self._plan, alone=prepared.alone)
-        context = frame.RECORD if record else frame.REGS
+        code = translate(
+            prepared.insns, self.machine.NAME, features=self.features, plan=self._plan, alone=prepared.alone
+        )
+        context = self.machine.RECORD if record else frame.REGS
         address = self._bind(code)
         return Runner(address, prepared.fields, prepared.exclusive, context=context, overrides=prepared.overrides)
 
     def reaches(self, low: int, high: int) -> bool:
         """Whether jumps between here and both addresses are possible."""
-        return all(abs(self.agent.address - address) < _REACH for address in (low, high))
+        return all(abs(self.agent.address - address) < self.machine.REACH for address in (low, high))
 
     def has_room(self, size: int, sites: int) -> bool:
         """Whether so much more code and so many more sites fit."""
@@ -103,8 +101,10 @@ class Image:
 
     def guard(self, private: int, agents: Sequence[Agent]) -> Runner:
         """A program of our own for the entries of unwinders (see `unwinding`)."""
-        insns = restorer(private, [(agent.address, agent.size) for agent in agents])
-        return Runner(self._routine("unwinding", insns), frozenset(["sp"]))
+        registers = self.machine.REGISTERS
+        spans = [(agent.address, agent.size) for agent in agents]
+        insns = restorer(private, spans, registers.get_offset(registers.sp))
+        return Runner(self._routine("unwinding", insns), frozenset([registers.sp]))
 
     def _bind(self, code: MachineCode) -> int:
         """Place machine code, and before it whatever it calls; return its address."""
@@ -142,7 +142,7 @@ class Image:
             return self._sender(name)
         if self.own_reads:
             name = name.replace("_kernel", "_user")
-        lines = helpers.ROUTINES.get(name)
+        lines = helpers.lines_of(name, self.machine.REGISTERS)
         if lines is None:
             raise FeatureError(f"helper bpf_{name} is not in the user engine", feature=f"helper:{name}")
         return self._routine(name, assemble("\n".join(lines)))
@@ -154,11 +154,12 @@ class Image:
         return self._routine((name, self._known), assemble("\n".join(lines)), size)
 
     def _primitive(self, name: str) -> int:
-        return self._once(("primitive", name), lambda: self.agent.place(helpers.primitive(name, self.facts)))
+        return self._once(("primitive", name), lambda: self.agent.place(self.machine.primitive(name, self.facts)))
 
     def _routine(self, key: object, insns: Sequence[Insn], stack_bytes: int = MAX_STACK_BYTES) -> int:
         return self._once(
-            key, lambda: self._bind(translate(insns, _ARCH, features=self.features, stack_bytes=stack_bytes))
+            key,
+            lambda: self._bind(translate(insns, self.machine.NAME, features=self.features, stack_bytes=stack_bytes)),
         )
 
     def _dispatch(self, number: int, name: str) -> int:
@@ -166,22 +167,18 @@ class Image:
         return self._once((name, self._known), lambda: self._make_dispatch(number, name))
 
     def _make_dispatch(self, number: int, name: str) -> int:
-        code = Code()
-        for index, (table, address) in self.maps.items():
+        routines = []
+        for table, address in self.maps.values():
             layout = layout_of(table)
             if layout is not None and has_routine(layout, number):
                 made = make_routine(layout, number)
                 target = self._routine((number, layout), made.insns, made.stack_bytes)
                 if number in FINISHERS:
                     return target
-                code.add(mov_imm(RAX, address), rr(b"\x39", RAX, RDI, True))
-                code.jump(str(index), NOT_EQUAL)
-                code.add(helpers.caller_stub() if made.who else b"", mov_imm(RAX, target), b"\xff\xe0")
-                code.label(str(index))
-        if not code.bytes:
+                routines.append((address, target, made.who))
+        if not routines:
             kinds = ", ".join(sorted(set(self._kinds.values())))
             raise FeatureError(
                 f"bpf_{name} of none of the maps here ({kinds}) is in the user engine", feature=f"user:{name}"
             )
-        code.add(mov_imm(RAX, -EOPNOTSUPP), b"\xc3")
-        return self.agent.place(code.finish())
+        return self.agent.place(self.machine.map_door(routines))

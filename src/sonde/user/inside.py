@@ -11,23 +11,22 @@ When the process becomes another program by exec, all of this is gone with the o
 from __future__ import annotations
 
 from ..bpf.jit.here import cpu_features
-from ..bpf.jit.x86_encoding import SYSCALL
 from ..errors import ProbeError, TargetError
 from ..record import Record, replace
-from . import frame, helpers, trampoline
+from . import frame, helpers
 from .agent import Agent
 from .cleaning import clean_children
-from .code import jump_to
 from .image import Image
+from .machine import get_native
 from .patches import Patch, put_in, remove_when_left, take_out
 from .process import find_clock, find_rseq, find_tid_offset
 from .relocated import Relocated
+from .runners import Calls, Runner, Surroundings
 from .sites import Files, Site, find_data, find_functions, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, wanted_of
 from .unwinding import UNWINDERS, find_bound, put_back
 from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
-from .x86.relocate import relocate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +38,8 @@ if TYPE_CHECKING:
     from .budget import Budget
     from .stopped import StoppedProcess
     from .syscalls import Wanted
-    from .trampoline import Runner
     from .x86.window import Window
 
-_REACH = 1 << 30  # sites further away from code of ours get some of their own
 _HOME_BYTES = 1 << 12
 _CODE_BYTES, _CODE_BYTES_A_SITE, _CODE_BYTES_ANY_CALL = 1 << 18, 1 << 11, 1 << 13
 _SPARE_ENTRIES = 16
@@ -103,6 +100,7 @@ class Inside:
         ] = {}  # from a state in our code: address, bytes of ours on the stack
         self._returns: list[int] = []  # where functions with a return probe come back to
         self._private = 0
+        self._machine = get_native()
         self._probes_at: dict[int, list[ProbeSpec]] = {}  # by the address of the site
         self._calls_at: dict[int, int] = {}  # what each place calls that was patched for it, -1: nobody knows
 
@@ -179,9 +177,9 @@ class Inside:
         at = state(self._home)
         self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
         rseq = find_rseq(stopped)
-        cpu_code = trampoline.CPU_BY_SEGMENT if rseq is None else trampoline.cpu_by_rseq(rseq)
+        cpu_code = self._machine.cpu_code(rseq)
         gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
-        self._around = trampoline.Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
+        self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
         self._facts = helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
 
     def share(self, number: int, share: Callable[[Agent], tuple[SharedMap, int]]) -> None:
@@ -275,7 +273,7 @@ class Inside:
     ) -> None:
         """Have memory for code within reach of every address."""
         addresses = [*sites, *guards, *(call.site.address for call in calls)]
-        for low, high in _neighbours(addresses):
+        for low, high in _neighbours(addresses, self._machine.REACH):
             count = sum(low <= address <= high for address in addresses)
             unknown = sum(low <= call.site.address <= high and call.number < 0 for call in calls)
             size = _CODE_BYTES + _CODE_BYTES_A_SITE * count + _CODE_BYTES_ANY_CALL * unknown
@@ -285,7 +283,7 @@ class Inside:
             ):
                 continue
             agent = Agent.create(stopped, near=(low, high), size=size, entries=count + _SPARE_ENTRIES)
-            self._images.append(Image(agent, self._tables, self._around, self._facts, cpu_features()))
+            self._images.append(Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features()))
             self._images[-1].lines = self._lines
             self._images[-1].own_reads = self.own_reads
 
@@ -376,11 +374,11 @@ class Inside:
             )
         start = image.agent.reserve(0)
         if after:
-            head, tail = trampoline.returning(start, before, after, image.around, site.address)
+            head, tail = self._machine.returning(start, before, after, image.around, site.address)
             code, back = head + tail, start + len(head)
         else:
-            code, back = trampoline.entry(start, before, image.around, kind, site.address), 0
-        moved = _move(site, window.code, window.addr, start + len(code), window.patch)
+            code, back = self._machine.entry(start, before, image.around, kind, site.address), 0
+        moved = self._move(site, window.code, window.addr, start + len(code), window.patch)
         patch = self._patch(stopped, image, site, window, start, [(code, None, 0), (moved.code, moved, 0)])
         if back:
             self._returns.append(back)
@@ -423,13 +421,20 @@ class Inside:
     def _jump(self, stopped: StoppedProcess, image: Image, site: Site, window: Window, start: int) -> bytes:
         """The bytes that make a window's first ones lead to `start`. Raises NoWindowError where nothing can be placed in reach of a shorter jump."""
         if window.kind != "punned":
-            return jump_to(window.addr, start)
+            return self._machine.jump_to(window.addr, start)
         found = image.islands.place(stopped, window.puns, start)
         if found is None:
             raise refused(site, f"{window.reason}; and nothing is free where a shorter jump could lead to")
         pun, island = found
         self._ways_back[island] = window.addr, 0
-        return (pun.prefix + jump_to(window.addr + len(pun.prefix), island))[: window.patch]
+        return (pun.prefix + self._machine.jump_to(window.addr + len(pun.prefix), island))[: window.patch]
+
+    def _move(self, site: Site, code: bytes, old: int, new: int, patch: int, *, falls: bool = False) -> Relocated:
+        """Instructions of a window for another address, see `relocate`. Raises NoWindowError for what cannot be that far away."""
+        try:
+            return self._machine.relocate(code, old, new, patch=patch, falls=falls)
+        except ProbeError as failure:
+            raise refused(site, failure.message) from None
 
     def _plan_calls(self, stopped: StoppedProcess, calls: Sequence[CallSite]) -> list[Patch]:
         """Patches for the places that make system calls."""
@@ -443,7 +448,7 @@ class Inside:
             enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
             exits = tuple((number, runner) for number, exits, runner in numbered if exits)
             try:
-                patches.append(self._build_call(stopped, image, call.site, trampoline.Calls(enters, exits)))
+                patches.append(self._build_call(stopped, image, call.site, Calls(enters, exits)))
                 self._accounts[patches[-1].address] = {runner.account for _, runner in runners}
                 self._calls_at[call.site.address] = call.number
             except ProbeError as failure:
@@ -466,20 +471,20 @@ class Inside:
         same = [other for other, w in others if ANY in (w.number, wanted.number) or w.number == wanted.number]
         return replace(runner, account=self._account(same))
 
-    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: trampoline.Calls) -> Patch:
+    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls) -> Patch:
         """Place the trampoline of a system call, between what the window displaces before the call and the call with what follows."""
         window = plan(site, self._files, early=True)
         self._hold(stopped, "a system call", site, window)
         start, split = image.agent.reserve(0), window.probe
         head = Relocated(b"", (), ())
         if split:
-            head = _move(site, window.code[:split], window.addr, start, split, falls=True)
+            head = self._move(site, window.code[:split], window.addr, start, split, falls=True)
         middle = start + len(head.code)
-        size = len(trampoline.system_calls(middle, calls, image.around, site.address, (middle, middle))[0])
-        tail = _move(site, window.code[split:], site.address, middle + size, max(window.patch - split, 0))
-        behind = site.address + len(SYSCALL)
+        size = len(self._machine.system_calls(middle, calls, image.around, site.address, (middle, middle))[0])
+        tail = self._move(site, window.code[split:], site.address, middle + size, max(window.patch - split, 0))
+        behind = site.address + len(self._machine.SYSCALL)
         ends = (middle + size, middle + size + _offset_of(tail, behind, behind - site.address))
-        code, waits = trampoline.system_calls(middle, calls, image.around, site.address, ends)
+        code, waits = self._machine.system_calls(middle, calls, image.around, site.address, ends)
         patch = self._patch(
             stopped, image, site, window, start, [(head.code, head, 0), (code, None, 0), (tail.code, tail, split)]
         )
@@ -548,11 +553,11 @@ class Inside:
         self._files.close()
 
 
-def _neighbours(addresses: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Cut addresses into groups that one memory reaches: (first, last)."""
+def _neighbours(addresses: Sequence[int], reach: int) -> Iterator[tuple[int, int]]:
+    """Cut addresses into groups that one memory reaches: (first, last). `reach`: how far a jump leads."""
     low = high = 0
     for address in sorted(addresses):
-        if high and address - low < _REACH:
+        if high and address - low < reach // 2:
             high = address
             continue
         if high:
@@ -560,14 +565,6 @@ def _neighbours(addresses: Sequence[int]) -> Iterator[tuple[int, int]]:
         low = high = address
     if high:
         yield low, high
-
-
-def _move(site: Site, code: bytes, old: int, new: int, patch: int, *, falls: bool = False) -> Relocated:
-    """Instructions of a window for another address, see `relocate`. Raises NoWindowError for what cannot be that far away."""
-    try:
-        return relocate(code, old, new, patch=patch, falls=falls)
-    except ProbeError as failure:
-        raise refused(site, failure.message) from None
 
 
 def _offset_of(moved: Relocated, address: int, offset: int) -> int:

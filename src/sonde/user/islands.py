@@ -9,8 +9,8 @@ An island is one jump. Islands share pages where puns reach them; other pages ar
 from __future__ import annotations
 
 from ..bpf.jit.x86_encoding import imm
-from .code import jump_to
 from .memory import PAGE, iter_free, page_up
+from .x86.code import jump_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from ..bpf.flow import Block, split_blocks, split_functions
 from ..bpf.helpers import HELPERS
 from ..bpf.isa import CALL, LDDW, Insn
 from ..record import Record
-from . import frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from ..debuginfo.ptregs import PtRegs
 
 _MOV64 = 0xBF
 _LOAD_SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
@@ -32,17 +33,17 @@ class Prepared(Record):
     overrides: bool = False  # it calls bpf_override_return()
 
 
-def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], *, registers: bool = True) -> Prepared:
-    """Prepare a verified program. `kinds` are the types of its maps, by their numbers; `registers`: its context is a struct pt_regs."""
+def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], registers: PtRegs, *, record: bool = False) -> Prepared:
+    """Prepare a verified program. `kinds` are the types of its maps, by their numbers; `registers` those of its context, unless that is the `record` of an event."""
     out = list(insns)
-    alone = join_additions(out, kinds)
+    alone = join_additions(out, kinds, registers)
     fields: set[str] = set()
     exclusive = False
     reach = 0
     for first, body in split_functions(out).items():
-        found = _Flow(body, kinds, first == 0)
+        found = _Flow(body, kinds, first == 0, registers)
         found.run()
-        fields |= found.fields | found.of_helpers if registers else found.of_helpers
+        fields |= found.of_helpers if record else found.fields | found.of_helpers
         reach = max(reach, found.reach)
         exclusive = exclusive or found.exclusive
     return Prepared(out, frozenset(fields), exclusive, alone, reach, any(map(_is_override, out)))
@@ -55,11 +56,12 @@ def _is_override(insn: Insn) -> bool:
 class _Flow:
     """What registers hold, as far as it matters here: "ctx", a map (its number), "percpu" (the address of a value of which others have their own copy)."""
 
-    def __init__(self, body: list[tuple[int, Insn]], kinds: Mapping[int, str], main: bool) -> None:
+    def __init__(self, body: list[tuple[int, Insn]], kinds: Mapping[int, str], main: bool, registers: PtRegs) -> None:
         self.blocks = split_blocks(body)
         self.kinds = kinds
         self.start = body[0][0]
         self.main = main
+        self.registers = registers
         self.any_percpu = any("percpu" in kind for kind in kinds.values())
         self.fields: set[str] = set()
         self.of_helpers: set[str] = set()
@@ -112,9 +114,13 @@ class _Flow:
     def _read(self, insn: Insn) -> None:
         size = _LOAD_SIZES[insn.opcode & 0x18]
         self.reach = max(self.reach, insn.off + size)
-        for name, offset in frame.OFFSETS.items():
-            if offset < insn.off + size and insn.off < offset + 8:
-                self.fields.add(name)
+        first = max(insn.off, 0) >> 3
+        self.fields.update(self.registers.names[first : insn.off + size + 7 >> 3])
+
+    def _for_stacks(self) -> tuple[str, ...]:
+        """What a walk along the stack begins with."""
+        registers = self.registers
+        return (registers.ip, registers.sp, registers.fp, "kind", *((registers.link,) if registers.link else ()))
 
     def _store(self, insn: Insn, state: dict) -> None:  # type: ignore[type-arg]
         target = state.get(insn.dst, _NOTHING)
@@ -129,7 +135,7 @@ class _Flow:
         if insn.src == 0:
             helper = HELPERS[insn.imm]
             if helper.name == "tail_call":  # the other program may read and do anything
-                self.fields.update(frame.OFFSETS)
+                self.fields.update(self.registers.names)
                 self.of_helpers.update(("kind", "place", "tails"))
                 self.exclusive = True
             for register, kind in enumerate(helper.args, 1):
@@ -140,15 +146,15 @@ class _Flow:
                     if helper.result.startswith("value") and "percpu" in self.kinds.get(known, "percpu"):
                         result = frozenset(["percpu"])
                 elif kind == "ctx" and "ctx" in held:
-                    self.of_helpers.update(_OF_HELPERS.get(helper.name, ("ip", "sp", "bp", "kind")))
+                    self.of_helpers.update(_OF_HELPERS.get(helper.name, self._for_stacks()))
                 elif "percpu" in held:
                     self.exclusive = True
         else:  # a local function may do anything with what it is given
             if any("percpu" in state.get(register, _NOTHING) for register in range(1, 6)):
                 self.exclusive = True
             if any("ctx" in state.get(register, _NOTHING) for register in range(1, 6)):
-                self.fields.update(frame.OFFSETS)
-                self.of_helpers.update((*frame.OFFSETS, "kind", "place"))
+                self.fields.update(self.registers.names)
+                self.of_helpers.update((*self.registers.names, "kind", "place"))
                 self.reach = _ANYWHERE
         for register in range(6):
             state[register] = _OTHER
@@ -185,7 +191,7 @@ _ADDS = {
 _NOP = Insn(0x05)  # goto +0
 
 
-def join_additions(insns: list[Insn], kinds: Mapping[int, str]) -> frozenset[int]:
+def join_additions(insns: list[Insn], kinds: Mapping[int, str], registers: PtRegs) -> frozenset[int]:
     """Make one instruction of load, add and store of the same place, so that nothing can come in between; return the pcs of those that it made.
 
     In place, and only where the place may be a per-CPU value: what others add to goes on as the program says.
@@ -198,7 +204,7 @@ def join_additions(insns: list[Insn], kinds: Mapping[int, str]) -> frozenset[int
         positions[pc] = index
         pc += insn.slots
     for first, body in split_functions(insns).items():
-        flow = _Flow(body, kinds, first == 0)
+        flow = _Flow(body, kinds, first == 0, registers)
         flow.run()
         for block in flow.blocks.values():
             for at in range(len(block.insns) - 2):

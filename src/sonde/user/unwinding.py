@@ -15,7 +15,6 @@ from ..bpf.asm import assemble
 from . import frame
 from .frames import find_values, iter_slots
 from .helpers import NUMBERS
-from .trampoline import HASH, PROBES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +48,11 @@ def find_bound(elf: Elf) -> dict[int, str]:
     return found
 
 
-def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
-    """A program for the entry of an unwinder: put back the return addresses above the stack pointer. `spans` are the memory of our code (address, size)."""
+def restorer(private: int, spans: Iterable[tuple[int, int]], sp: int) -> list[Insn]:
+    """A program for the entry of an unwinder: put back the return addresses above the stack pointer, which is at `sp` in its context.
+
+    `spans` are the memory of our code (address, size).
+    """
     inside = [
         line
         for start, size in spans
@@ -58,13 +60,13 @@ def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
     ]
     last = frame.RETURNS_BYTES - 1
     return assemble("\n".join([
-        f"r6 = *(u64 *)(r1 +{frame.OFFSETS['sp']})", "r6 &= -8", f"r7 = {_MOST_PAGES}",
+        f"r6 = *(u64 *)(r1 +{sp})", "r6 &= -8", f"r7 = {_MOST_PAGES}",
         "page: r1 = r6", f"call {NUMBERS['check']}", "if r0 != 0x0 goto done", "r8 = r6", "r8 |= 0xfff", "r8 += 1",
         "word: r1 = *(u64 *)(r6 +0)", *inside,
         "next: r6 += 8", "if r6 < r8 goto word", "r7 += -1", "if r7 != 0x0 goto page",
         "done: r0 = 0", "exit",
-        f"ours: r2 = {HASH} ll", "r2 *= r6", f"r2 >>= {64 - frame.RETURN_BITS}", f"r2 <<= {frame.RETURN_SHIFT}",
-        f"r3 = {private + frame.RETURNS} ll", f"r4 = {PROBES}",
+        f"ours: r2 = {frame.HASH} ll", "r2 *= r6", f"r2 >>= {64 - frame.RETURN_BITS}", f"r2 <<= {frame.RETURN_SHIFT}",
+        f"r3 = {private + frame.RETURNS} ll", f"r4 = {frame.PROBES}",
         "look: r5 = r3", "r5 += r2", "r0 = *(u64 *)(r5 +0)", "if r0 == r6 goto found",
         f"r2 += {1 << frame.RETURN_SHIFT}", f"r2 &= {last}", "r4 += -1", "if r4 != 0x0 goto look", "goto next",
         f"found: r0 = *(u64 *)(r5 +{frame.RETURN_ADDRESS})", "*(u64 *)(r6 +0) = r0", "goto next",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..bpf.jit.x86_encoding import imm
+from ...bpf.jit.x86_encoding import imm
 
 EQUAL, NOT_EQUAL, BELOW, LESS, ALWAYS = 4, 5, 2, 12, -1  # conditions of x86-64 jumps
 

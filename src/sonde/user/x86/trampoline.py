@@ -17,7 +17,7 @@ jumped to by a probed one (a tail call) finds our own address there: both return
 
 from __future__ import annotations
 
-from ..bpf.jit.x86_encoding import (
+from ...bpf.jit.x86_encoding import (
     R8,
     R9,
     R10,
@@ -37,60 +37,32 @@ from ..bpf.jit.x86_encoding import (
     mov_imm,
     rr,
 )
-from ..record import Record
-from . import frame
+from .. import frame
 from .code import BELOW, EQUAL, LESS, NOT_EQUAL, Code, jump_to
+from .registers import FRAME_BYTES, NUMBERS, OFFSETS, RECORD, RED_ZONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .budget import Gates
+    from ..runners import Calls, Runner, Surroundings
 
 _LEA, _LOAD, _STORE = b"\x8d", b"\x8b", b"\x89"
 _VOLATILE = ("ax", "cx", "dx", "si", "di", "r8", "r9", "r10", "r11")  # what a called function may change
 _CMP = 7
-HASH = 0x9E3779B97F4A7C15
-
-
-class Runner(Record):
-    """A program that is in place: its address, what it reads of the context, its cookie. `exclusive`: no other run may use its slot meanwhile.
-
-    `fields` are names of registers in pt_regs; `context` is the offset in the frame of what it gets as its context; `account` the number of its probe in the
-    budget (-1: it has none).
-    """
-
-    address: int
-    fields: frozenset[str]
-    exclusive: bool = False
-    cookie: int = 0
-    context: int = frame.REGS
-    account: int = -1
-    overrides: bool = False  # it may ask that the function does not run
-
-
-class Surroundings(Record):
-    """What trampolines of one process share: addresses in it. `cpu_code` loads the number of the CPU into eax and changes nothing else."""
-
-    state: int
-    private: int
-    slots: int
-    cpu_code: bytes
-    claim: int = 0  # the routine that claims a slot
-    gates: Gates | None = None  # of the budget, if there is one
 
 
 def entry(at: int, runners: Sequence[Runner], around: Surroundings, kind: int, site: int) -> bytes:
     """The code up to the moved instructions, which stand right behind it. `at` is its address, `site` that of the probe."""
     code = Code()
     _pass_over(code, runners, around, kind, "end")
-    _open(code, runners, kind, frame.RED_ZONE if kind == frame.INSIDE else 0, site)
+    _open(code, runners, kind, RED_ZONE if kind == frame.INSIDE else 0, site)
     _run(code, at, runners, around)
     if _ask_for_override(code, runners, "moved"):
         _close(code, kind, 0)
         code.add(b"\xc3")
         code.label("moved")
-    _close(code, kind, frame.RED_ZONE if kind == frame.INSIDE else 0)
+    _close(code, kind, RED_ZONE if kind == frame.INSIDE else 0)
     code.label("end")
     return code.finish()
 
@@ -112,7 +84,7 @@ def _pass_over(code: Code, runners: Sequence[Runner], around: Surroundings, kind
     account = min((runner.account for runner in runners), default=-1)  # see Budget.join
     if around.gates is None or account < 0:
         return
-    gates, size = around.gates, 24 + (frame.RED_ZONE if kind == frame.INSIDE else 0)
+    gates, size = around.gates, 24 + (RED_ZONE if kind == frame.INSIDE else 0)
     look = f"look {len(code.bytes)}"
     code.add(mem(_LEA, RSP, RSP, -size, True), mem(_STORE, RAX, RSP, 0, True), mem(_STORE, RCX, RSP, 8, True))
     back = mem(_LOAD, RCX, RSP, 8, True)
@@ -138,19 +110,19 @@ _RESTORE_FLAGS = b"\x04\x7f\x9e"  # add al, 127: overflow as it was; sahf
 def _saved(runners: Sequence[Runner]) -> list[str]:
     """The registers to store: what programs may change, and what they read."""
     wanted = set(_VOLATILE).union(*(runner.fields for runner in runners))
-    return [name for name in frame.OFFSETS if name in wanted and name in frame.NUMBERS and name not in ("sp", "r12")]
+    return [name for name in OFFSETS if name in wanted and name in NUMBERS and name not in ("sp", "r12")]
 
 
 def _field(name: str) -> int:
-    return frame.REGS + frame.OFFSETS[name]
+    return frame.REGS + OFFSETS[name]
 
 
 def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int) -> None:
     """Make the frame. Nothing here changes flags before they are saved."""
-    size = frame.FRAME_BYTES + gap
+    size = FRAME_BYTES + gap
     code.add(mem(_LEA, RSP, RSP, -size, True))
     for name in [*_saved(runners), "r12"]:
-        code.add(mem(_STORE, frame.NUMBERS[name], RSP, _field(name), True))
+        code.add(mem(_STORE, NUMBERS[name], RSP, _field(name), True))
     if kind == frame.INSIDE:
         code.add(_SAVE_FLAGS, mem(_STORE, RAX, RSP, frame.FLAGS, True))
     code.add(mov(R12, RSP))
@@ -176,8 +148,8 @@ def _close(code: Code, kind: int, gap: int, keep: tuple[str, ...] = ()) -> None:
         code.add(mem(_LOAD, RAX, R12, frame.FLAGS, True), _RESTORE_FLAGS)
     for name in _VOLATILE:
         if name not in keep:
-            code.add(mem(_LOAD, frame.NUMBERS[name], RSP, _field(name), True))
-    code.add(mem(_LOAD, R12, RSP, _field("r12"), True), mem(_LEA, RSP, RSP, frame.FRAME_BYTES + gap, True))
+            code.add(mem(_LOAD, NUMBERS[name], RSP, _field(name), True))
+    code.add(mem(_LOAD, R12, RSP, _field("r12"), True), mem(_LEA, RSP, RSP, FRAME_BYTES + gap, True))
 
 
 def _run(code: Code, at: int, runners: Sequence[Runner], around: Surroundings) -> None:
@@ -203,21 +175,10 @@ def _run(code: Code, at: int, runners: Sequence[Runner], around: Surroundings) -
         code.label("skip")
 
 
-class Calls(Record):
-    """What is to run at a place that makes system calls: programs at the beginning and at the end, by the number of the call (-1: of every one)."""
-
-    enters: tuple[tuple[int, Runner], ...]
-    exits: tuple[tuple[int, Runner], ...]
-
-    def numbers(self) -> list[int]:
-        """The numbers that programs ask for, without "every one"."""
-        return sorted({number for number, _ in (*self.enters, *self.exits) if number >= 0})
-
-
 # rt_sigreturn does not come back; a child of these comes back on a stack that has no frame of ours.
 _NO_RETURN, _CHILDREN = 15, (56, 57, 58, 435)
 _ARGUMENTS = (RDI, RSI, RDX, R10, R8, R9)
-_GAP = frame.RED_ZONE + frame.RECORD_BYTES
+_GAP = RED_ZONE + frame.RECORD_BYTES
 
 
 def system_calls(
@@ -302,7 +263,7 @@ def _any_call(
     if not exits:
         code.add(jump_to(at + len(code.bytes), moved[0]))
         return
-    below = frame.RED_ZONE + 8
+    below = RED_ZONE + 8
     code.add(mem(_LEA, RSP, RSP, -below, True), mem(_STORE, RAX, RSP, 0, True), SYSCALL)
     waits.append((at + len(code.bytes), below))
     code.add(mem(_LOAD, RCX, RSP, 0, True), mem(_LEA, RSP, RSP, below, True))
@@ -317,7 +278,7 @@ def _event(code: Code, at: int, runners: Sequence[Runner], around: Surroundings,
     _open(inner, runners, frame.INSIDE, _GAP, site)
     number = RCX if exits else RAX
     inner.add(mem(_LOAD, RAX, RSP, _field("ax"), True))  # the flags were there meanwhile
-    record = frame.RECORD
+    record = RECORD
     inner.add(mem(b"\xc7", 0, RSP, record, True) + imm(0), mem(_STORE, number, RSP, record + 8, True))
     for place, register in enumerate((RAX,) if exits else _ARGUMENTS):
         inner.add(mem(_STORE, register, RSP, record + 16 + 8 * place, True))
@@ -376,7 +337,7 @@ _SKIP = b"\xde\xad\xbe\xef"  # stands for the distance to the moved beginning un
 
 def _table(code: Code, around: Surroundings, key: int) -> None:
     """rax: the place of the key (a register) in the table of returns; r11: the table."""
-    code.add(mov_imm(RAX, HASH), rr(b"\x0f\xaf", RAX, key, True))
+    code.add(mov_imm(RAX, frame.HASH), rr(b"\x0f\xaf", RAX, key, True))
     code.add(rr(b"\xc1", 5, RAX, True) + bytes([64 - frame.RETURN_BITS]))
     code.add(rr(b"\xc1", 4, RAX, True) + bytes([frame.RETURN_SHIFT]))
     code.add(mov_imm(R11, around.private + frame.RETURNS))
@@ -390,7 +351,7 @@ def _next(code: Code) -> None:
 def _claim_place(code: Code, around: Surroundings, key: int, name: str) -> None:
     """rdx: the entry of a key in the table of returns, a new one if there is none; jumps to "missed" where the table is full there. Uses rax, rcx, r8, r10, r11."""
     _table(code, around, key)
-    code.add(mov_imm(R8, PROBES))
+    code.add(mov_imm(R8, frame.PROBES))
     code.label(f"look {name}")
     code.add(b"\x49\x8d\x14\x03")  # lea rdx, [r11 + rax]
     code.add(mem(_LOAD, RCX, RDX, 0, True), rr(b"\x39", key, RCX, True))
@@ -422,7 +383,7 @@ def _find_place(code: Code, around: Surroundings, key: int, name: str) -> None:
 
 def _chain_key(code: Code) -> None:
     """rdi: the key of the return address that the `rdi`th function found which was jumped to, and not called, at the stack's place r9."""
-    code.add(rr(b"\xc1", 4, RDI, True) + bytes([_DEPTH_SHIFT]), rr(b"\x09", R9, RDI, True))
+    code.add(rr(b"\xc1", 4, RDI, True) + bytes([frame.DEPTH_SHIFT]), rr(b"\x09", R9, RDI, True))
 
 
 def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int) -> bytes:
@@ -435,7 +396,7 @@ def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Su
     _open(code, before, frame.ENTRY, 0, site)
     if before:
         _run(code, at, before, around)
-    code.add(mem(_LEA, R9, RSP, frame.FRAME_BYTES, True))  # where the return address is
+    code.add(mem(_LEA, R9, RSP, FRAME_BYTES, True))  # where the return address is
     _claim_place(code, around, R9, "first")
     code.add(mem(_LOAD, RCX, R9, 0, True), mem(b"\x3b", RCX, RDX, frame.TAIL, True))
     code.jump("jumped to", EQUAL)
@@ -453,12 +414,12 @@ def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Su
     code.jump("call")
     code.label("jumped to")
     code.add(mov(RSI, RDX), mem(_LOAD, RDI, RSI, frame.DEPTH, True), alu_imm(0, RDI, 1, True))
-    code.add(alu_imm(_CMP, RDI, MOST_JUMPS, True))
+    code.add(alu_imm(_CMP, RDI, frame.MOST_JUMPS, True))
     code.jump("missed", EQUAL)
     _chain_key(code)
     _claim_place(code, around, RDI, "jumped to")
     code.add(mem(_LOAD, RCX, R9, 0, True), mem(_STORE, RCX, RDX, frame.RETURN_ADDRESS, True))
-    code.add(rr(b"\xc1", 5, RDI, True) + bytes([_DEPTH_SHIFT]), mem(_STORE, RDI, RSI, frame.DEPTH, True))
+    code.add(rr(b"\xc1", 5, RDI, True) + bytes([frame.DEPTH_SHIFT]), mem(_STORE, RDI, RSI, frame.DEPTH, True))
     code.add(mov(RDX, RSI))
     code.jump("noted")
     code.label("missed")
@@ -476,17 +437,12 @@ def _head(at: int, before: Sequence[Runner], after: Sequence[Runner], around: Su
     return code.finish()
 
 
-PROBES = 64  # places that are looked at before a return is given up
-MOST_JUMPS = 64  # from one probed function to the next, before returns are given up: as the kernel has it
-_DEPTH_SHIFT = 48  # addresses of stacks are below
-
-
 def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> bytes:
     """Where the function returns to: rsp is as the caller will have it."""
     code = Code()
     code.add(mem(_LEA, RSP, RSP, -8, True))  # the place of the return address, to be filled again
     _open(code, after, frame.RETURN, 0, site)
-    code.add(mem(_LEA, R9, RSP, frame.FRAME_BYTES, True))
+    code.add(mem(_LEA, R9, RSP, FRAME_BYTES, True))
     _find_place(code, around, R9, "first")
     if any("ip" in runner.fields for runner in after):
         code.add(mem(_LOAD, RCX, RDX, frame.RETURN_ADDRESS, True), mem(_STORE, RCX, RSP, _field("ip"), True))
@@ -505,9 +461,9 @@ def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> 
     return code.finish()
 
 
-def cpu_by_rseq(offset: int) -> bytes:
-    """mov eax, fs:[offset + 4]: cpu_id of the thread's struct rseq, which stands `offset` bytes from the thread pointer."""
-    return b"\x64\x8b\x04\x25" + imm(offset + 4)
+_CPU_BY_SEGMENT = b"\xb8\x7b\x00\x00\x00\x0f\x03\xc0\x25\xff\x0f\x00\x00"  # mov eax, 0x7b; lsl eax, eax; and eax, 0xfff
 
 
-CPU_BY_SEGMENT = b"\xb8\x7b\x00\x00\x00\x0f\x03\xc0\x25\xff\x0f\x00\x00"  # mov eax, 0x7b; lsl eax, eax; and eax, 0xfff
+def cpu_code(rseq: int | None) -> bytes:
+    """mov eax, fs:[offset + 4]: cpu_id of the thread's struct rseq, which stands that far from the thread pointer; else by the segment that the kernel keeps it in."""
+    return _CPU_BY_SEGMENT if rseq is None else b"\x64\x8b\x04\x25" + imm(rseq + 4)

@@ -1,0 +1,94 @@
+"""What the engine must know of a processor, as one door: the machine code around programs, where registers are, what moves instructions.
+
+    machine = get_machine("aarch64")
+    code = machine.entry(at, runners, around, frame.ENTRY, site)
+
+Each processor has a package of its own, whose module `machine` has all of this under the same names. Nobody else asks which processor it is.
+"""
+
+from __future__ import annotations
+
+from ..errors import FeatureError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Protocol
+
+    from ..debuginfo.ptregs import PtRegs
+    from .helpers import Facts
+    from .relocated import Relocated
+    from .runners import Calls, Runner, Surroundings
+
+    class Machine(Protocol):
+        """A processor."""
+
+        @property
+        def NAME(self) -> str:
+            """The kernel's name of it."""
+
+        @property
+        def REGISTERS(self) -> PtRegs:
+            """The registers in a program's context."""
+
+        @property
+        def RECORD(self) -> int:
+            """Where in a frame the record of an event is."""
+
+        @property
+        def REACH(self) -> int:
+            """How far a jump leads, in bytes, with room for code on both sides."""
+
+        @property
+        def SYSCALL(self) -> bytes:
+            """The instruction that enters the kernel."""
+
+        def cpu_code(self, rseq: int | None) -> bytes:
+            """Code that loads the number of the CPU into the register of results; `rseq`: how far from the thread pointer a struct rseq is."""
+
+        def entry(self, at: int, runners: Sequence[Runner], around: Surroundings, kind: int, site: int) -> bytes:
+            """The code up to the moved instructions, which stand right behind it. `at` is its address, `site` that of the probe."""
+
+        def returning(
+            self, at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int
+        ) -> tuple[bytes, bytes]:
+            """Likewise for the return of a function, in two parts: what calls the moved instructions, and where they return to."""
+
+        def system_calls(
+            self, at: int, calls: Calls, around: Surroundings, site: int, moved: tuple[int, int]
+        ) -> tuple[bytes, list[tuple[int, int]]]:
+            """The code for a place that makes system calls, and (address, bytes) of where a thread waits in one, with so many bytes of ours on its stack.
+
+            `moved` are the addresses of the moved instruction and of what follows it.
+            """
+
+        def claim_routine(self, around: Surroundings) -> bytes:
+            """The routine that claims a slot."""
+
+        def primitive(self, name: str, facts: Facts) -> bytes:
+            """The code of a primitive of helpers."""
+
+        def map_door(self, routines: Iterable[tuple[int, int, bool]]) -> bytes:
+            """A helper of maps for calls that do not say which map. `routines`: the map's address, that of its routine, whether it wants to know who asks."""
+
+        def relocate(self, code: bytes, old: int, new: int, *, patch: int, falls: bool = False) -> Relocated:
+            """The instructions of a window for another address. Raises ProbeError."""
+
+        def jump_to(self, source: int, target: int) -> bytes:
+            """A jump that stands at `source`. Raises OverflowError where it does not reach."""
+
+
+def get_machine(name: str) -> Machine:
+    """Return the processor that the kernel calls `name`. Raises FeatureError for one that is not known here."""
+    if name == "x86_64":
+        from .x86 import machine
+
+        return machine
+    raise FeatureError(f"the user engine knows no {name}", feature=f"user:{name}", hint="use --engine kernel")
+
+
+def get_native() -> Machine:
+    """Return the processor that this machine has."""
+    import os
+
+    return get_machine(os.uname().machine)

@@ -1,0 +1,22 @@
+"""x86-64 behind the door that `user.machine` describes."""
+
+from __future__ import annotations
+
+from ...bpf.jit.x86_encoding import SYSCALL
+from ...debuginfo.ptregs import get_ptregs
+from .code import jump_to
+from .primitives import map_door, primitive
+from .registers import RECORD
+from .relocate import relocate
+from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
+
+__all__ = [
+    "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
+    "claim_routine", "cpu_code", "entry", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls",
+]  # fmt: skip
+
+NAME = "x86_64"
+REACH = (1 << 31) - (1 << 26)
+_REGISTERS = get_ptregs(NAME)
+assert _REGISTERS is not None
+REGISTERS = _REGISTERS
