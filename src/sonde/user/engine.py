@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
     from .agent import Agent
     from .budget import Limit
+    from .owner import Owner
     from .patches import Patch
     from .worker import Sampler
 
@@ -131,6 +132,7 @@ class UserObject:
         self._sampled: LocalPrograms | None = None
         self._state: memoryview | None = None
         self._state_fd = -1
+        self._owner: Owner | None = None
         self._closed = False
         check_probes(spec, pid)
         if limit is not None and any("override_return" in program.helpers for program in spec.programs):
@@ -285,9 +287,21 @@ class UserObject:
         shared = agent.share(stopped, size)
         self._state_fd = shared.fd
         self._state = _map_state(shared.fd, shared.size)
+        self._own(self.spec.programs)
         if self._budget is not None:
             self._budget.open(self._state[words // 8 :], time.monotonic_ns())
         return shared.address
+
+    def _own(self, programs: Sequence[ProgramSpec]) -> None:
+        """Let those programs that change the process do so until sonde ends."""
+        if (
+            self._owner is None
+            and self._state_fd >= 0
+            and any(helpers.UNSAFE.intersection(p.helpers) for p in programs)
+        ):
+            from .owner import Owner
+
+            self._owner = Owner(self._state_fd)
 
     def _shape(self, spec: MapSpec) -> MapShape:
         entries = spec.max_entries
@@ -413,6 +427,8 @@ class UserObject:
         attached, self._attached = self._attached, False
         if attached and self._inside is not None:
             self._take_out(self._inside)
+        if self._owner is not None:
+            self._owner.close()
         if self._budget is not None:
             self._budget.report(time.monotonic_ns())
         if self.worker is not None:

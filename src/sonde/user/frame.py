@@ -8,7 +8,7 @@ A register that programs leave alone (r12, x23) points to the frame while a prog
     16   u64  bpf_get_attach_cookie()
     24   u64  what stands here: ENTRY, RETURN or INSIDE
     32   u64  address of the function, or of the place that is probed
-    40   u64  bpf_override_return() was called: the function is not to run; what it returns is in the context's ax
+    40   u64  OVERRIDDEN: the function is not to run, what it returns is in the context's ax; KEPT: here that cannot be; else 0
     48   u64  how many tail calls this run has made
     56        struct pt_regs: the program's context, as far as it is read
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 SLOT, CPU, FLAGS, COOKIE, KIND, PLACE, OVERRIDE, TAILS, REGS = 0, 4, 8, 16, 24, 32, 40, 48, 56
 ENTRY, RETURN, INSIDE = 0, 1, 2
+OVERRIDDEN, KEPT = 1, 2
 RECORD_BYTES = 64  # behind it, for system calls: what their events record
 
 # The state: words that sonde and the process share.
@@ -29,6 +30,7 @@ LINES = (
     128,
     192,
 )  # of each: counter of the processor, boot time in ns there, ns for 2^32 ticks, monotonic less boot time
+OWNER = 4096 - 24  # u32: not 0 while sonde lives (see `owner`)
 BUSY = 4096  # for each slot 64 bytes, the first of which says that a run has it
 BUSY_STRIDE = 64
 

@@ -103,6 +103,7 @@ class GrowingObject(UserObject):
             self._verify_program(
                 spec, self._helpers, own={name: numbers[known] for name, known in (maps or {}).items()}
             )
+            self._own([spec])
             self.spec = replace(self.spec, programs=(*self.spec.programs, spec))
 
     def have_lines(self) -> None:

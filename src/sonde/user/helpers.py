@@ -3,7 +3,7 @@
 Most are written as eBPF, which the JIT translates; what eBPF cannot say (a system call, the frame of the trampoline) is a *primitive*, a few
 instructions that they call by a number from PRIMITIVE on. Helpers of maps come from `bpf.maps`.
 
-UNSAFE are those that change what the process does: only programs of who asked for it may call them.
+UNSAFE are those that change what the process does: only programs of who asked for it may call them, and they do nothing any more once sonde is gone (see `owner`).
 
 A program's own reads are never trusted: `probe_read` asks the kernel whether the page is there (rt_sigprocmask with an impossible request reads eight bytes and
 changes nothing) before it touches it.

@@ -198,6 +198,44 @@ def test_stacks_by_number(running: Running) -> None:
     assert names[:2] == [b"work", b"main"]
 
 
+def test_programs_that_change_the_process(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+    BPF_PROG_ARRAY(next, 1);
+    BPF_HASH(codes, long, u64);
+    int replace(struct pt_regs *ctx) { long code = bpf_override_return(ctx, 5); codes.increment(code); return 0; }
+    int either(struct pt_regs *ctx, long a) { if (a % 2) next.call(ctx, 0); return 0; }
+    """
+    refused = BPF(text=text)
+    with pytest.raises(SondeError, match="changes what the process does"):
+        refused.load_func("replace", BPF.KPROBE)
+    refused.cleanup()
+    monkeypatch.setenv("SONDE_UNSAFE", "1")
+    plain = running.ask("other 10")
+    with BPF(text=text) as b:
+        b.attach_uprobe(name=running.path, sym="other", fn_name="either")
+        assert running.ask("other 10") == plain
+        b["next"][ct.c_int(0)] = b.load_func("replace", BPF.KPROBE)  # after the process is known
+        assert running.ask("other 10") == sum(5 if n % 2 else n + 1 for n in range(10))
+        assert {k.value: v.value for k, v in b["codes"].items()} == {0: 5}
+        b.attach_uretprobe(name=running.path, sym="other", fn_name="replace")
+        assert running.ask("other 10") == 50
+    assert running.ask("other 10") == plain
+
+
+def test_nothing_is_replaced_where_no_function_begins(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONDE_UNSAFE", "1")
+    text = """
+    BPF_PROG_ARRAY(next, 1);
+    BPF_HASH(codes, long, u64);
+    int replace(struct pt_regs *ctx) { long code = bpf_override_return(ctx, 5); codes.increment(code); return 0; }
+    TRACEPOINT_PROBE(syscalls, sys_enter_close) { next.call((void *)args, 0); return 0; }
+    """
+    with BPF(text=text) as b:
+        b["next"][ct.c_int(0)] = b.load_func("replace", BPF.TRACEPOINT)
+        assert running.ask("calls 6") == 6
+        assert {k.value: v.value for k, v in b["codes"].items()} == {-22: 6}
+
+
 def test_tail_calls(running: Running) -> None:
     text = """
     BPF_PROG_ARRAY(programs, 4);

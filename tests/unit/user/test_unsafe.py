@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from sonde.api.trace import TraceOptions, compile, live_target
 from sonde.errors import CompileError, ProbeError, UnsafeError, UsageError
 from sonde.lang.source import Source
 from sonde.user.budget import Limit
+from sonde.user.cleaning import remove_agents
 from sonde.user.engine import UserEngine, UserObject
+from sonde.user.owner import find_head, word_at
 from sonde.user.target import user_target
 
 SOURCE = r"""
@@ -239,6 +243,60 @@ def test_only_functions_are_replaced(running: Running) -> None:
     with pytest.raises(UsageError, match="--budget"):
         running.attach("uprobe:PATH:work { override(1); }", Limit(100), unsafe=True)
     assert running.ask("flags 3") == 3 and not running.traces()
+
+
+def test_it_ends_when_sonde_is_killed(program: str) -> None:
+    source = str(Path(__file__).resolve().parents[3] / "src")
+    running = Running(program)
+    try:
+        script = f'uprobe:{program}:work {{ override(1); }} uprobe:{program}:place {{ write_user(arg0, "A", 1); }}'
+        command = [sys.executable, "-m", "sonde", "trace", "--engine", "user", "--unsafe", "-p", str(running.pid)]
+        with subprocess.Popen([*command, "-e", script], env={**os.environ, "PYTHONPATH": source}) as traced:
+            while running.ask("work 10") != 10:
+                assert traced.poll() is None
+            assert running.ask("page 0") == ord("A")
+            traced.kill()
+        assert running.ask("work 10") == 90
+        assert running.ask("page 3") == ord("x")
+        assert remove_agents(running.pid)[0].sites == 2
+        assert running.ask("work 10") == 90 and not running.traces()
+    finally:
+        running.close()
+
+
+def test_it_ends_with_the_thread_that_began_it(running: Running) -> None:
+    loaded: list[UserObject] = []
+    answers: list[int] = []
+
+    def begin() -> None:
+        loaded.append(running.attach("uprobe:PATH:work { override(1); }", unsafe=True))
+        answers.append(running.ask("work 10"))
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    thread.join()
+    while Path(f"/proc/self/task/{thread.native_id}").exists():
+        time.sleep(0.001)
+    assert answers == [10] and running.ask("work 10") == 90
+    loaded[0].close()
+    assert running.ask("work 10") == 90
+
+
+def test_the_list_of_the_thread_is_as_before(program: str) -> None:
+    head = find_head()
+    before = word_at(head).value
+    several = [Running(program) for _ in range(3)]
+    try:
+        loaded = [each.attach("uprobe:PATH:work { override(1); }", unsafe=True) for each in several]
+        for at in (1, 0, 2):  # the middle, the last, the first
+            assert [each.ask("work 10") for each in several].count(10) == 3 - (1, 0, 2).index(at)
+            loaded[at].close()
+            assert several[at].ask("work 10") == 90
+        assert word_at(head).value == before
+        assert word_at((before & ~1) - 8).value in (0, head)  # its way back, too
+    finally:
+        for each in several:
+            each.close()
 
 
 def test_the_command_line(program: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EFAULT, EOPNOTSUPP
+from errno import EFAULT, EINVAL, EOPNOTSUPP, EPERM
 
 from ...bpf.jit.x86_encoding import (
     R8,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from ..helpers import Facts
 
+_FUTEX_TID_MASK = (1 << 30) - 1
 _FUTEX, _FUTEX_WAKE_OP_PRIVATE = 202, 5 | 128
 _ADD_0_IF_ODD = 1 << 28 | 0x800  # add 0 to the second word; wake who waits for it if it was -2048, which nobody's is
 _RT_SIGPROCMASK, _PRCTL, _GETTID, _GETPID, _GETUID, _GETGID, _TGKILL, _KILL = 14, 157, 186, 39, 102, 104, 234, 62
@@ -53,20 +54,35 @@ def _check(facts: Facts) -> bytes:
     return mov_imm(RAX, 1) + mov(RSI, RDI) + alu_imm(4, RSI, -8, True) + bytes([0x75, 1, 0xC3]) + ask
 
 
+def _while_owned(facts: Facts) -> bytes:
+    """Return -EPERM when sonde has ended."""
+    code, end = mov_imm(RAX, facts.state + frame.OWNER), mov_imm(RAX, -EPERM) + b"\xc3"
+    return code + mem(b"\xf7", 0, RAX, 0, False) + imm(_FUTEX_TID_MASK) + bytes([0x75, len(end)]) + end  # test, jnz
+
+
 def _check_write(facts: Facts) -> bytes:
     """check_write(address): 0 when the page can be written to. The kernel adds 0 to a word there, as one step, so that nobody sees anything.
 
     It is the system call that every program with threads makes, also one that is confined. Nobody waits at the word that it is to wake waiters of.
     """
-    code = mov(R8, RDI) + alu_imm(4, R8, -4, True) + mov_imm(RDI, facts.state) + mov_imm(RSI, _FUTEX_WAKE_OP_PRIVATE)
-    code += mov_imm(RDX, 0) + mov_imm(R10, 0) + mov_imm(R9, _ADD_0_IF_ODD) + _system_call(_FUTEX)
+    code = _while_owned(facts) + mov(R8, RDI) + alu_imm(4, R8, -4, True) + mov_imm(RDI, facts.state)
+    code += (
+        mov_imm(RSI, _FUTEX_WAKE_OP_PRIVATE)
+        + mov_imm(RDX, 0)
+        + mov_imm(R10, 0)
+        + mov_imm(R9, _ADD_0_IF_ODD)
+        + _system_call(_FUTEX)
+    )
     return code + rr(b"\xc1", 5, RAX, False) + b"\x1f\xc3"  # shr eax, 31: errors are negative
 
 
 def _override(facts: Facts) -> bytes:
-    """override(context, value): what the function, or the place where it returns, is to return."""
-    code = mem(b"\x89", RSI, R12, frame.REGS + OFFSETS["ax"], True)
-    return code + mem(b"\xc7", 0, R12, frame.OVERRIDE, True) + imm(1) + rr(b"\x31", RAX, RAX, False) + b"\xc3"
+    """override(context, value): what the function, or the place where it returns, is to return; -EINVAL elsewhere, where a tail call may have come from."""
+    end = mov_imm(RAX, -EINVAL) + b"\xc3"
+    code = _while_owned(facts) + mem(b"\x83", 7, R12, frame.OVERRIDE, True) + bytes([frame.KEPT, 0x75, len(end)]) + end
+    code += mem(b"\x89", RSI, R12, frame.REGS + OFFSETS["ax"], True)
+    code += mem(b"\xc7", 0, R12, frame.OVERRIDE, True) + imm(frame.OVERRIDDEN)
+    return code + rr(b"\x31", RAX, RAX, False) + b"\xc3"
 
 
 def _clock(facts: Facts) -> bytes:

@@ -58,7 +58,7 @@ def entry(at: int, runners: Sequence[Runner], around: Surroundings, kind: int, s
     _pass_over(code, runners, around, kind, "end")
     _open(code, runners, kind, RED_ZONE if kind == frame.INSIDE else 0, site)
     _run(code, at, runners, around)
-    if _ask_for_override(code, runners, "moved"):
+    if kind == frame.ENTRY and _ask_for_override(code, runners, "moved"):
         _close(code, kind, 0)
         code.add(b"\xc3")
         code.label("moved")
@@ -69,11 +69,15 @@ def entry(at: int, runners: Sequence[Runner], around: Surroundings, kind: int, s
 
 def _ask_for_override(code: Code, runners: Sequence[Runner], otherwise: str) -> bool:
     """Go on behind this only when a program has said that the function is not to run, at `otherwise` when none has. False (no code): none can."""
-    if not any(runner.overrides for runner in runners):
+    if not _may_override(runners):
         return False
-    code.add(mem(b"\x83", _CMP, R12, frame.OVERRIDE, True) + b"\x00")
-    code.jump(otherwise, EQUAL)
+    code.add(mem(b"\x83", _CMP, R12, frame.OVERRIDE, True) + bytes([frame.OVERRIDDEN]))
+    code.jump(otherwise, NOT_EQUAL)
     return True
+
+
+def _may_override(runners: Sequence[Runner]) -> bool:
+    return any(runner.overrides or "tails" in runner.fields for runner in runners)
 
 
 def _pass_over(code: Code, runners: Sequence[Runner], around: Surroundings, kind: int, end: str) -> None:
@@ -126,8 +130,8 @@ def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int)
     if kind == frame.INSIDE:
         code.add(_SAVE_FLAGS, mem(_STORE, RAX, RSP, frame.FLAGS, True))
     code.add(mov(R12, RSP))
-    if any(runner.overrides for runner in runners):
-        code.add(mem(b"\xc7", 0, RSP, frame.OVERRIDE, True) + imm(0))
+    if _may_override(runners):
+        code.add(mem(b"\xc7", 0, RSP, frame.OVERRIDE, True) + imm(frame.KEPT if kind == frame.INSIDE else 0))
     fields = frozenset().union(*(runner.fields for runner in runners))
     if "sp" in fields:
         code.add(mem(_LEA, RAX, RSP, size + (8 if kind == frame.RETURN else 0), True))
