@@ -240,9 +240,7 @@ class UserObject:
         self._inside = self._make_inside()
         self._inside.study()
         prepare()
-        with self._stop_for_calls() as stopped:
-            self._watch = Watch(self.pid)
-            self._plan = self._enter(self._inside, stopped)
+        self._plan = self._enter(self._inside)
         self.notes += self._inside.notes
         self._check_placed()
 
@@ -257,12 +255,26 @@ class UserObject:
         placed = [probe for probe in self.spec.probes if probe.type in PLACED]
         return Inside(self.pid, placed, self._programs, self._slots, self._budget)
 
-    def _enter(self, inside: Inside, stopped: StoppedProcess) -> list[Patch]:
-        """Begin in a program; return the patches for what it has mapped."""
-        inside.enter(
-            stopped, lambda agent: self._share_maps(agent, stopped), lambda agent: self._share_state(agent, stopped)
-        )
-        return inside.look(stopped)
+    def _enter(self, inside: Inside) -> list[Patch]:
+        """Begin in a program; return the patches for what it has mapped. Two stops, so that neither is long."""
+        with self._stop_for_calls() as stopped:
+            watch = Watch(self.pid)
+            if self._watch is not None:
+                self._watch.close()
+            self._watch = watch
+            inside.enter(
+                stopped, lambda agent: self._share_maps(agent, stopped), lambda agent: self._share_state(agent, stopped)
+            )
+        with self._stop_for_calls() as stopped:
+            self._check_program(watch)
+            return inside.look(stopped)
+
+    def _check_program(self, watch: Watch) -> None:
+        """Raise TargetError where the stopped process has become another program since it was entered: what was planned is not for that."""
+        if watch.is_gone():
+            raise TargetError(
+                f"process {self.pid} has become another program meanwhile", hint="try again, or start it by -c COMMAND"
+            )
 
     def _share_maps(self, agent: Agent, stopped: StoppedProcess) -> dict[int, tuple[SharedMap, int]]:
         """Make the maps, or lend those that there are to the next program."""
@@ -338,6 +350,8 @@ class UserObject:
         while patches:
             try:
                 with self._stop() as stopped:
+                    assert self._watch is not None
+                    self._check_program(self._watch)
                     inside.put_in(stopped, patches)
                     return
             except BusyError:
@@ -391,9 +405,7 @@ class UserObject:
         self._watch = Watch(self.pid)
         inside = self._inside = self._make_inside()
         inside.study()
-        with self._stop_for_calls() as stopped:
-            patches = self._enter(inside, stopped)
-        self._put_in(inside, patches)
+        self._put_in(inside, self._enter(inside))
         self._begins = 0
 
     # running --------------------------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ class Inside:
             int, tuple[int, int]
         ] = {}  # from a state in our code: address, bytes of ours on the stack
         self._returns: list[int] = []  # where functions with a return probe come back to
-        self._private = 0
+        self._private = self._state = 0
+        self._facts: helpers.Facts | None = None
         self._machine = get_native()
         self._probes_at: dict[int, list[ProbeSpec]] = {}  # by the address of the site
         self._calls_at: dict[int, int] = {}  # what each place calls that was patched for it, -1: nobody knows
@@ -174,13 +175,17 @@ class Inside:
             raise TargetError(f"process {self.pid} has no code of a file")
         self._home = Agent.create(stopped, near=(text.start, text.start), size=_HOME_BYTES)
         self._tables = dict(share(self._home))
-        at = state(self._home)
+        self._state = state(self._home)
         self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
+
+    def _learn(self, stopped: StoppedProcess) -> helpers.Facts:
+        """Find what code is to know of the process, once."""
+        at = self._state
         rseq = find_rseq(stopped)
         cpu_code = self._machine.cpu_code(rseq)
         gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
         self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
-        self._facts = helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
+        return helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
 
     def share(self, number: int, share: Callable[[Agent], tuple[SharedMap, int]]) -> None:
         """Share one more map."""
@@ -283,6 +288,8 @@ class Inside:
             ):
                 continue
             agent = Agent.create(stopped, near=(low, high), size=size, entries=count + _SPARE_ENTRIES)
+            if self._facts is None:
+                self._facts = self._learn(stopped)
             self._images.append(Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features()))
             self._images[-1].lines = self._lines
             self._images[-1].own_reads = self.own_reads

@@ -14,7 +14,7 @@ import pytest
 from user_running import Running, total
 
 from sonde.api.trace import TraceOptions, compile, live_target
-from sonde.errors import AttachError, PrivilegeError, ProbeError, UnsafeError
+from sonde.errors import AttachError, PrivilegeError, ProbeError, TargetError, UnsafeError
 from sonde.user.engine import UserEngine, UserObject
 from sonde.user.seized import state_of
 from sonde.user.target import user_target
@@ -469,6 +469,19 @@ def test_what_another_tracer_has_changed_is_refused(running: Running) -> None:
         assert total(first, "percpu") == 5
     finally:
         first.close()
+
+
+def test_a_program_that_came_after_the_one_that_was_looked_at_is_left_alone(running: Running) -> None:
+    """exec between loading and attaching: the jumps that were planned would lead to memory that is gone."""
+    spec = running.compile("uprobe:PATH:work { @ = count(); }")
+    with UserEngine(running.pid).load(spec) as loaded:
+        running.say("exec")
+        assert running.process.stdout is not None and running.process.stdout.readline() == "ready\n"
+        before = running.text()
+        with pytest.raises(TargetError, match="another program"):
+            loaded.attach(spec.probes)
+        assert running.text() == before
+        assert running.ask("work 3") == running.ask("work 3")
 
 
 def test_files_are_read_while_the_process_runs(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
