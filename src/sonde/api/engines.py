@@ -50,6 +50,8 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
         return _user(program, options, "asked for")
     if options.budget and not wanted:
         return _user(program, options, "--budget is its option")
+    if options.traps and not wanted:
+        return _user(program, options, "--traps is its option")
     if wanted == "kernel":
         return _kernel(program, options, "asked for")
     from ..kernel.refusal import missing_capability
@@ -94,6 +96,11 @@ def _loaded(choice: Choice) -> Choice:
 
 
 def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice:
+    if options.traps:
+        raise UsageError(
+            "--traps is the user engine's, the kernel's probes are breakpoints wherever they stand",
+            hint="leave out --engine kernel, or --traps",
+        )
     if options.budget:
         raise UsageError(
             "--budget is the user engine's, the kernel's probes cannot be thinned",
@@ -148,7 +155,9 @@ def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
         raise
     limit = Limit(options.budget, options.over_budget == "off") if options.budget else None
     held = child.stopped if child is not None else None
-    engine = UserEngine(pid, held, lambda probe: Sampler(probe, target.arch), limit, unsafe=options.unsafe)
+    engine = UserEngine(
+        pid, held, lambda probe: Sampler(probe, target.arch), limit, unsafe=options.unsafe, traps=options.traps
+    )
     return Choice(engine, spec, reason, child)
 
 

@@ -45,6 +45,7 @@ class TraceOptions(Record):
     traceable_functions: str = ""  # a file in place of available_filter_functions
     engine: str = ""  # "kernel", "user" (inside the process of `pid` or `command`); "": whichever serves
     budget: int = 0  # user engine: so many hits of a probe in a second are looked at; 0: all
+    traps: bool = False  # user engine: breakpoints where no jump fits
     over_budget: str = "thin"  # what becomes of a probe that fires more often: "thin", "off"
     linkable: bool = False  # C: what is declared and not defined is another object's, to be linked with
     any_engine: bool = (

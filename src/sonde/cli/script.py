@@ -107,6 +107,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         traceable_functions=find_traceable(arguments),
         engine=_choice(arguments, "engine", ("", "kernel", "user")),
         budget=_read_budget(arguments.get("budget")),
+        traps=bool(arguments.have("traps")),
         over_budget=_choice(arguments, "over_budget", ("thin", "off")),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )

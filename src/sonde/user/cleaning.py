@@ -10,6 +10,7 @@ from .agent import find_agents, start_time
 from .memory import unmap
 from .patches import Patch, take_out, when_left
 from .stopped import StoppedProcess
+from .traps import restore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,12 +104,20 @@ def _remove(
         foreign = tuple(patch.address for patch in take_out(stopped, (), patches))
         if also is not None:
             also(stopped)
-    if foreign:
+    harmless = restore(agent.pid, agent.code) if not foreign else frozenset()
+    if harmless is None:
+        reasons = ["a thread has run into a breakpoint of sonde's and does not go on"]
+    elif foreign:
         reasons = [f"the code at {address:#x} was changed by somebody else, and may lead to it" for address in foreign]
     else:
         data = [span for span in agent.memories if span not in agent.code]
         spans = [*data, *agent.code]  # the tables go last
         reasons = when_left(
-            agent.pid, agent.code, lambda stopped: unmap(stopped, spans), returns=returns, limit_s=limit_s
+            agent.pid,
+            agent.code,
+            lambda stopped: unmap(stopped, spans),
+            returns=returns,
+            harmless=harmless,
+            limit_s=limit_s,
         )
     return Cleaned(agent, len(patches) - len(foreign), foreign, tuple(reasons))

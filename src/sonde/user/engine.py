@@ -71,20 +71,22 @@ class UserEngine:
         limit: Limit | None = None,
         *,
         unsafe: bool = False,
+        traps: bool = False,
     ) -> None:
-        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
+        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
         self.pid = pid
         self.held = held
         self.sample = sample
         self.limit = limit
         self.unsafe = unsafe
+        self.traps = traps
 
     def load(self, spec: ObjectSpec) -> UserObject:
         """Verify the programs of `spec` and put them into the process. The caller closes the result.
 
         Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
         """
-        return UserObject(spec, self.pid, self.held, self.sample, self.limit, unsafe=self.unsafe)
+        return UserObject(spec, self.pid, self.held, self.sample, self.limit, unsafe=self.unsafe, traps=self.traps)
 
 
 class UserLink:
@@ -111,8 +113,10 @@ class UserObject:
         limit: Limit | None = None,
         *,
         unsafe: bool = False,
+        traps: bool = False,
     ) -> None:
         self.spec = spec
+        self._traps = traps
         self.pid = pid
         self._held = held
         self._sample = sample
@@ -253,7 +257,9 @@ class UserObject:
 
     def _make_inside(self) -> Inside:
         placed = [probe for probe in self.spec.probes if probe.type in PLACED]
-        return Inside(self.pid, placed, self._programs, self._slots, self._budget)
+        inside = Inside(self.pid, placed, self._programs, self._slots, self._budget)
+        inside.traps_allowed = self._traps
+        return inside
 
     def _enter(self, inside: Inside) -> list[Patch]:
         """Begin in a program; return the patches for what it has mapped. Two stops, so that neither is long."""

@@ -269,6 +269,7 @@ class GrowingObject(UserObject):
         if sites:
             with self._stop() as stopped:
                 inside.release(stopped, sites)
+        inside.study()
         with self._stop(all_threads=False) as stopped:
             patches = inside.look(stopped)
         self._fill_tails()

@@ -25,6 +25,7 @@ from .runners import Calls, Runner, Surroundings
 from .sites import Files, Site, find_data, find_functions, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, wanted_of
+from .traps import MOST, Traps, blocking_thread, restore
 from .unwinding import UNWINDERS, find_bound, put_back
 from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
 
@@ -76,6 +77,9 @@ class Inside:
         self.notes: list[str] = []  # what could not be probed, and why
         self.hows: dict[str, str] = {}  # by the probe's name
         self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
+        self.traps_allowed = False  # breakpoints where no jump fits
+        self._traps: Traps | None = None
+        self._blocking = 0  # a thread that blocks SIGTRAP
         self._lines = 0  # the number of the map that takes the lines of bpf_trace_printk
         self.waiting = [probe for probe in probes if probe.type != "tracepoint"]  # their files are not there yet
         self._calls_wanted = [(probe, wanted_of(probe)) for probe in probes if probe.type == "tracepoint"]
@@ -248,6 +252,7 @@ class Inside:
 
     def study(self) -> None:
         """Read what the files tell about the places of probes. `look` would do it too, while the process waits for it."""
+        self._blocking = blocking_thread(self.pid) if self.traps_allowed else 0
         planned, calls, guards = self._find()
         for site in [*(each.site for each in planned), *guards]:
             self._try_plan(site)
@@ -331,11 +336,9 @@ class Inside:
                 self.hows.update({each.probe.name: how for each in group})
                 continue
             try:
-                window = plan(site, self._files)
-                self._hold(stopped, name, site, window)
-                patches.append(self._build(stopped, image, site, window, before, after))
-                self._accounts[patches[-1].address] = {-1 if address in guarded else account}
-                how = f"{window.kind} window of {window.length} bytes"
+                patch, how = self._place_probes(stopped, image, site, name, before, after)
+                patches.append(patch)
+                self._accounts[patch.address] = {-1 if address in guarded else account}
             except NoWindowError as failure:
                 if address in guarded:
                     raise
@@ -344,6 +347,53 @@ class Inside:
                 self._probes_at.setdefault(address, []).extend(each.probe for each in group)
             self.hows.update({each.probe.name: how for each in group})
         return patches
+
+    def _place_probes(
+        self, stopped: StoppedProcess, image: Image, site: Site, name: str, before: list[Runner], after: list[Runner]
+    ) -> tuple[Patch, str]:
+        """Return the patch of a site, and how it is made: a jump, or where none fits and it was asked for a breakpoint. Raises NoWindowError, ProbeError."""
+        try:
+            window = plan(site, self._files)
+            self._hold(stopped, name, site, window)
+            return self._build(
+                stopped, image, site, window, before, after
+            ), f"{window.kind} window of {window.length} bytes"
+        except NoWindowError as failure:
+            if self.traps_allowed:
+                return self._place_trap(stopped, image, site, name, before, after, failure)
+            if self._fits_trap(site):
+                failure.message += " (--traps puts a breakpoint there)"
+            raise
+
+    def _fits_trap(self, site: Site) -> bool:
+        try:
+            return bool(plan(site, self._files, trap=True))
+        except NoWindowError:
+            return False
+
+    def _place_trap(
+        self,
+        stopped: StoppedProcess,
+        image: Image,
+        site: Site,
+        name: str,
+        before: list[Runner],
+        after: list[Runner],
+        failure: NoWindowError,
+    ) -> tuple[Patch, str]:
+        """A breakpoint at a site; the process gets a handler for it when it is put in."""
+        reason = ""
+        if self._blocking:
+            reason = f"a breakpoint would end the process, as thread {self._blocking} blocks SIGTRAP"
+        elif self._traps is not None and self._traps.is_full:
+            reason = f"there are {MOST} breakpoints already"
+        if reason:
+            raise NoWindowError(f"{failure.message}; and {reason}", hint=failure.hint)
+        window = plan(site, self._files, trap=True)
+        self._hold(stopped, name, site, window)
+        self._traps = self._traps or Traps(image.agent, self._machine)
+        how = f"breakpoint, some microseconds a hit: {window.reason}"
+        return self._build(stopped, image, site, window, before, after), how
 
     def _account(self, probes: Sequence[ProbeSpec]) -> int:
         """The account of probes that share a place, so that all of them see a hit or none; -1 where nothing is limited."""
@@ -427,6 +477,10 @@ class Inside:
 
     def _jump(self, stopped: StoppedProcess, image: Image, site: Site, window: Window, start: int) -> bytes:
         """The bytes that make a window's first ones lead to `start`. Raises NoWindowError where nothing can be placed in reach of a shorter jump."""
+        if window.kind == "trap":
+            assert self._traps is not None
+            self._traps.add(window.addr, start)
+            return self._machine.BREAKPOINT
         if window.kind != "punned":
             return self._machine.jump_to(window.addr, start)
         found = image.islands.place(stopped, window.puns, start)
@@ -502,6 +556,8 @@ class Inside:
 
     def put_in(self, stopped: StoppedProcess, patches: Sequence[Patch]) -> None:
         """Replace the code. Raises BusyError when a thread stands where it could not go on; nothing has been changed then."""
+        if self._traps is not None:
+            self._traps.install(stopped)
         put_in(stopped, self.agents[1:], patches)
         self._taken.update((patch.address, patch) for patch in patches)
         fresh, self._semaphores = self._semaphores - self._counted, set()
@@ -543,7 +599,7 @@ class Inside:
         """Take our memory out of the process and of its children; return the reasons why some is still there."""
         taken, self._taken = list(self._taken.values()), {}
         try:
-            reasons = remove_when_left(self.pid, self.agents, self._returns)
+            reasons = self._restore_handler() or remove_when_left(self.pid, self.agents, self._returns)
         except TargetError as failure:  # where it has ended, its memory has too
             reasons = [failure.message] if is_alive(self.pid) else []
         if taken:
@@ -551,6 +607,12 @@ class Inside:
                 reasons += child.reasons
         self.forget()
         return reasons
+
+    def _restore_handler(self) -> list[str]:
+        spans = [span for agent in self.agents for span in agent.spans]
+        if self._traps is None or restore(self.pid, spans) is not None:
+            return []
+        return ["a thread has run into a breakpoint and does not go on"]
 
     def forget(self) -> None:
         """Let go of what is ours here; the process is not touched. Twice is harmless."""

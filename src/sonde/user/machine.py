@@ -43,6 +43,14 @@ if TYPE_CHECKING:
         def SYSCALL(self) -> bytes:
             """The instruction that enters the kernel."""
 
+        @property
+        def BREAKPOINT(self) -> bytes:
+            """The instruction that raises SIGTRAP; none where `trap_handler` is not to be had."""
+
+        def trap_handler(self, old: int, default: int, table: int) -> tuple[bytes, int]:
+            """The handler for SIGTRAP of `traps`, and where in it the return from signals begins. `old`, `default`: addresses of what the kernel's struct sigaction was
+            and of one that asks for the default; `table`: that of the traps."""
+
         def cpu_code(self, rseq: int | None) -> bytes:
             """Code that loads the number of the CPU into the register of results; `rseq`: how far from the thread pointer a struct rseq is."""
 

@@ -205,11 +205,14 @@ def take_out(stopped: StoppedProcess, agents: Sequence[Agent], patches: Sequence
 
 
 def find_inside(
-    stopped: StoppedProcess, spans: Sequence[tuple[int, int]], returns: Collection[int] | None = ()
+    stopped: StoppedProcess,
+    spans: Sequence[tuple[int, int]],
+    returns: Collection[int] | None = (),
+    harmless: Collection[int] = (),
 ) -> list[str]:
     """Say which threads are in the memory `spans` (address, size), or will come back there: from a signal handler, or to one of the addresses `returns`.
 
-    `returns` None: to any of its addresses that is on a stack, be it a return address or what is left of one.
+    `returns` None: to any of its addresses that is on a stack, be it a return address or what is left of one, but for those that are `harmless`.
     """
     stopped.settle()
     reasons = []
@@ -219,6 +222,7 @@ def find_inside(
             reasons.append(f"thread {tid} is in it, at {pc:#x}")
             continue
         slots = _slots_into(stopped, tid, spans, _DEEP_STACK if returns or returns is None else STACK_BYTES)
+        slots = [s for s in slots if s.value not in harmless]
         slot = next((s for s in slots if s.in_frame or returns is None or s.value in returns), None)
         if slot is not None:
             what = "a signal handler of" if slot.in_frame else "a function called by"
@@ -236,6 +240,7 @@ def when_left(
     then: Callable[[StoppedProcess], None],
     *,
     returns: Collection[int] | None = (),
+    harmless: Collection[int] = (),
     limit_s: float = 1.0,
 ) -> list[str]:
     """Stop a process until no thread is in the memory `spans` (see `find_inside`), and call `then` while it stands still. Returns the
@@ -243,7 +248,7 @@ def when_left(
     deadline, pause = monotonic() + limit_s, 0.001
     while True:
         with StoppedProcess(pid) as stopped:
-            reasons = find_inside(stopped, spans, returns)
+            reasons = find_inside(stopped, spans, returns, harmless)
             if not reasons:
                 then(stopped)
                 return []

@@ -24,6 +24,7 @@ GETREGSET, SETREGSET = 0x4204, 0x4205
 SEIZE, INTERRUPT = 0x4206, 0x4207
 SETSIGMASK, GETSIGMASK = 0x420B, 0x420A
 GET_RSEQ_CONFIGURATION = 0x420F
+GETSIGINFO = 0x4202
 GET_SYSCALL_USER_DISPATCH_CONFIG = 0x4211
 POKEDATA = 5
 
@@ -231,6 +232,13 @@ def get_rseq_address(tid: int) -> int:
     except KernelError:
         return 0
     return int(found.pointer)
+
+
+def is_breakpoint(tid: int) -> bool:
+    """Whether the signal that a thread is stopped for is that of a breakpoint instruction: si_code is SI_KERNEL."""
+    info = ctypes.create_string_buffer(128)
+    request(GETSIGINFO, tid, 0, ctypes.addressof(info))
+    return int.from_bytes(info.raw[8:12], "little") == 0x80
 
 
 def is_dispatched(tid: int) -> bool:

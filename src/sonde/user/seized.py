@@ -82,7 +82,7 @@ class SeizedThreads:
         status = self._wait(tid, monotonic() + patience)
         if status is not None and _is_stop(status):
             signal = status >> 8 & 0x7F if not status >> 16 else 0
-            _detach(tid, 0 if signal == ptrace.SIGTRAP else signal)
+            _detach(tid, signal if signal != ptrace.SIGTRAP or ptrace.is_breakpoint(tid) else 0)
 
     def _reap_first(self) -> None:
         """Take note of the first thread's end, after that of all others."""

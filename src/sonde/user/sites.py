@@ -40,7 +40,7 @@ class Files:
         self.pid = pid
         self._elves: dict[str, Elf] = {}
         self._texts: dict[str, Text] = {}
-        self.windows: dict[tuple[str, int, bool], Window] = {}
+        self.windows: dict[tuple[str, int, bool, bool], Window] = {}
         self.calls: dict[tuple[str, int], list[tuple[int, int]]] = {}
 
     def mappings(self) -> list[Mapping]:

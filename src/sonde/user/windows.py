@@ -55,15 +55,21 @@ class Claims:
         return start in self._ends
 
 
-def plan(site: Site, files: Files, *, early: bool = False) -> Window:
-    """Return the window of a probe at a site, `early` as for `plan_window`; it is planned once. Raises NoWindowError where no jump fits."""
+_JUMPS, _TRAP = ("nop", "relocated", "punned"), ("trap",)
+
+
+def plan(site: Site, files: Files, *, early: bool = False, trap: bool = False) -> Window:
+    """Return the window of a probe at a site, `early` as for `plan_window`; it is planned once. Raises NoWindowError where no jump fits.
+
+    `trap`: that of a breakpoint, which fits wherever an instruction can be moved.
+    """
     bias = site.address - site.vaddr
-    key = site.path, site.vaddr, early
+    key = site.path, site.vaddr, early, trap
     window = files.windows.get(key)
     if window is None:
         try:
             text = files.text(site.path)
-            window = text.plan(site.vaddr, early=early, reserved=text.reserved, rungs=("nop", "relocated", "punned"))
+            window = text.plan(site.vaddr, early=early, reserved=text.reserved, rungs=_TRAP if trap else _JUMPS)
         except (FormatError, OSError) as error:
             raise NoWindowError(f"{site.path} cannot be read: {error}", hint="the kernel engine can probe it") from None
         files.windows[key] = window

@@ -9,10 +9,11 @@ from .primitives import map_door, primitive
 from .registers import RECORD
 from .relocate import relocate
 from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
+from .traps import BREAKPOINT, trap_handler
 
 __all__ = [
-    "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
-    "claim_routine", "cpu_code", "entry", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls",
+    "BREAKPOINT", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
+    "claim_routine", "cpu_code", "entry", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "x86_64"
