@@ -352,15 +352,18 @@ class Inside:
         self, stopped: StoppedProcess, image: Image, site: Site, name: str, before: list[Runner], after: list[Runner]
     ) -> tuple[Patch, str]:
         """Return the patch of a site, and how it is made: a jump, or where none fits and it was asked for a breakpoint. Raises NoWindowError, ProbeError."""
+
+        def place(window: Window) -> Patch:
+            self._hold(stopped, name, site, window)
+            return self._build(stopped, image, site, window, before, after)
+
         try:
             window = plan(site, self._files)
-            self._hold(stopped, name, site, window)
-            return self._build(
-                stopped, image, site, window, before, after
-            ), f"{window.kind} window of {window.length} bytes"
+            return place(window), f"{window.kind} window of {window.length} bytes"
         except NoWindowError as failure:
             if self.traps_allowed:
-                return self._place_trap(stopped, image, site, name, before, after, failure)
+                window = self._plan_trap(image, site, failure)
+                return place(window), f"breakpoint, some microseconds a hit: {window.reason}"
             if self._fits_trap(site):
                 failure.message += " (--traps puts a breakpoint there)"
             raise
@@ -371,17 +374,8 @@ class Inside:
         except NoWindowError:
             return False
 
-    def _place_trap(
-        self,
-        stopped: StoppedProcess,
-        image: Image,
-        site: Site,
-        name: str,
-        before: list[Runner],
-        after: list[Runner],
-        failure: NoWindowError,
-    ) -> tuple[Patch, str]:
-        """A breakpoint at a site; the process gets a handler for it when it is put in."""
+    def _plan_trap(self, image: Image, site: Site, failure: NoWindowError) -> Window:
+        """The window of a breakpoint, where no jump fits for the reason of `failure`; the process gets a handler for it when it is put in."""
         reason = ""
         if self._blocking:
             reason = f"a breakpoint would end the process, as thread {self._blocking} blocks SIGTRAP"
@@ -390,10 +384,8 @@ class Inside:
         if reason:
             raise NoWindowError(f"{failure.message}; and {reason}", hint=failure.hint)
         window = plan(site, self._files, trap=True)
-        self._hold(stopped, name, site, window)
         self._traps = self._traps or Traps(image.agent, self._machine)
-        how = f"breakpoint, some microseconds a hit: {window.reason}"
-        return self._build(stopped, image, site, window, before, after), how
+        return window
 
     def _account(self, probes: Sequence[ProbeSpec]) -> int:
         """The account of probes that share a place, so that all of them see a hit or none; -1 where nothing is limited."""
@@ -509,7 +501,7 @@ class Inside:
             enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
             exits = tuple((number, runner) for number, exits, runner in numbered if exits)
             try:
-                patches.append(self._build_call(stopped, image, call.site, Calls(enters, exits)))
+                patches.append(self._place_call(stopped, image, call.site, Calls(enters, exits)))
                 self._accounts[patches[-1].address] = {runner.account for _, runner in runners}
                 self._calls_at[call.site.address] = call.number
             except ProbeError as failure:
@@ -532,9 +524,17 @@ class Inside:
         same = [other for other, w in others if ANY in (w.number, wanted.number) or w.number == wanted.number]
         return replace(runner, account=self._account(same))
 
-    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls) -> Patch:
+    def _place_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls) -> Patch:
+        """Return the patch of a place that makes system calls: a jump, or where none fits and it was asked for a breakpoint. Raises ProbeError."""
+        try:
+            return self._build_call(stopped, image, site, calls, plan(site, self._files, early=True))
+        except NoWindowError as failure:
+            if not self.traps_allowed:
+                raise
+            return self._build_call(stopped, image, site, calls, self._plan_trap(image, site, failure))
+
+    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls, window: Window) -> Patch:
         """Place the trampoline of a system call, between what the window displaces before the call and the call with what follows."""
-        window = plan(site, self._files, early=True)
         self._hold(stopped, "a system call", site, window)
         start, split = image.agent.reserve(0), window.probe
         head = Relocated(b"", (), ())

@@ -35,6 +35,11 @@ SOURCE = r"""
 long tight(long n);
 __asm__(".text\n.p2align 4\n.globl tight\n.type tight,@function\ntight:\n xor %eax, %eax\n push %rdi\n jmp 2f\n"
         "spot: nop\n2: mov $0x10, %ecx\n inc %rax\n cmp %rax, %rdi\n ja spot\n pop %rdi\n ret\n.size tight,.-tight\n");
+/* getppid, n times: something leads to the call and behind it, and what jumps of two bytes would lead to is `filler`. */
+long calls(long n);
+__asm__(".text\n.p2align 4\n.globl calls\n.type calls,@function\ncalls:\n push %rbx\n mov %rdi, %r8\n jmp 2f\n"
+        "1: syscall\n2: mov $0, %ecx\n mov $110, %eax\n dec %r8\n jns 1b\n pop %rbx\n ret\n.size calls,.-calls\n");
+static volatile char filler[1 << 20];
 static volatile long trapped;
 static void handler(int number, siginfo_t *info, void *context) { trapped++; }
 static void *many(void *count) { return (void *)tight((long)count); }
@@ -46,6 +51,7 @@ int main(void) {
     char what[20]; long n = 0, result = 0;
     sscanf(line, "%19s %ld", what, &n);
     if (!strcmp(what, "tight")) result = tight(n);
+    if (!strcmp(what, "calls")) { filler[n] = 1; result = calls(n); }
     if (!strcmp(what, "own")) { struct sigaction act = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO}; sigaction(SIGTRAP, &act, 0); }
     if (!strcmp(what, "int3")) { for (long i = 0; i < n; i++) __asm__ volatile("int3"); result = trapped; }
     if (!strcmp(what, "kill")) { for (long i = 0; i < n; i++) raise(SIGTRAP); result = trapped; }
@@ -137,6 +143,18 @@ def test_a_thread_that_blocks_the_signal(running: Running) -> None:
     with attach(running, SCRIPT) as loaded:
         running.ask("tight 2")
         assert total(loaded, "percpu") == 1
+
+
+def test_a_system_call_where_no_jump_fits(running: Running) -> None:
+    script = "tracepoint:syscalls:sys_enter_getppid { @ = count(); } tracepoint:syscalls:sys_exit_getppid /args.ret/ { @r = count(); }"
+    before, parent = running.text(), running.ask("calls 1")
+    with attach(running, script, traps=False) as loaded:
+        assert running.ask("calls 5") == parent and not total(loaded, "percpu")
+        assert any("places are not seen" in note for note in loaded.notes)
+    with attach(running, script) as loaded:
+        assert running.ask("calls 10") == parent
+        assert total(loaded, "percpu") == 10
+    assert running.text() == before and running.ask("calls 10") == parent
 
 
 def test_a_child_of_fork(running: Running) -> None:
