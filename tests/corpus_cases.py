@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -85,6 +87,8 @@ def read_cases(path: Path) -> list[Case]:
 
 
 def _set(case: Case, word: str, rest: str, body: str) -> None:
+    if word == "EXPECT":
+        body = fill_in(body)
     if word == "FILE":
         case.files[rest] = body + "\n"
     elif word == "EXPECT_ERR":
@@ -99,6 +103,15 @@ def _set(case: Case, word: str, rest: str, body: str) -> None:
         case.env.update(pair.split("=", 1) for pair in shlex.split(rest))  # type: ignore[arg-type]
     else:
         setattr(case, word.lower(), tuple(shlex.split(rest)))
+
+
+def fill_in(text: str) -> str:
+    """Return an expectation for the user who runs the tests: ${UID}, ${GID} and ${USER} stand for what differs."""
+    if "${" in text:
+        user = pwd.getpwuid(os.getuid()).pw_name
+        for name, value in (("UID", str(os.getuid())), ("GID", str(os.getgid())), ("USER", user)):
+            text = text.replace("${" + name + "}", value)
+    return text
 
 
 def as_expected_lines(case: Case, out: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def _have(need: str) -> bool:
     if kind == "tracepoint":
         return any(
             (Path(root) / "events" / rest).exists() for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+        )
+    if need == "tracefs":
+        return any(
+            os.access(f"{root}/events", os.R_OK) for root in ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
         )
     if need == "kprobe":
         return Path("/sys/bus/event_source/devices/kprobe").exists()

@@ -33,10 +33,15 @@ def syscall_format(category: str, event: str) -> TracepointFormat:
     """Return the layout of syscalls:sys_enter_NAME, sys_exit_NAME, or of raw_syscalls:sys_enter and sys_exit. Raises ProbeError."""
     from .tracefs import parse_format
 
+    return parse_format(syscall_format_text(category, event), category=category)
+
+
+def syscall_format_text(category: str, event: str) -> str:
+    """Return the same as the text of a `format` file. Raises ProbeError."""
     fields = _RAW.get(event) if category == "raw_syscalls" else _fields(event) if category == "syscalls" else None
     if fields is None:
         raise ProbeError(f"there is no tracepoint {category}:{event} outside of the kernel")
-    return parse_format(_COMMON.format(name=event) + fields + '\nprint fmt: ""\n', category=category)
+    return _COMMON.format(name=event) + fields + '\nprint fmt: ""\n'
 
 
 def syscall_events() -> list[tuple[str, str]]:

@@ -130,6 +130,11 @@ def _missing(pattern: Pattern, scope: Scope) -> MissingProbeError:
     message = MISSING if pattern.wild else f"No matches for {kind} {rest}."
     if close:
         return MissingProbeError(message, close=close)
+    if pattern.type == "tracepoint" and scope.machine.refusal is not None:
+        refusal = scope.machine.refusal
+        return MissingProbeError(
+            message, hint=f"{refusal.message}, so that there are only those of system calls; {refusal.hint}"
+        )
     what = "nothing matches" if pattern.wild else "there is no"
     return MissingProbeError(
         message, hint=f"{what} {pattern.text} here; sonde list '{pattern.type}:*' shows what there is"

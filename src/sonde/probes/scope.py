@@ -34,6 +34,7 @@ class Machine:
         self.traceable = traceable
         self._tracefs = tracefs
         self._events: list[tuple[str, str]] | None = None
+        self.refusal: SondeError | None = None  # why `events` has those of system calls only
         self._functions: list[tuple[str, str]] | None = None
         self._elfs: dict[str, Elf] = {}
         self._modules: dict[str, Btf] = {}
@@ -65,9 +66,10 @@ class Machine:
 
         try:
             return list(iter_events(self.tracefs))
-        except PrivilegeError:
+        except PrivilegeError as refusal:
             from ..debuginfo.syscallargs import syscall_events
 
+            self.refusal = refusal
             return syscall_events()
 
     def events_of(self, category: str) -> list[str]:

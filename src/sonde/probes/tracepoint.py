@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ProbeError
+from ..errors import PrivilegeError, ProbeError
 from ..spec.object import ProbeSpec
 from .grammar import wrong_count
 from .model import Context, Pattern, Probe
@@ -71,9 +71,12 @@ def close(pattern: Pattern, scope: Scope) -> list[str]:
 
 
 def iter_names(pattern: Pattern, scope: Scope) -> Iterator[str]:
-    """The full names, sorted."""
-    for category, event in _find(pattern, scope):
+    """The full names, sorted. Raises PrivilegeError when nothing matches among those that this user may know of."""
+    found = _find(pattern, scope)
+    for category, event in found:
         yield f"tracepoint:{category}:{event}"
+    if not found and scope.machine.refusal is not None:
+        raise scope.machine.refusal
 
 
 def iter_params(name: str, scope: Scope) -> Iterator[str]:
@@ -82,6 +85,10 @@ def iter_params(name: str, scope: Scope) -> Iterator[str]:
     try:
         with open(f"{scope.machine.tracefs}/events/{category}/{event}/format", errors="replace") as file:
             text = file.read()
+    except PrivilegeError:
+        from ..debuginfo.syscallargs import syscall_format_text
+
+        text = syscall_format_text(category, event)
     except OSError:
         return  # it went away
     for line in text.partition("\nprint fmt:")[0].split("\n"):

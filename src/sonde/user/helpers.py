@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PRIMITIVE = 1 << 12
 _NAMES = (
     "check", "clock", "boot_time", "monotonic_time", "pid_tgid", "uid_gid", "comm", "cpu", "cookie", "function", "random", "tgkill", "registers",
-    "check_write", "override",
+    "check_write", "override", "node",
 )  # fmt: skip
 NUMBERS = {name: PRIMITIVE + at for at, name in enumerate(_NAMES)}
 PRIMITIVE_NAMES = {number: name for name, number in NUMBERS.items()}
@@ -199,6 +199,7 @@ DIRECT = {
     "get_func_ip": "function",
     "override_return": "override",
     "get_prandom_u32": "random",
+    "get_numa_node_id": "node",
 }
 
 # Helpers that the JIT puts behind each program that calls them (bpf.maps.machine): of maps, the first argument is one.

@@ -14,22 +14,23 @@ from ..bpf.jit.maps import make_plan
 from ..bpf.runtime import World
 from ..bpf.runtime.native import NativeMachine
 from .sampled import SampledWorld, context_of
+from .whereabouts import find_cgroup_id, find_node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..bpf.interp import Machine, Program
     from ..bpf.isa import Insn
     from ..bpf.maps import SharedMap
     from ..spec.engine import Sample
 
-_GET_SMP_PROCESSOR_ID = 8
+_GET_SMP_PROCESSOR_ID, _GET_NUMA_NODE_ID, _GET_CURRENT_CGROUP_ID = 8, 42, 80
 _CONTEXT_BYTES = 512
 # What only a kernel knows; the runtime's answers stand for "nothing", which a script would take for the truth.
 _KERNELS = frozenset([
-    "get_current_task", "get_current_task_btf", "get_current_cgroup_id", "get_current_ancestor_cgroup_id", "get_stack", "get_stackid", "probe_write_user",
-    "override_return", "perf_event_read", "perf_event_read_value", "get_numa_node_id",
+    "get_current_task", "get_current_task_btf", "get_current_ancestor_cgroup_id", "get_stack", "get_stackid", "probe_write_user",
+    "override_return", "perf_event_read", "perf_event_read_value",
 ])  # fmt: skip
 
 
@@ -38,6 +39,8 @@ def local_helpers(*, sampled: bool = False) -> frozenset[str]:
     from ..bpf.runtime import named_helpers
 
     found = frozenset(named_helpers()) - _KERNELS
+    if find_cgroup_id(os.getpid()) is None:
+        found -= {"get_current_cgroup_id"}
     return found | {"get_stack", "get_stackid"} if sampled else found
 
 
@@ -56,7 +59,7 @@ class LocalPrograms:
         self._place = 0
         self._interpreted: dict[str, Program] = {}
         self._native = NativeMachine(tables, self.world)
-        self._helpers = {**self._native.helpers(), _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu()}
+        self._helpers = {**self._native.helpers(), **self._own_helpers()}
         self._plan = make_plan(tables)
         self._placed: dict[str, Placed] = {}
         self._context = self._native.lend(bytes(_CONTEXT_BYTES))
@@ -67,7 +70,7 @@ class LocalPrograms:
         from ..bpf.runtime import helper_table
 
         if self._machine is None:
-            table = {**helper_table(), _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu()}
+            table = {**helper_table(), **self._own_helpers()}
             self._machine = Machine(table, maps=dict(self._tables), world=self.world)
             self._room = bytearray(_CONTEXT_BYTES)
             self._place = self._machine.memory.add(self._room)
@@ -106,6 +109,14 @@ class LocalPrograms:
         else:
             self._native.memory.view(self._context, len(context), write=True)[:] = context
         return self.run(name)
+
+    def _own_helpers(self) -> dict[int, Callable[..., int]]:
+        """What is asked of the machine, and not of the world of a program: that has CPUs of its own, the copies of per-CPU values."""
+        return {
+            _GET_SMP_PROCESSOR_ID: lambda *_: self._current_cpu(),
+            _GET_NUMA_NODE_ID: lambda *_: find_node(self._current_cpu()),
+            _GET_CURRENT_CGROUP_ID: lambda *_: find_cgroup_id(self.world.pid_tgid() >> 32) or 0,
+        }
 
     def _current_cpu(self) -> int:
         if self._samples is not None and self._samples.sample is not None:

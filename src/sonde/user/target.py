@@ -14,6 +14,7 @@ _MAPS = frozenset([
     "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "array", "percpu_array", "queue", "stack", "bloom_filter", "lpm_trie", "ringbuf",
 ])  # fmt: skip
 _OTHERS = frozenset(["isa:v4", "cookie:perf_event"])
+_OF_SONDE = frozenset(["get_current_cgroup_id"])  # for programs that sonde runs itself
 _MOST_CPUS = 1 << 12
 _SPARE = 6
 
@@ -29,7 +30,7 @@ class UserFeatures:
         """Tell whether the engine has feature `name`; what the kernel alone can have, it has not."""
         group, _, rest = name.partition(":")
         if group == "helper":
-            return rest.partition(":")[0] in self._helpers
+            return rest.partition(":")[0] in self._helpers | _OF_SONDE
         if group == "map":
             return rest in self._maps
         return name in _OTHERS

@@ -165,6 +165,11 @@ def _tgkill(facts: Facts) -> bytes:
     return code + bytes([0x74, len(thread)]) + thread + process
 
 
+def _node(facts: Facts) -> bytes:
+    """The memory node of the CPU, which the kernel keeps for the vdso above the CPU's number: mov eax, 0x7b; lsl eax, eax; shr eax, 12."""
+    return b"\xb8\x7b\x00\x00\x00\x0f\x03\xc0\xc1\xe8\x0c\xc3"
+
+
 def _registers(facts: Facts) -> bytes:
     """The address of the frame's struct pt_regs."""
     return mem(b"\x8d", RAX, R12, frame.REGS, True) + b"\xc3"
@@ -184,6 +189,7 @@ _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "random": _random,
     "tgkill": _tgkill,
     "registers": _registers,
+    "node": _node,
     "check_write": _check_write,
     "override": _override,
 }
