@@ -94,13 +94,15 @@ class Agent:
         self.memory[: len(header)] = header
 
     @classmethod
-    def create(cls, stopped: StoppedProcess, near: tuple[int, int], size: int, *, entries: int = 63) -> Agent:
-        """Make an agent with room for `size` bytes of code within 2 GiB of the addresses `near`, first to last, and `entries` sites.
+    def create(
+        cls, stopped: StoppedProcess, near: tuple[int, int], size: int, *, entries: int = 63, reach: int = 1 << 31
+    ) -> Agent:
+        """Make an agent with room for `size` bytes of code within `reach` bytes of the addresses `near`, first to last, and `entries` sites.
 
         Raises TargetError, KernelError, PrivilegeError.
         """
         table = page_up(HEADER_BYTES + ENTRY_BYTES * entries)
-        return cls(share(stopped, _name(_CODE), table + size, PROT_READ | PROT_EXEC, near=near), table)
+        return cls(share(stopped, _name(_CODE), table + size, PROT_READ | PROT_EXEC, near=near, reach=reach), table)
 
     @property
     def memories(self) -> tuple[tuple[int, int], ...]:

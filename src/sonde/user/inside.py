@@ -292,7 +292,8 @@ class Inside:
                 for image in self._images[-1:]
             ):
                 continue
-            agent = Agent.create(stopped, near=(low, high), size=size, entries=count + _SPARE_ENTRIES)
+            entries, reach = count + _SPARE_ENTRIES, self._machine.REACH
+            agent = Agent.create(stopped, near=(low, high), size=size, entries=entries, reach=reach)
             if self._facts is None:
                 self._facts = self._learn(stopped)
             self._images.append(Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features()))

@@ -28,7 +28,7 @@ PAGE = 4096
 _LOWEST, _HIGHEST = 0x10000, 0x7FFF_FFFF_F000
 _APART = 16 * PAGE  # from what is mapped
 _STACK_ROOM = 128 << 20  # below the main stack, which grows: no less than what the kernel leaves free there
-_HEAP_ROOM = 1 << 30  # above what is mapped, which may be where the heap grows
+_HEAP_ROOM = 1 << 30  # above the heap, which grows; above all that is mapped where it is not there yet
 _TRIES = 5
 
 
@@ -57,21 +57,22 @@ def page_up(size: int) -> int:
 def find_gap(mappings: Sequence[Mapping], size: int, near: tuple[int, int] | None, reach: int = 1 << 31) -> int:
     """Return an address where `size` bytes are free, within `reach` bytes of all of `near`, from its first to its last address.
 
-    The closest gap below is taken, else the closest above: a heap grows upwards, from the end of the program. Without `near` it is the highest gap. Raises TargetError.
+    The closest gap below is taken, else the closest above, where no heap grows into it. Without `near` it is the highest gap. Raises TargetError.
     """
     low, high = near or (_HIGHEST, _HIGHEST)
     lowest, highest = (
         (max(_LOWEST, high - reach + PAGE), min(_HIGHEST, low + reach - PAGE)) if near else (_LOWEST, _HIGHEST)
     )
     below, above = 0, 0
-    end = 0
-    for start, after, apart in [*_obstacles(mappings), (_HIGHEST, _HIGHEST, 0)]:
+    end = room = 0
+    for start, after, apart, room_above in [*_obstacles(mappings), (_HIGHEST, _HIGHEST, 0, 0)]:
         first, last = max(end + _APART, lowest), min(start - apart, highest) - size & -PAGE
         if first <= last <= low:
             below = last
-        elif not above and max(first, end + _HEAP_ROOM) <= last:
-            above = max(first, end + _HEAP_ROOM)
-        end = max(end, after)
+        elif not above and max(first, end + room) <= last:
+            above = max(first, end + room)
+        if after >= end:
+            end, room = after, room_above
     found = below or above
     if not found:
         where = f" within {reach >> 20} MiB of {low:#x}" if near else ""
@@ -79,9 +80,18 @@ def find_gap(mappings: Sequence[Mapping], size: int, near: tuple[int, int] | Non
     return found
 
 
-def _obstacles(mappings: Sequence[Mapping]) -> list[tuple[int, int, int]]:
-    """First and last address of what is mapped, and how many bytes below it are to be left free."""
-    spans = [(m.start, m.end, _STACK_ROOM if m.path == "[stack]" else _APART) for m in mappings]
+def _obstacles(mappings: Sequence[Mapping]) -> list[tuple[int, int, int, int]]:
+    """First and last address of what is mapped, and how many bytes below it and above it are to be left free."""
+    heaps = {m.end for m in mappings if m.path == "[heap]"}
+    spans = [
+        (
+            m.start,
+            m.end,
+            _STACK_ROOM if m.path == "[stack]" else _APART,
+            _APART if heaps and m.end not in heaps else _HEAP_ROOM,
+        )
+        for m in mappings
+    ]
     return [span for span in spans if span[0] < _HIGHEST]
 
 
@@ -92,9 +102,10 @@ def share(
     protection: int,
     *,
     near: tuple[int, int] | None = None,
+    reach: int = 1 << 31,
     repeated: int = 0,
 ) -> Shared:
-    """Make `size` bytes of memory (whole pages) that the process sees with `protection` (PROT_…), named `name` in its maps.
+    """Make `size` bytes of memory (whole pages) that the process sees with `protection` (PROT_…), named `name` in its maps. `near` and `reach`: see `find_gap`.
 
     Raises TargetError, KernelError, PrivilegeError; nothing is left behind then but what the process could not undo either.
     """
@@ -102,7 +113,7 @@ def share(
     pidfd = os.pidfd_open(stopped.pid)
     try:
         for _ in range(_TRIES):  # while other threads run, what was free may be taken
-            address = find_gap(stopped.maps(), size + repeated, near)
+            address = find_gap(stopped.maps(), size + repeated, near, reach)
             made = _make(stopped, pidfd, name, Shared(address, size, -1, repeated), protection)
             if made is not None:
                 return made

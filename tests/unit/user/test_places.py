@@ -66,6 +66,16 @@ def test_the_heap_and_the_stack_keep_their_room() -> None:
     assert find_gap([library, stack], PAGE, None) + PAGE <= stack.start - (128 << 20)
 
 
+def test_a_large_heap_far_above_a_program_leaves_room_below_itself() -> None:
+    """A program without relocation has nothing below, and its heap begins anywhere in a gigabyte above."""
+    exe, heap = mapping(0x400000, 100, "/exe"), mapping(0x30000000, (3 << 30) // PAGE, "[heap]")
+    size = 6 << 20
+    found = find_gap([exe, heap], size, (exe.start, exe.end), (1 << 31) - (1 << 26))
+    assert exe.end <= found and found + size <= heap.start
+    with pytest.raises(TargetError):  # where the heap is not seen, it may begin right behind
+        find_gap([exe, mapping(heap.start, 1)], size, (exe.start, exe.end), 1 << 30)
+
+
 def test_no_gap_is_an_error() -> None:
     full = mapping(0x10000, (1 << 32) // PAGE, "/big")
     with pytest.raises(TargetError, match="no 4 KiB of free addresses within 2048 MiB"):
