@@ -135,7 +135,9 @@ def check_words(table: SharedMap) -> None:
         free.append(at)
         at = table.region.load(table._entry(at)) >> 32
     assert sorted(used + free) == list(range(1, table.region.load(256) + 1))
-    assert len(used) == len(table)
+    assert len(used) == table.region.load(128)
+    awake = [number for number in used if not table.region.load(table._entry(number)) & 1]
+    assert len(awake) == len(table)
 
 
 @pytest.mark.parametrize("engine", ENGINES[1:])
@@ -167,6 +169,143 @@ def test_threads(engine: str) -> None:
         assert not wrong
         check_words(table)
         assert all(values == [key * 4] for key, values in table.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", ["hash", "percpu_hash"])
+def test_an_entry_rests_until_its_cell_has_a_new_key(kind: str, engine: str) -> None:
+    with create(MapShape(kind, 4, 8, 8, cpus=2)) as table:
+        assert isinstance(table, HashMap)
+        routines, key = Routines(table, engine), b"key."
+        words, shown = table.region.words, [b"value..."] + [bytes(8)] * (kind != "hash")
+        for _ in range(5):
+            assert routines.update(key, b"value...") == 0
+            assert table.lookup(key) == shown and len(table) == 1
+            taken, head, count = words[256 >> 3], words[192 >> 3], words[128 >> 3]
+            assert routines.delete(key) == 0
+            assert routines.lookup(key) == 0 and table.lookup(key) is None and not dict(table.items())
+            assert len(table) == 0 and routines.delete(key) == -2
+            assert (taken, head, count) == (1, 0, 1), "nothing was taken or given back: the entry is the same"
+        for flags, result in ((2, -2), (1, 0), (1, -17)):  # only where there is one, only where there is none
+            assert routines.update(key, b"value...", flags) == result
+        check_words(table)
+        routines.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("last", ["routine", "Python"])
+def test_entries_that_rest_make_room_when_the_map_is_full(last: str, engine: str) -> None:
+    random = Random(5)
+    for _ in range(30):
+        with create(MapShape("hash", 8, 8, 16, cpus=2)) as table:
+            assert isinstance(table, HashMap)
+            routines = Routines(table, engine)
+            gone = [random.randbytes(8) for _ in range(10)]
+            for key in gone:
+                assert routines.update(key, key) == 0
+            for key in gone:
+                assert routines.delete(key) == 0
+            rests = table.region.load(128)
+            kept = [random.randbytes(8) for _ in range(16)]
+            for key in kept:
+                assert (routines.update(key, key) if last == "routine" else table.update_at(key, key, 0, 0)) == 0
+            assert rests > 3 and dict(table.items()) == {key: [key] for key in kept}
+            assert routines.update(b"one more", bytes(8)) == table.update_at(b"one more", bytes(8), 0, 0) == -7
+            check_words(table)
+            routines.close()
+
+
+@pytest.mark.parametrize("side", [*ENGINES, "Python"])
+def test_an_entry_on_its_way_out_of_another_cell_is_not_taken(side: str) -> None:
+    """It is odd as one that rests is, and its slot may have been read just before it was emptied."""
+    with create(MapShape("hash", 4, 8, 8)) as table:
+        assert isinstance(table, HashMap)
+        keys = [number.to_bytes(4, "little") for number in range(400)]
+        cells = {key: table.hash(key) & table.mask for key in keys}
+        first, second = [key for key in keys if cells[key] == cells[keys[0]]][:2]
+        key = next(key for key in keys if cells[key] == (cells[first] + 1) & table.mask)
+        for each in (first, second):
+            table.update(each, bytes(8))
+        _, entry = table._find(second, table.hash(second))
+        assert table.region.load(table._slot(cells[key])) & 0xFFFFFFFF == (entry - table.entries) // table.stride + 1
+        table.region.words[entry >> 3] |= 1
+        if side == "Python":
+            table.update(key, b"for key.")
+        else:
+            routines = Routines(table, side)
+            assert routines.update(key, b"for key.") == 0
+            routines.close()
+        assert table.lookup(key) == [b"for key."] and table._find(key, table.hash(key))[1] != entry
+
+
+def test_an_entry_that_has_a_key_again_is_not_given_back() -> None:
+    """The map is full, an entry rests; just before its cell is claimed for giving it back it gets a key."""
+    with create(MapShape("hash", 4, 8, 4)) as table:
+        assert isinstance(table, HashMap)
+        layout = layout_of(table)
+        assert layout is not None
+        keys = {table.hash(key) & table.mask: key for key in (n.to_bytes(4, "little") for n in range(200))}
+        back, *others, late = list(keys.values())[:5]
+        table.update(back, bytes(8))
+        table.delete(back)
+        for key in others:
+            table.update(key, bytes(8))
+        insns = make_routine(layout, NUMBERS["update"]).insns
+        claims = [pc for pc, insn in iter_pcs(insns) if (insn.opcode, insn.dst, insn.imm) == (0xDB, 8, 0xF1)]
+        machine = Machine()
+        base, *where = [machine.memory.add(data) for data in (table.region.data, bytearray(late), bytearray(8))]
+        changed: list[int] = []
+
+        def change(pc: int, registers: tuple[int, ...]) -> None:
+            if pc == claims[-1]:
+                changed.append(pc)
+                table.update(back, b"is back.")
+
+        machine.left, machine.trace, machine._program = 100_000, change, Program(insns)
+        assert signed(machine.enter(0, base, *where, 0, 1)) == -7 and changed
+        assert table.lookup(back) == [b"is back."] and len(table) == 4
+        check_words(table)
+
+
+@pytest.mark.parametrize("most", [64, 21])
+def test_threads_whose_keys_come_and_go(most: int) -> None:
+    """Each has keys of its own, in cells that they share: a key is there from when it was put in until it was deleted.
+
+    There is room for all of them; in the small map only where entries that rest are given back, which finds none when their cells are claimed.
+    """
+    full = [-7] * (most < 64)
+    with create(MapShape("hash", 8, 8, most, cpus=4), shared=True) as table:
+        wrong: list[str] = []
+
+        def work(thread: int) -> None:
+            random, routines = Random(thread), Routines(table, ENGINES[1], thread=thread + 1)
+            for turn in range(4000):
+                keys = [(random.randrange(1 << 30) << 2 | thread).to_bytes(8, "little") for _ in range(5)]
+                results = {key: routines.update(key, key) for key in keys}
+                for key, result in results.items():
+                    if result not in (0, -16, *full):
+                        wrong.append(f"update {turn}: {result}")
+                    at = routines.lookup(key)
+                    if (at == 0) == (result == 0):
+                        wrong.append(f"{turn}: {at} where update returned {result}")
+                    if at and bytes(table.region.data[at : at + 8]) != key:
+                        wrong.append(f"{turn}: another value")
+                    while (found := routines.delete(key)) == -16:
+                        pass
+                    if found != (0 if result == 0 else -2):
+                        wrong.append(f"delete {turn}: {found}")
+                    if routines.lookup(key):
+                        wrong.append(f"{turn}: still there")
+            routines.close()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert len(table) == 0
+        check_words(table)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

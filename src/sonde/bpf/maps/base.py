@@ -26,6 +26,7 @@ processes map it wherever they like, and generated code needs nothing but its ad
     256     8      entries never used so far
     320     8      hand of the LRU clock, or the claim of maps that have only one
     384     8      changes that were given up: the map was full, or others held on to what they claimed
+    448     8      hash: not 0 when entries may rest (see `hash`)
 
 Methods whose names end in `_at` take a CPU and return negative errnos, as helpers do; the others follow spec.engine.Map and raise MapError.
 """
@@ -49,7 +50,7 @@ BPF_F_NO_PREALLOC = 1
 
 MAGIC, VERSION, HEADER_BYTES = b"SONDEMAP", 1, 512
 HEADER = Struct("<8sII24s8I5Q")
-COUNT, FREE, FRESH, HAND, LOST = 128, 192, 256, 320, 384
+COUNT, FREE, FRESH, HAND, LOST, RESTS = 128, 192, 256, 320, 384, 448
 _NO_MORE = 1 << 32  # bytes of one map: more is a mistake
 
 

@@ -19,6 +19,10 @@ To change: put the own thread number into home (compare and swap), so that nobod
 by compare and swap, since writers of other cells look for one as well. A new value comes in a new entry, which replaces the old one
 in its slot: readers see either. Entries are used again at once, like the kernel's preallocated ones.
 
+Who deletes a key that stands in its cell's own slot leaves the entry there, odd: it *rests*, absent for everybody, and the next new key of the same cell takes it as it is. So a
+key that comes and goes costs two atomic operations, the claims of its cell, and not seven. The count is of entries in slots. Entries rest only while a quarter of the map is
+free; when it is full, those that rest are given back one by one, by a hand that goes round. (LRU maps and tries have none.)
+
 A writer that finds a cell claimed tries again a while and gives up with EBUSY, as the kernel does; so a thread that died in the middle stops
 nobody. `repair` frees what it left behind. The order of memory accesses: docs/design/0006-machine.md.
 """
@@ -37,6 +41,7 @@ from .base import (
     FRESH,
     HAND,
     HEADER_BYTES,
+    RESTS,
     MapShape,
     Plan,
     SharedMap,
@@ -53,6 +58,7 @@ MULTIPLIER = 0x9E3779B97F4A7C15
 ENTRY_HEADER = 16
 LOW = 0xFFFFFFFF
 CLAIM_TRIES = 1000
+RESTING = ("hash", "percpu_hash")
 PER_CPU, LRU = ("percpu_hash", "lru_percpu_hash"), ("lru_hash", "lru_percpu_hash")
 _U32 = Struct("<I")
 
@@ -80,6 +86,7 @@ class HashMap(SharedMap):
         plan = self.layout
         self.mask, self.cells, self.entries = plan.mask, plan.cells, plan.entries
         self.lru = self.shape.kind in LRU
+        self.rests = self.shape.kind in RESTING
         self.per_cpu = self.shape.kind in PER_CPU
         self._words = Struct(f"<{round_up(self.key_size) // 8}Q")
 
@@ -190,6 +197,11 @@ class HashMap(SharedMap):
         entry = self._allocate()
         if not entry:
             return 0
+        self._fill_in(entry, key, h, value, cpu)
+        self._show(entry)
+        return entry
+
+    def _fill_in(self, entry: int, key: bytes, h: int, value: bytes, cpu: int) -> None:
         data, layout = self.region.data, self.layout
         data[entry + ENTRY_HEADER : entry + ENTRY_HEADER + self.key_size] = key
         data[entry + 8 : entry + 16] = (h & LOW).to_bytes(8, "little")
@@ -197,8 +209,14 @@ class HashMap(SharedMap):
         if self.per_cpu and cpu >= 0:
             data[at : entry + self.stride] = bytes(self.stride - layout.value_offset)
         self._write(at, value, cpu)
+
+    def _show(self, entry: int) -> None:
+        """Make an entry's seq even, or odd again."""
         self.region.store(entry, (self._seq(entry) + 1) & LOW)
-        return entry
+
+    def _slot_word(self, h: int, entry: int) -> int:
+        """What a slot holds for an entry."""
+        return h >> 32 << 32 | (entry - self.entries) // self.stride + 1
 
     def _write(self, at: int, value: bytes, cpu: int) -> None:
         data, size, step = self.region.data, self.value_size, self.layout.value_stride
@@ -230,7 +248,7 @@ class HashMap(SharedMap):
                 self._release(h, reach)
             if result != -E2BIG:
                 return result
-            if not self.lru or not self._evict():
+            if not (self._evict() if self.lru else self._wake()):
                 return self.give_up(E2BIG)
 
     def _store(self, key: bytes, h: int, value: bytes, flags: int, cpu: int, reach: int) -> tuple[int, int]:
@@ -246,11 +264,17 @@ class HashMap(SharedMap):
             entry = self._fill(key, h, value, cpu)
             if not entry:
                 return reach, self.give_up(EBUSY)  # as many writers at once as there are spare entries
-            region.store(at, h >> 32 << 32 | (entry - self.entries) // self.stride + 1)
+            region.store(at, self._slot_word(h, entry))
             self._free(old)
             return reach, 0
         if flags & BPF_EXIST:
             return reach, -ENOENT
+        entry = self._find_resting(h)
+        if entry:
+            self._fill_in(entry, key, h, value, cpu)
+            region.store(self._slot(h), self._slot_word(h, entry))
+            self._show(entry)
+            return reach, 0
         if region.add(COUNT, 1) >= self.max_entries:
             region.add(COUNT, -1)
             return reach, -E2BIG
@@ -260,10 +284,19 @@ class HashMap(SharedMap):
             return reach, -E2BIG
         return self._place(h, entry, reach), 0
 
+    def _find_resting(self, h: int) -> int:
+        """Return the offset of the entry that rests in a claimed cell's own slot, 0 when none does."""
+        slot = self.region.load(self._slot(h))
+        if not self.rests or not 0 < slot & LOW <= self.layout.extra:
+            return 0
+        entry = self._entry(slot)
+        home = _U32.unpack_from(self.region.data, entry + 8)[0]
+        return entry if self._seq(entry) & 1 and not (home ^ h) & self.mask else 0
+
     def _place(self, h: int, entry: int, reach: int) -> int:
         """Put an entry into a free slot behind its cell; return the cell's reach. Half of all slots are free."""
         region = self.region
-        slot = h >> 32 << 32 | (entry - self.entries) // self.stride + 1
+        slot = self._slot_word(h, entry)
         for distance in range(self.mask + 1):
             at = self._slot(h + distance)
             if region.load(at) == 0:
@@ -283,7 +316,11 @@ class HashMap(SharedMap):
             at, entry = self._find(key, h)
             if not entry:
                 return -ENOENT
-            reach = self._remove(h, at, entry, reach)
+            if self.rests and at == self._slot(h) and self.region.load(COUNT) < most_resting(self.max_entries):
+                self._show(entry)
+                self._set_rests()
+            else:
+                reach = self._remove(h, at, entry, reach)
             return 0
         finally:
             self._release(h, reach)
@@ -321,16 +358,38 @@ class HashMap(SharedMap):
                 return True
         return False
 
-    def _evict_entry(self, entry: int) -> bool:
+    def _wake(self) -> bool:
+        """Give back an entry that rests; False when there is none."""
+        region = self.region
+        if not region.load(RESTS):
+            return False
+        region.store(RESTS, 0)
+        for _ in range(3 * self.layout.extra):
+            entry = self.entries + region.add(HAND, 1) % self.layout.extra * self.stride
+            if self._seq(entry) & 1 and self._evict_entry(entry, rests=True):
+                region.store(RESTS, 1)
+                return True
+        return False
+
+    def _set_rests(self) -> None:
+        if not self.region.load(RESTS):
+            self.region.store(RESTS, 1)
+
+    def _evict_entry(self, entry: int, *, rests: bool = False) -> bool:
+        """Take an entry out of its slot; with `rests` only if it does. False when that cannot be done."""
         h = _U32.unpack_from(self.region.data, entry + 8)[0]
         reach = self._claim(h, 1)
         if reach < 0:
+            if rests:
+                self._set_rests()
             return False
         number = (entry - self.entries) // self.stride + 1
         try:
             for distance in range(reach + 1):
                 at = self._slot(h + distance)
                 if self.region.load(at) & LOW == number:
+                    if rests and not self._seq(entry) & 1:
+                        return False
                     reach = self._remove(h, at, entry, reach)
                     return True
             return False
@@ -340,8 +399,8 @@ class HashMap(SharedMap):
     # the whole ------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """The number of entries, at some moment."""
-        return self.region.load(COUNT)
+        """The number of keys, at some moment; where entries may rest it takes a look at all slots."""
+        return sum(1 for _ in self.keys()) if self.region.load(RESTS) else self.region.load(COUNT)
 
     def keys(self) -> Iterator[bytes]:
         data, size = self.region.data, self.key_size
@@ -404,6 +463,11 @@ class HashTableMap(HashMap):
 
     def find_at(self, key: bytes, cpu: int, *, mark: bool = True) -> int:
         return 0  # programs get the map, not the place where its number stands
+
+
+def most_resting(max_entries: int) -> int:
+    """How many entries may stand in slots for those of deleted keys to rest there."""
+    return max_entries * 3 // 4
 
 
 def mix(seed: int, words: Iterable[int]) -> int:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
 
-from .base import COUNT, FREE, FRESH, HAND, LOST
-from .hash import CLAIM_TRIES, ENTRY_HEADER, MULTIPLIER
+from .base import COUNT, FREE, FRESH, HAND, LOST, RESTS
+from .hash import CLAIM_TRIES, ENTRY_HEADER, MULTIPLIER, RESTING, most_resting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class HashRoutine:
     def __init__(self, layout: MapLayout) -> None:
         self.layout = layout
         self.labels = 0
+        self.rests = layout.kind in RESTING
 
     # the routines ---------------------------------------------------------------------------------------------
 
@@ -69,6 +70,8 @@ class HashRoutine:
         result, lost = self._result, self._lost()
         full = [f"r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)", "r1 = r6", f"r2 = {self.OWNER}", "call evict",
                 "if r0 != 0x0 goto known", *lost, f"r0 = {-E2BIG}", "exit"]  # fmt: skip
+        if self.rests:
+            full = [f"r1 = *(u64 *)(r6 +{RESTS})", "if r1 != 0x0 goto wake", *lost, *result(-E2BIG), "wake:", *full]
         return [
             f"{self.VALUE} = r3", f"{self.FLAGS} = r4",
             *self._begin(),
@@ -78,16 +81,16 @@ class HashRoutine:
             f"r1 = {self.FLAGS}", "if r1 != 0x1 goto replace", *result(-EEXIST),
             "replace:", *(self._write_in_place() if self.layout.per_cpu else self._replace()),
             "absent:", f"r1 = {self.FLAGS}", "if r1 != 0x2 goto insert", *result(-ENOENT),
-            "insert:", *self._insert(),
-            "full:", "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1", *(full if self.layout.lru else [*lost, *result(-E2BIG)]),
+            "insert:", *(self._use_resting() if self.rests else []), *self._insert(),
+            "full:", "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1", *(full if self.layout.lru or self.rests else [*lost, *result(-E2BIG)]),
             "release:", *self._release(),
-            *self._find(), *self._allocate(), *self._free(), *(self._evict() if self.layout.lru else []),
+            *self._find(), *self._allocate(), *self._free(), *(self._evict() if self.layout.lru or self.rests else []),
         ]  # fmt: skip
 
     def delete(self) -> list[str]:
         return [
             *self._begin(), *self._claim(), *self._call_find(), "if r0 != 0x0 goto there", *self._result(-ENOENT),
-            "there:", f"r1 = {self.SLOT}", "r2 = 0", "store_release((u64 *)(r1 +0), r2)",
+            "there:", *(self._rest() if self.rests else []), f"r1 = {self.SLOT}", "r2 = 0", "store_release((u64 *)(r1 +0), r2)",
             "r1 = r6", "r2 = r0", "call free", "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1",
             *self._shrink(), *self._after_removal(), *self._result(0), "release:", *self._release(), *self._find(), *self._free(),
         ]  # fmt: skip
@@ -146,6 +149,27 @@ class HashRoutine:
             "none:", *self._lost(), *self._result(-EBUSY),
         ]  # fmt: skip
 
+    def _rest(self) -> list[str]:
+        """Let the entry in r0 rest, if it stands in its cell's own slot and the map is not getting full."""
+        return [
+            f"r1 = {self.SLOT}", "r1 += -8", "if r1 != r8 goto drop",
+            f"r1 = *(u64 *)(r6 +{COUNT})", f"if r1 >= {most_resting(self.layout.max_entries)} goto drop", *self._show(),
+            f"r1 = *(u64 *)(r6 +{RESTS})", "if r1 != 0x0 goto rested", f"*(u64 *)(r6 +{RESTS}) = 1", "rested:",
+            *self._result(0), "drop:",
+        ]  # fmt: skip
+
+    def _use_resting(self) -> list[str]:
+        """Take the entry that rests in the cell's own slot for the new key: nobody else may, as long as the cell is claimed."""
+        layout = self.layout
+        return [
+            "r0 = load_acquire((u64 *)(r8 +8))", "w0 += -1", f"if r0 >= {layout.places} goto new",
+            f"r0 *= {layout.entry_stride}", "r0 += r6", f"r0 += {layout.entries}",
+            "r2 = *(u32 *)(r0 +0)", "r2 &= 1", "if r2 == 0x0 goto new",
+            "r2 = *(u32 *)(r0 +8)", "r2 ^= r9", f"w2 &= {layout.mask}", "if r2 != 0x0 goto new",
+            *self._fill_in(), *self._slot_word(), "store_release((u64 *)(r8 +8), r2)", *self._show(), *self._result(0),
+            "new:",
+        ]  # fmt: skip
+
     def _insert(self) -> list[str]:
         return [
             "r1 = 1", f"r1 = atomic64_fetch_add((u64 *)(r6 +{COUNT}), r1)",
@@ -155,16 +179,22 @@ class HashRoutine:
 
     def _fill(self, none: str) -> list[str]:
         """Take a free entry and fill it; it is in r0 then. To `none` when there is none."""
+        return ["r1 = r6", "call allocate", f"if r0 == 0x0 goto {none}", *self._fill_in(), *self._show()]
+
+    def _fill_in(self) -> list[str]:
+        """Write key, hash and value into the entry in r0, which stays."""
         layout = self.layout
-        lines = ["r1 = r6", "call allocate", f"if r0 == 0x0 goto {none}"]
-        lines += ["r1 = r0", f"r1 += {ENTRY_HEADER}", "r2 = r7", *self._copy(layout.key_size)]
+        lines = ["r1 = r0", f"r1 += {ENTRY_HEADER}", "r2 = r7", *self._copy(layout.key_size)]
         lines += ["r1 = r9", "w1 = w1", "*(u64 *)(r0 +8) = r1"]
         if layout.per_cpu:
             lines += [f"*(u64 *)(r0 +{at}) = 0" for at in range(layout.value_offset, layout.entry_stride, 8)]
         lines += ["r1 = r0", f"r1 += {layout.value_offset}", f"r2 = {self.CPU}"]
         lines += ["r1 += r2"] if layout.per_cpu else []
-        lines += [f"r2 = {self.VALUE}", *self._copy(self.layout.value_size), *self._more_value()]
-        return [*lines, "r1 = *(u32 *)(r0 +0)", "w1 += 1", "store_release((u64 *)(r0 +0), r1)"]
+        return [*lines, f"r2 = {self.VALUE}", *self._copy(self.layout.value_size), *self._more_value()]
+
+    def _show(self) -> list[str]:
+        """Make the seq of the entry in r0 even, so that everybody sees it; or odd."""
+        return ["r1 = *(u32 *)(r0 +0)", "w1 += 1", "store_release((u64 *)(r0 +0), r1)"]
 
     def _copy(self, size: int) -> list[str]:
         self.labels += 1
@@ -259,29 +289,41 @@ class HashRoutine:
         return ["r1 = 1", f"lock *(u64 *)(r6 +{LOST}) += r1"]
 
     def _evict(self) -> list[str]:
-        """evict(map, owner): throw out an entry that was not used since the clock's hand passed it; 1, or 0 when none can be had."""
+        """evict(map, owner): throw out an entry that was not used since the clock's hand passed it, or one that rests; 1, or 0 when none can be had."""
         layout = self.layout
         tries, cell = "*(u64 *)(r10 -8)", "*(u64 *)(r10 -32)"
+        choose = [
+            "if r1 & 0x1 goto hand",
+            "r1 = *(u8 *)(r7 +12)",
+            "if r1 == 0x0 goto idle",
+            "*(u8 *)(r7 +12) = 0",
+            "goto hand",
+        ]
+        if self.rests:  # of those that do not, some are free or being filled: these are in no slot
+            choose = ["if r1 & 0x1 goto idle", "goto hand"]
+        still = ["r2 = *(u32 *)(r7 +0)", "r2 &= 1", "if r2 == 0x0 goto ekeep"] if self.rests else []
         return [
             "evict: r6 = r1", f"{self.OWNER} = r2", f"{tries} = {3 * layout.places}",
+            *([f"*(u64 *)(r6 +{RESTS}) = 0"] if self.rests else []),
             "hand:", f"r1 = {tries}", "if r1 == 0x0 goto stuck", "r1 += -1", f"{tries} = r1",
             "r9 = 1", f"r9 = atomic64_fetch_add((u64 *)(r6 +{HAND}), r9)", f"r9 %= {layout.places}",
             "r7 = r9", f"r7 *= {layout.entry_stride}", "r7 += r6", f"r7 += {layout.entries}",
-            "r1 = load_acquire((u64 *)(r7 +0))", "if r1 == 0x0 goto hand", "if r1 & 0x1 goto hand",
-            "r1 = *(u8 *)(r7 +12)", "if r1 == 0x0 goto idle", "*(u8 *)(r7 +12) = 0", "goto hand",
+            "r1 = load_acquire((u64 *)(r7 +0))", "if r1 == 0x0 goto hand", *choose,
             "idle: r9 += 1", "r8 = *(u32 *)(r7 +8)", f"w8 &= {layout.mask}", f"{cell} = r8",
             "r8 <<= 4", "r8 += r6", f"r8 += {layout.cells}",
-            "r0 = load_acquire((u64 *)(r8 +0))", "r2 = r0", "r2 >>= 32", "if r2 != 0x0 goto hand",
-            f"r3 = {self.OWNER}", "r3 |= r0", "r2 = r0", "r0 = atomic64_cmpxchg((u64 *)(r8 +0), r0, r3)", "if r0 != r2 goto hand",
+            "r0 = load_acquire((u64 *)(r8 +0))", "r2 = r0", "r2 >>= 32", "if r2 != 0x0 goto ebusy",
+            f"r3 = {self.OWNER}", "r3 |= r0", "r2 = r0", "r0 = atomic64_cmpxchg((u64 *)(r8 +0), r0, r3)", "if r0 != r2 goto ebusy",
             f"r1 = {layout.mask}", "if r0 <= r1 goto ereach", "r0 = r1", "ereach:", f"{self.REACH} = r0",
             "r4 = 0",
             "eslot:", f"r1 = {cell}", "r1 += r4", *self._cell("r1"), "r1 += r6", f"r1 += {layout.cells + 8}",
             "r0 = load_acquire((u64 *)(r1 +0))", "w0 = w0", "if r0 == r9 goto found",
             "r4 += 1", f"r3 = {self.REACH}", "if r4 <= r3 goto eslot",
-            f"r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)", "goto hand",
-            "found: r2 = 0", "store_release((u64 *)(r1 +0), r2)", "r1 = r6", "r2 = r7", "call free",
+            f"ekeep: r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)", "goto hand",
+            "found:", *still, "r2 = 0", "store_release((u64 *)(r1 +0), r2)", "r1 = r6", "r2 = r7", "call free",
             "r1 = -1", f"lock *(u64 *)(r6 +{COUNT}) += r1", f"r9 = {cell}", *self._shrink(),
-            f"r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)", "r0 = 1", "exit",
+            f"r1 = {self.REACH}", "store_release((u64 *)(r8 +0), r1)",
+            *([f"*(u64 *)(r6 +{RESTS}) = 1"] if self.rests else []), "r0 = 1", "exit",
+            "ebusy:", *([f"*(u64 *)(r6 +{RESTS}) = 1"] if self.rests else []), "goto hand",
             "stuck: r0 = 0", "exit",
         ]  # fmt: skip
 
