@@ -66,7 +66,7 @@ ROOMS = (
     ),
     Room(
         "runtime",
-        "a session: load, attach, poll, decode, reduce, symbolise, detach; a fake engine for tests",
+        "a session: load, attach, poll, decode, reduce, symbolise, detach; an engine over two others; a fake one for tests",
         (*BASE, "spec", "debuginfo"),
         ("kernel",),
     ),

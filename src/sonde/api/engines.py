@@ -1,7 +1,7 @@
 """Which engine runs a script: the kernel, or the traced process itself. What was chosen, and why, is said in verbose mode.
 
 The kernel's can do everything, for whoever may use it. The user engine needs no privilege, and a hit costs nanoseconds; it serves one process,
-and those probes that happen in it.
+and those probes that happen in it. Both can share a script (docs/design/0009-mixed-sessions.md).
 """
 
 from __future__ import annotations
@@ -9,33 +9,17 @@ from __future__ import annotations
 import os
 
 from ..errors import CompileError, FeatureError, ProbeError, SondeError, UsageError
-from ..record import replace
+from .inprocess import Choice, InProcess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..lang.source import Source
-    from ..runtime.child import Command
     from ..spec.engine import Engine, LoadedObject
     from ..spec.object import ObjectSpec
     from .trace import TraceOptions
 
-ENGINES = ("kernel", "user")
+ENGINES = ("kernel", "user", "mixed")
 _NEEDS = ("CAP_BPF", "CAP_PERFMON")
-
-
-class Choice:
-    """An engine with the object compiled for it, and the command that waits to be traced."""
-
-    def __init__(self, engine: Engine, spec: ObjectSpec, reason: str, child: Command | None) -> None:
-        self.engine = engine
-        self.spec = spec
-        self.reason = reason
-        self.child = child
-
-    def close(self) -> None:
-        """End the command if it still runs. Twice is harmless."""
-        if self.child is not None:
-            self.child.close()
 
 
 def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
@@ -52,6 +36,8 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
         return _user(program, options, "--budget is its option")
     if options.traps and not wanted:
         return _user(program, options, "--traps is its option")
+    if wanted == "mixed":
+        return _mixed(program, options)
     if wanted == "kernel":
         return _kernel(program, options, "asked for")
     from ..kernel.refusal import missing_capability
@@ -60,10 +46,7 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
     if not missing:
         if not options.pid or not options.any_engine:
             return _kernel(program, options, "this user may use it")
-        try:
-            return _loaded(_user(program, options, "all of it happens in one process"))
-        except SondeError as failure:
-            return _kernel(program, options, f"the user engine cannot: {failure.message}")
+        return _best(program, options)
     try:
         return _user(program, options, f"bpf(2) needs {missing}")
     except (FeatureError, ProbeError) as failure:
@@ -73,6 +56,20 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
         except SondeError:
             raise failure from None
         return choice
+
+
+def _best(program: str | Source, options: TraceOptions) -> Choice:
+    """For those who may use every engine: as much in the process as can be."""
+    try:
+        return _complete(_loaded(_user(program, options, "all of it happens in one process")))
+    except SondeError as failure:
+        reason = f"the user engine cannot: {failure.message}"
+        if isinstance(failure, CompileError):
+            return _kernel(program, options, reason)
+    try:
+        return _complete(_loaded(_mixed(program, options)))
+    except SondeError as failure:
+        return _kernel(program, options, f"{reason}; nor can both together: {failure.message}")
 
 
 class _Loaded:
@@ -92,6 +89,16 @@ def _loaded(choice: Choice) -> Choice:
     if all(probe.type in ("begin", "end", "self", "interval") for probe in choice.spec.probes):
         raise ProbeError("no probe stands in the process")
     choice.engine = _Loaded(choice.engine, choice.engine.load(choice.spec))
+    return choice
+
+
+def _complete(choice: Choice) -> Choice:
+    """Raise ProbeError for a loaded object that does not have all probes: the kernel has them."""
+    loaded = choice.engine.load(choice.spec)
+    missing = getattr(loaded, "missing", ())
+    if missing:
+        loaded.close()
+        raise ProbeError(missing[0])
     return choice
 
 
@@ -128,67 +135,19 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
 
 
 def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
-    from ..kernel.sampling import Sampler
-    from ..user.budget import Limit
-    from ..user.engine import PLACED, UserEngine, check_probes
+    from ..user.engine import PLACED, check_probes
     from ..user.target import user_target
-    from .trace import _warner, compile, live_target
+    from .trace import live_target
 
-    target = user_target(live_target(options), unsafe=options.unsafe)
-    child = HeldCommand(options.command) if options.command else None
-    warnings: list[str] = []
-    try:
-        pid = child.pid if child is not None else options.pid
-        inside = replace(options, pid=pid, command="")
-        spec = compile(program, target, inside, child_pid=child.pid if child else 0, warn=warnings.append)
-        check_probes(spec, pid)
+    with InProcess(program, options, user_target(live_target(options), unsafe=options.unsafe)) as inside:
+        spec = inside.compile()
+        check_probes(spec, inside.pid)
         if options.budget and not any(probe.type in PLACED for probe in spec.probes):
             raise UsageError(f"--budget limits {', '.join(PLACED)} probes, and there is none")
-        for text in warnings:  # only now: where another engine runs it, that one warns
-            _warner(options)(text)
-    except BaseException as failure:
-        if isinstance(failure, CompileError) and not options.any_engine:
-            for text in warnings:
-                _warner(options)(text)
-        if child is not None:
-            child.close()
-        raise
-    limit = Limit(options.budget, options.over_budget == "off") if options.budget else None
-    held = child.stopped if child is not None else None
-    engine = UserEngine(
-        pid, held, lambda probe: Sampler(probe, target.arch), limit, unsafe=options.unsafe, traps=options.traps
-    )
-    return Choice(engine, spec, reason, child)
+        return inside.choice(inside.engine(), spec, reason)
 
 
-class HeldCommand:
-    """A command that stands at the first instruction of its program, with its libraries in place (see runtime.child.Command)."""
+def _mixed(program: str | Source, options: TraceOptions) -> Choice:
+    from .mixing import choose_mixed
 
-    begun = True
-
-    def __init__(self, command: str) -> None:
-        from ..runtime.child import Child
-        from ..user.spawn import run_to_entry
-        from ..user.stopped import StoppedProcess
-
-        self._child = Child(command)
-        self.pid = self._child.pid
-        try:
-            run_to_entry(self.pid, self._child.release)
-            self.stopped = StoppedProcess(self.pid, held=[self.pid]).__enter__()
-        except BaseException:
-            self._child.close()
-            raise
-
-    def fileno(self) -> int:
-        """A descriptor that is readable once the command has ended."""
-        return self._child.fileno()
-
-    def release(self) -> None:
-        """Let the command run. Twice is harmless."""
-        self.stopped.close()
-
-    def close(self) -> None:
-        """End the command when it still runs, and reap it. Twice is harmless."""
-        self.stopped.close()
-        self._child.close()
+    return choose_mixed(program, options)

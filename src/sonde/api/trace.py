@@ -43,7 +43,8 @@ class TraceOptions(Record):
     include: tuple[str, ...] = ()  # directories of C headers (-I)
     headers: tuple[str, ...] = ()  # C headers that are included before the text (--include)
     traceable_functions: str = ""  # a file in place of available_filter_functions
-    engine: str = ""  # "kernel", "user" (inside the process of `pid` or `command`); "": whichever serves
+    # "kernel", "user" (inside the process of `pid` or `command`), "mixed" (both); "": whichever serves
+    engine: str = ""
     budget: int = 0  # user engine: so many hits of a probe in a second are looked at; 0: all
     traps: bool = False  # user engine: breakpoints where no jump fits
     over_budget: str = "thin"  # what becomes of a probe that fires more often: "thin", "off"
@@ -51,6 +52,7 @@ class TraceOptions(Record):
     any_engine: bool = (
         False  # where `engine` is open, also to those who may use the kernel's: the user engine if it serves
     )
+    stamped: bool = False  # events say when they were made (see ObjectSpec.stamped)
     relocatable: bool = False  # the object may go to another kernel: struct members are looked up when it is loaded
 
 
@@ -205,6 +207,7 @@ def _language_options(options: TraceOptions, child_pid: int) -> Options:
         params=options.params,
         named=options.named,
         relocatable=options.relocatable,
+        stamped=options.stamped,
     )
 
 

@@ -105,7 +105,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         include=arguments.all("include_dir"),
         headers=arguments.all("include"),
         traceable_functions=find_traceable(arguments),
-        engine=_choice(arguments, "engine", ("", "kernel", "user")),
+        engine=_choice(arguments, "engine", ("", "kernel", "user", "mixed")),
         budget=_read_budget(arguments.get("budget")),
         traps=bool(arguments.have("traps")),
         over_budget=_choice(arguments, "over_budget", ("thin", "off")),

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 OPTIONS = (
     *SCRIPT_OPTIONS,
-    Option("engine", ("--engine",), "run it in the kernel, or inside the process of -p or -c (user)", "ENGINE"),
+    Option(
+        "engine", ("--engine",), "run it in the kernel, in the process of -p or -c (user), or in both (mixed)", "ENGINE"
+    ),
     Option("budget", ("--budget",), "look at N hits of a probe in a second at most (100k, 2M); user engine", "N"),
     Option("over_budget", ("--over-budget",), "what becomes of a probe that fires more often: thin or off", "WHAT"),
     Option("traps", ("--traps",), "put breakpoints where no jump fits, 2 us a hit, by a SIGTRAP handler; user engine"),

@@ -102,6 +102,13 @@ class StackSlot(Record):
     size_bytes: int
 
 
+class MapUse(Record):
+    """What a program does to a view. `how`: "add" (to an aggregation, without looking at it), "read", or "write"."""
+
+    view: str
+    how: str
+
+
 class ProgramSpec(Record):
     """One program. `type` is the kernel's name in lower case: "kprobe", "tracepoint", "raw_tracepoint", "tracing",
     "perf_event", "xdp" …; `attach_type` likewise ("trace_fentry", "trace_iter", "" for none).
@@ -125,6 +132,8 @@ class ProgramSpec(Record):
     slots: tuple[StackSlot, ...] = ()  # what lies where on the stack
     flags: int = 0  # BPF_F_XDP_HAS_FRAGS …, as the kernel takes them, besides what `sleepable` stands for
     told: bool = False  # the kernel is told the names of functions and `lines`, which costs a system call
+    uses: tuple[MapUse, ...] = ()  # of a script's program: what it does to the maps of the script
+    events: tuple[int, ...] = ()  # of a script's program: the `ident` of each event that it sends
 
 
 class ProbeSpec(Record):
@@ -175,7 +184,7 @@ class ProbeSpec(Record):
 class EventSpec(Record):
     """One kind of record that programs write to the ring buffer, or that sonde itself makes.
 
-    Wire: u32 event id (`ident`), u32 reserved, then `fields` at their offsets from the record's start, `size` in all.
+    Wire: u32 event id (`ident`), u32 reserved (see ObjectSpec.stamped), then `fields` at their offsets from the record's start, `size` in all.
     `kind` tells output and control what to do with a row:
 
     kind         params                                   fields
@@ -334,6 +343,11 @@ class ObjectSpec(Record):
     externs: tuple[
         tuple[str, CType], ...
     ] = ()  # functions of another object: it cannot be loaded before they were linked
+    # The reserved word of an event holds the monotonic time in units of STAMP_NS, as far as it fits: rings can be read in order of time.
+    stamped: bool = False
+
+
+STAMP_NS = 64  # so that 32 bits last for some minutes
 
 
 def layout_kinds(spec: ObjectSpec) -> frozenset[str]:

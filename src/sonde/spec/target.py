@@ -58,6 +58,8 @@ class Target(Record, eq=False):
         ""  # of the kernel's source, "6.1.192", where it is known and `release` ("6.1.0-56-amd64") does not tell it
     )
 
+    copies: int = 0  # of each per-CPU value, where there are others than one for each CPU
+
     @property
     def version_code(self) -> int:
         """KERNEL_VERSION(a, b, c) of the kernel's source, which programs of others ask for (LINUX_VERSION_CODE)."""

@@ -122,7 +122,8 @@ class UserObject:
         self._sample = sample
         self.maps: dict[str, SharedMap] = {}
         self.worker: Worker | None = None
-        self.notes: list[str] = []  # probes that could not be had, with the reason
+        self.notes: list[str] = []  # what is to be told
+        self.missing: tuple[str, ...] = ()  # probes that could not be had, with the reason
         self._programs: dict[str, list[Insn]] = {}
         self._interpreted: set[str] = set()  # programs of sonde's own that are too long to be verified in time
         self._inside: Inside | None = None
@@ -245,7 +246,8 @@ class UserObject:
         self._inside.study()
         prepare()
         self._plan = self._enter(self._inside)
-        self.notes += self._inside.notes
+        self.missing = tuple(self._inside.notes)
+        self.notes += self.missing
         self._check_placed()
 
     def _check_placed(self) -> None:

@@ -58,7 +58,7 @@ def user_target(
         tracepoint=tracepoint,
         features=UserFeatures(helpers | UNSAFE if unsafe else helpers, maps),
         in_process=True,
-        possible_cpus=slots_for(machine.possible_cpus),
+        copies=slots_for(machine.possible_cpus),
         kernel_id="",
         bpf_programs=None,
     )

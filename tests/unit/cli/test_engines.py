@@ -51,3 +51,11 @@ def test_an_engine_that_is_none() -> None:
     assert trace("--engine", "both", "-e", "begin { }").returncode == 2
     wrong = trace("-e", "begin { }", SONDE_ENGINE="both")
     assert wrong.returncode == 2 and "SONDE_ENGINE" in wrong.stderr
+
+
+def test_the_number_of_cpus_is_that_of_the_machine() -> None:
+    """Per-CPU values have more copies in a process, which is nobody's business; reading one looks at all of them."""
+    script = 'begin { @c[1] = count(); printf("%d %d\\n", ncpus, @c[1]); exit(); }'
+    done = trace("--engine", "user", "-e", script)
+    possible = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    assert done.stdout.split()[:2] == [str(int(possible.rpartition("-")[2]) + 1), "1"], done.stderr

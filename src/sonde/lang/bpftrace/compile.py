@@ -6,6 +6,7 @@ the same text, target and options give the same object.
 
 from __future__ import annotations
 
+from ...record import replace
 from ...spec.object import ObjectSpec, Settings
 
 TYPE_CHECKING = False
@@ -59,8 +60,12 @@ def compile_script(
 
         trace("IR", show_module(lowered.module))
     compiled = compile_module(lowered.module, target, trace=trace)
+    programs = [
+        replace(each, uses=lowered.uses.get(each.name, ()), events=lowered.sent.get(each.name, ()))
+        for each in compiled.programs
+    ]
     spec = ObjectSpec(
-        compiled.programs,
+        tuple(programs),
         compiled.maps,
         lowered.probes,
         lowered.events,
@@ -74,6 +79,7 @@ def compile_script(
         kernel_id=target.kernel_id,
         assumed=lowered.assumed,
         fixed=lowered.fixed,
+        stamped=options.stamped,
     )
     if trace is not None:
         from .explain import show_plan, show_programs

@@ -14,12 +14,13 @@ from .lower_expr import LAID_OUT
 from .lower_frame import Frame
 from .lower_statements import run_statements
 from .lower_unit import EVENTS, LOST, Unit
+from .uses import find_uses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ...compiler.ir import Module
     from ...probes.model import Probe
-    from ...spec.object import Assumption, EventSpec, FailureSpec, ProbeSpec, ViewSpec
+    from ...spec.object import Assumption, EventSpec, FailureSpec, MapUse, ProbeSpec, ViewSpec
     from ...spec.target import Target
     from .analysis import AnalysedProbe, Analysis
     from .config import Config
@@ -56,15 +57,21 @@ class Lowered(Record, eq=False):
     start_offset: int
     assumed: tuple[Assumption, ...]
     fixed: str
+    uses: dict[str, tuple[MapUse, ...]]  # by program, as in ProgramSpec
+    sent: dict[str, tuple[int, ...]]
 
 
 def lower(analysis: Analysis, target: Target, config: Config, options: Options) -> Lowered:
     """Lower a typed program. Raises FeatureError for what the target cannot do."""
     unit = Unit(analysis, target, config, options)
     probes: list[ProbeSpec] = []
+    uses: dict[str, tuple[MapUse, ...]] = {}
+    sent: dict[str, tuple[int, ...]] = {}
     for number, probe in enumerate(part for whole in analysis.probes for part in _parts(whole)):
         name = _program_name(probe, number)
+        unit.sent = {}
         _lower_probe(unit, probe, name)
+        uses[name], sent[name] = find_uses(probe, analysis.maps), tuple(unit.sent)
         probes += _attach(probe, name)
     unit.finish()
     return Lowered(
@@ -79,6 +86,8 @@ def lower(analysis: Analysis, target: Target, config: Config, options: Options) 
         unit.start_offset,
         tuple(unit.assumed),
         unit.fixed,
+        uses,
+        sent,
     )
 
 

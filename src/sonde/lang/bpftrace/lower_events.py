@@ -9,12 +9,15 @@ from __future__ import annotations
 from ...compiler.ir import I32, I64, MEM, Const
 from ...debuginfo.ctype import INT32, INT64, UINT64, sizeof, strip
 from ...spec.layout import Layout
+from ...spec.object import STAMP_NS
 from ..source import diagnose
 from . import ast
 from .lower_expr import evaluate, in_memory, store
 from .lower_unit import EVENTS, LOST
 from .lower_values import Memory, Scalar, is_scalar
 from .stype import Aggregate, Str
+
+STAMP_OFFSET = 4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,11 +52,18 @@ def send(f: Frame, kind: str, fields: Sequence[Field] = (), span: Span | None = 
 
     def fill() -> None:
         b.store(record, Const(event.ident, I64))
+        if f.unit.options.stamped:
+            b.store(record, stamp(f), STAMP_OFFSET)
         for field, where in zip(fields, event.fields):
             field.write(record, where.offset)
         b.call("ringbuf_submit", [record, 0])
 
     f.diamond(b.binary("ne", record, 0), fill, lambda: count_lost(f))
+
+
+def stamp(f: Frame) -> Value:
+    """The time now, in the units of stamps."""
+    return f.b.convert("trunc", f.b.binary("udiv", f.b.call("ktime_get_ns"), STAMP_NS), I32)
 
 
 def count_lost(f: Frame) -> None:

@@ -34,7 +34,8 @@ def entry_number(f: Frame, place: MapPlace, key: Memory, entry: Value) -> Scalar
 def over_cpus(f: Frame, place: MapPlace, key: Memory) -> Scalar:
     """Look at the values of all CPUs in turn, and bring them together."""
     f.unit.need_helper("map_lookup_percpu_elem", f"reading {place.name}")
-    f.unit.assume("possible_cpus", "", f.unit.target.possible_cpus)
+    copies = f.unit.target.copies or f.unit.target.possible_cpus
+    f.unit.assume("possible_cpus", "", copies)
     b = f.b
     value = place.value
     loop, found = b.new_block("cpus", [I64, I64, I64]), b.new_block("found")
@@ -48,9 +49,7 @@ def over_cpus(f: Frame, place: MapPlace, key: Memory) -> Scalar:
     _join(f, place, entry, total, count, next_)
     b.at(next_)
     following = b.binary("add", cpu, 1)
-    b.branch(
-        b.binary("ult", following, f.unit.target.possible_cpus), loop, done, [following, *next_.params], next_.params
-    )
+    b.branch(b.binary("ult", following, copies), loop, done, [following, *next_.params], next_.params)
     b.at(done)
     total, count = done.params
     signed = getattr(value, "signed", False) and not isinstance(value, Count)

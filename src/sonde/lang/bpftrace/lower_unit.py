@@ -70,6 +70,7 @@ class Unit:
         self.module = Module()
         self.layouts = Layouts(config)
         self.events: list[EventSpec] = []
+        self.sent: dict[int, None] = {}  # events of the program that is being made
         self.failures: list[FailureSpec] = []
         self.views: list[ViewSpec] = []
         self.maps: dict[str, MapPlace] = {}
@@ -152,6 +153,7 @@ class Unit:
             self.events.append(known)
             if not fields:
                 self._event_idents[key] = known
+        self.sent[known.ident] = None
         return known
 
     def failure(self, helper: str, name: str, span: Span | None) -> int:

@@ -16,6 +16,7 @@ class Options(Record):
     pid_namespace: tuple[int, int] | None = None  # (device, inode) of the tracer's, when that is not the first one
     helper_errors: bool = False  # -k: report each failed call of a helper
     relocatable: bool = False  # the object may go to another kernel: look up each struct member when it is loaded
+    stamped: bool = False  # events say when they were made
     traceable_functions: str = ""  # a file that lists the kernel functions that may be traced
     directories: tuple[str, ...] = ()  # -I: where C headers are looked for
     headers: tuple[str, ...] = ()  # --include: C headers before the script

@@ -64,6 +64,15 @@ def copy(node: N) -> N:
     return type(node)(*values)
 
 
+def children(node: Node) -> Iterator[Node]:
+    """Yield the nodes right below a node, in the order of the text."""
+    for field in node._fields:
+        value = getattr(node, field)
+        for item in value if type(value) is tuple else (value,):
+            if isinstance(item, Node):
+                yield item
+
+
 def iter_nodes(node: Node) -> Iterator[Node]:
     """Yield `node` and every node below it, in the order of the text."""
     stack: list[Any] = [node]

@@ -1,0 +1,318 @@
+"""Mixed sessions as a user has them: `sonde trace -p` on a program of ours, with probes inside of it and in the kernel, and the output that the kernel engine gives."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from user_running import Running
+
+pytestmark = pytest.mark.kernel
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+SOURCE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#define EXPORT __attribute__((noinline, noclone, used))
+
+EXPORT long work(long a, const char *s) { __asm__ volatile("" ::: "memory"); return a * 2 + (s != 0); }
+EXPORT long quiet(long a) { __asm__ volatile("" ::: "memory"); return a; }
+
+static __attribute__((noinline)) void rounds(long n, long pause_us) {
+  struct timespec pause = {0, pause_us * 1000};
+  for (long i = 0; i < n; i++) {
+    work(i, "a text");
+    if (pause_us) nanosleep(&pause, 0);
+    getppid();
+    if (pause_us) nanosleep(&pause, 0);
+  }
+}
+
+int main(int argc, char **argv) {
+  char line[100];
+  if (argc > 1) { rounds(atol(argv[1]), 0); return 0; }
+  setvbuf(stdout, 0, _IOLBF, 0);
+  printf("ready\n");
+  while (fgets(line, sizeof line, stdin)) {
+    long n = 0, pause_us = 0;
+    sscanf(line, "%ld %ld", &n, &pause_us);
+    rounds(n, pause_us);
+    printf("%ld\n", n);
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc")
+    if os.uname().machine != "x86_64":
+        pytest.skip("the user engine works on x86-64")
+    out = str(tmp_path_factory.mktemp("mixed") / "app")
+    subprocess.run(
+        ["gcc", "-O1", "-fno-omit-frame-pointer", "-x", "c", "-", "-o", out], input=SOURCE, text=True, check=True
+    )
+    return out
+
+
+@pytest.fixture
+def app(path: str) -> Iterator[Running]:
+    running = Running(path)
+    yield running
+    running.close()
+
+
+class Traced:
+    """`sonde trace` at work; what it said on standard error until it was attached is in `said`."""
+
+    def __init__(self, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sonde", "trace", *words],
+            env={**os.environ, "PYTHONPATH": str(SRC)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert self.process.stderr is not None
+        said = b""
+        deadline = time.monotonic() + 60
+        while b"Attached " not in said:
+            ready, _, _ = select.select([self.process.stderr], [], [], max(deadline - time.monotonic(), 0))
+            piece = os.read(self.process.stderr.fileno(), 1 << 16) if ready else b""
+            if not piece:
+                self.process.kill()
+                raise AssertionError((said + self.process.communicate()[1]).decode())
+            said += piece
+        self.said = said.decode()
+
+    def end(self) -> str:
+        """End it as Ctrl-C does; return its output."""
+        self.process.send_signal(signal.SIGINT)
+        out, error = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, error.decode()
+        return out.decode()
+
+
+def traced(app: Running, engine: str, script: str, work: Callable[[Running], object]) -> tuple[str, str]:
+    """Trace the program with a script while it works: what was printed, and what was said."""
+    words = ("--engine", engine) if engine else ()
+    session = Traced("-v", *words, "-p", str(app.pid), "-e", script.replace("PATH", app.path))
+    work(app)
+    out = session.end()
+    assert app.traces() == [], "nothing of sonde is left in the process"
+    return out, session.said
+
+
+COUNTS = """
+uprobe:PATH:work {
+    @calls = count(); @both = count(); @k[arg0 % (uint64)3] = count(); @s = sum(arg0); @h = hist(arg0);
+    @l[1] = lhist(arg0, 0, 100, 10); @a = avg(arg0); @st["x"] = stats(arg0); @lo = min(arg0 + 5); @hi[0] = max(arg0);
+}
+tracepoint:syscalls:sys_enter_getppid {
+    @both = count(); @k[1] = count(); @s = sum(1000); @h = hist(7); @l[1] = lhist(55, 0, 100, 10); @a = avg(500);
+    @st["x"] = stats(1); @lo = min(3); @hi[0] = max(99999); @h2[comm] = hist(3);
+}
+uretprobe:PATH:work { @r = count(); }
+"""
+
+
+def test_sums_of_both_sides_are_exact(app: Running) -> None:
+    """Every aggregation, added to from both sides, shows what it shows when the kernel alone adds to it."""
+    mixed, said = traced(app, "mixed", COUNTS, lambda app: [app.ask("500") for _ in range(4)])
+    assert "engine: mixed (in the process uprobe:" in said and "window" in said
+    assert "in the kernel tracepoint:syscalls:sys_enter_getppid" in said
+    assert "@calls: 2000\n" in mixed and "@both: 4000\n" in mixed and "@r: 2000\n" in mixed
+    kernel, said = traced(app, "kernel", COUNTS, lambda app: [app.ask("500") for _ in range(4)])
+    assert "engine: kernel" in said
+    assert sorted(mixed.splitlines()) == sorted(kernel.splitlines())
+
+
+def test_mixed_is_chosen_where_it_serves(app: Running) -> None:
+    script = "uprobe:PATH:work { @calls = count(); } tracepoint:sched:sched_switch /pid == $1/ { @switches = count(); }"
+    out, said = traced(app, "", script.replace("$1", str(app.pid)), lambda app: app.ask("300 50"))
+    assert "engine: mixed (in the process uprobe:" in said and "in the kernel tracepoint:sched:sched_switch" in said
+    assert "@calls: 300\n" in out
+    found = re.search(r"@switches: (\d+)", out)
+    assert found and int(found[1]) >= 600  # it has slept so often
+
+
+def test_where_values_cross_over_the_kernel_runs_it_and_says_why(app: Running) -> None:
+    script = "uprobe:PATH:work { @start[tid] = nsecs; @n = count(); } tracepoint:sched:sched_switch /@start[tid]/ { @m = count(); }"
+    out, said = traced(app, "", script, lambda app: app.ask("100 50"))
+    assert "engine: kernel" in said and "@n: 100\n" in out
+    assert "@start is written in the process (uprobe:" in said and "read in the kernel (tracepoint:" in said
+    words = ["-p", str(app.pid), "-e", script.replace("PATH", app.path)]
+    refused = subprocess.run(
+        [sys.executable, "-m", "sonde", "trace", "--engine", "mixed", *words],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 1 and "@start is written in the process" in refused.stderr
+    assert "use --engine kernel" in refused.stderr and app.traces() == []
+
+
+def test_what_may_be_anywhere_goes_where_its_values_are(app: Running) -> None:
+    """A system call that asks what a uprobe has written is seen in the process, and begin writes there."""
+    script = """begin { @in = 5; } uprobe:PATH:work { @in++; }
+    tracepoint:syscalls:sys_enter_getppid /@in > 5/ { @n = count(); @in = 5 } tracepoint:sched:sched_switch { @s = count(); }"""
+    out, said = traced(app, "mixed", script, lambda app: app.ask("100"))
+    assert "in the process begin, uprobe:" in said and "sys_enter_getppid; in the kernel tracepoint:sched" in said
+    assert "@in: 5\n" in out and "@n: 100\n" in out
+
+
+ROWS = """begin { printf("begin\\n"); }
+uprobe:PATH:work { printf("work %d\\n", arg0); }
+tracepoint:syscalls:sys_enter_getppid { printf("getppid\\n"); }
+end { printf("end\\n"); }"""
+
+
+def test_rows_of_both_sides_come_in_order(app: Running) -> None:
+    mixed, _ = traced(app, "mixed", ROWS, lambda app: [app.ask("40 200"), app.ask("60 200")])
+    rounds = [f"work {n}\ngetppid" for count in (40, 60) for n in range(count)]
+    assert mixed.split("\n\n")[0].split("\n") == "\n".join(["begin", *rounds, "end"]).split("\n")
+    kernel, _ = traced(app, "kernel", ROWS, lambda app: [app.ask("40 200"), app.ask("60 200")])
+    assert mixed == kernel
+
+
+def test_what_ends_a_session_on_one_side_ends_it_on_both(app: Running) -> None:
+    script = """uprobe:PATH:work { @n++; @c = count(); if (@n == 30) { printf("enough\\n"); exit(); } }
+    tracepoint:sched:sched_switch { @s = count(); } tracepoint:syscalls:sys_enter_getppid { printf("x\\n"); }"""
+    session = Traced("--engine", "mixed", "-p", str(app.pid), "-e", script.replace("PATH", app.path))
+    app.ask("60 300")
+    out, error = session.process.communicate(timeout=60)
+    assert session.process.returncode == 0, error
+    lines = out.decode().split("\n\n")[0].split("\n")
+    assert lines == ["x"] * 29 + ["enough"]
+    assert app.traces() == []
+
+
+def test_printing_and_clearing_reach_both_sides(app: Running) -> None:
+    """What an interval has printed and cleared, and what is left at the end, make up what happened."""
+    script = """uprobe:PATH:work { @c = count(); @k[1] = count(); } tracepoint:syscalls:sys_enter_getppid { @c = count(); @k[2] = count(); }
+    uprobe:PATH:quiet { @q = count(); } self:signal:SIGUSR1 { print(@c); clear(@c); print(@k); clear(@k); }"""
+    session = Traced("--engine", "mixed", "-p", str(app.pid), "-e", script.replace("PATH", app.path))
+    app.ask("70")
+    session.process.send_signal(signal.SIGUSR1)
+    assert session.process.stdout is not None
+    printed = b""
+    while printed.count(b"\n@") < 2 or not printed.endswith(b"\n"):
+        printed += os.read(session.process.stdout.fileno(), 4096)
+    assert sorted(printed.decode().split()) == ["140", "70", "70", "@c:", "@k[1]:", "@k[2]:"]
+    app.ask("30")
+    out = session.end()
+    assert "@c: 60\n" in out and "@k[1]: 30\n" in out and "@k[2]: 30\n" in out
+
+
+def test_system_calls_are_those_of_the_program(app: Running) -> None:
+    """Getting in and out makes system calls in the process: probes in the kernel see none of them."""
+    script = (
+        "tracepoint:raw_syscalls:sys_enter /args.id != 0/ { @n[args.id] = count(); } uprobe:PATH:work { @c = count(); }"
+    )
+    work = lambda app: [app.ask("20") for _ in range(3)]  # noqa: E731
+    mixed, said = traced(app, "", script, work)
+    assert "engine: mixed" in said
+    kernel, _ = traced(app, "kernel", script, work)
+    assert "@c: 60\n" in mixed and sorted(mixed.splitlines()) == sorted(kernel.splitlines())
+
+
+def test_probes_that_would_see_system_calls_of_sondes_own(app: Running) -> None:
+    script = "tracepoint:raw_syscalls:sys_enter { @n = count(); } uprobe:PATH:work { @c[str(arg1)] = count(); }"
+    out, said = traced(app, "", script, lambda app: app.ask("20"))
+    assert "engine: kernel" in said and "may call rt_sigprocmask" in said and "@c[a text]: 20\n" in out
+    other = script.replace("raw_syscalls:sys_enter", "syscalls:sys_enter_getppid").replace("@n", "@c[comm]")
+    out, said = traced(app, "mixed", other, lambda app: app.ask("20"))
+    assert "@c[a text]: 20\n" in out and "@c[app]: 20\n" in out
+
+
+def test_stacks_of_both_sides(app: Running) -> None:
+    script = """uprobe:PATH:work { @u[ustack(2)] = count(); }
+    tracepoint:syscalls:sys_enter_getppid { @t[ustack(3)] = count(); } tracepoint:sched:sched_switch { @k[kstack(3)] = count(); }"""
+    out, said = traced(app, "", script, lambda app: app.ask("20 100"))
+    assert "engine: mixed" in said
+    inside = re.search(r"@u\[\s*work\+0\s+rounds\+\d+\s*\]: 20\n", out)
+    outside = re.search(r"@t\[\s*getppid\+\d+\s[^]]*\]: 20\n", out)
+    assert inside and outside, out
+    assert re.search(r"@k\[[^]]*schedule", out), out
+
+
+def test_a_command_from_its_first_instruction(path: str) -> None:
+    script = (
+        "uprobe:PATH:work { @c = count(); @both = count(); } tracepoint:syscalls:sys_enter_getppid { @both = count(); }"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sonde",
+            "trace",
+            "--engine",
+            "mixed",
+            "-c",
+            f"{path} 400",
+            "-e",
+            script.replace("PATH", path),
+        ],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "@both: 800\n" in done.stdout and "@c: 400\n" in done.stdout
+
+
+def test_sonde_is_killed_and_the_process_goes_on(app: Running) -> None:
+    text = app.text()
+    script = 'uprobe:PATH:work { @c = count(); printf("x\\n"); } tracepoint:syscalls:sys_enter_getppid { @c = count(); printf("y\\n"); }'
+    session = Traced("--engine", "mixed", "-p", str(app.pid), "-e", script.replace("PATH", app.path))
+    app.ask("50")
+    session.process.kill()
+    session.process.communicate()
+    assert app.ask("5000") == 5000 and app.traces()
+    cleaned = subprocess.run(
+        [sys.executable, "-m", "sonde", "clean", "-p", str(app.pid)],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert app.text() == text and app.traces() == [] and app.ask("50") == 50
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["-e", "uprobe:PATH:work { } kprobe:f { }", "--budget", "100"], "--budget"),
+        (["-e", "begin { exit(); } interval:s:1 { }"], "nothing happens in the process"),
+        (["PROGRAM.c"], "for scripts"),
+    ],
+)
+def test_what_cannot_be_mixed_is_an_error(app: Running, tmp_path: Path, words: list[str], reason: str) -> None:
+    source = tmp_path / "program.c"
+    source.write_text("int f;\n")
+    places = {"PATH": app.path, "PROGRAM.c": str(source)}
+    for name, place in places.items():
+        words = [word.replace(name, place) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-m", "sonde", "trace", "--engine", "mixed", "-p", str(app.pid), *words],
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in (1, 2) and reason in done.stderr, done.stderr
