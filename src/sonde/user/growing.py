@@ -20,23 +20,29 @@ from ..errors import FeatureError, ProbeError, SondeError, UsageError
 from ..record import replace
 from ..spec.object import MapSpec, ObjectSpec
 from . import helpers, sending
-from .engine import PLACED, UserLink, UserObject, check_probes
+from .engine import PLACED, SAMPLED, UserLink, UserObject, check_probes
+from .local import LocalPrograms, local_helpers
+from .sampled import SampledWorld
 from .worker import PolledReader, Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..bpf.maps import SharedMap
     from ..spec.object import ProbeSpec, ProgramSpec
     from .agent import Agent
     from .inside import Inside
     from .stopped import StoppedProcess
+    from .worker import Sampler
 
 EVENT_BYTES, LINES_BYTES = 1 << 19, 1 << 17  # of the ring that stands for a perf event array, and of that for lines
 LINES = "sonde_lines"
 HELPERS = helpers.NAMES | sending.NAMES
-_TURN_MS = 20
+_NOT_ON_SAMPLES = frozenset(
+    ["perf_event_output", "tail_call", "trace_printk"]
+)  # what stands for these is for programs in the process
+_TURN_S = 0.02
 # Every place whose call is not known gets all of them. So from so many probes of system calls on, what is attached one by one is placed together, a moment after the last.
 _MANY_CALLS, _QUIET_S = 8, 0.1
 
@@ -57,8 +63,10 @@ class GrownLink(UserLink):
 class GrowingObject(UserObject):
     """A context manager. All methods may be called by several threads."""
 
-    def __init__(self, pid: int = 0, *, unsafe: bool = False) -> None:
-        """`unsafe`: programs may change what the process does."""
+    def __init__(
+        self, pid: int = 0, sample: Callable[[ProbeSpec], Sampler] | None = None, *, unsafe: bool = False
+    ) -> None:
+        """`sample` begins to take samples for a probe. `unsafe`: programs may change what the process does."""
         self._lock = threading.RLock()
         self._shared: set[str] = set()  # maps that the process has
         self._links: list[GrownLink] = []
@@ -67,7 +75,7 @@ class GrowingObject(UserObject):
         self._ending = threading.Event()
         self._later: list[ProbeSpec] = []  # probes that are to be placed together
         self._place_at = 0.0  # when
-        super().__init__(ObjectSpec(()), pid, unsafe=unsafe)
+        super().__init__(ObjectSpec(()), pid, sample=sample, unsafe=unsafe)
         self._helpers |= HELPERS
 
     # maps and programs ----------------------------------------------------------------------------------------
@@ -100,9 +108,8 @@ class GrowingObject(UserObject):
             if "trace_printk" in spec.helpers:
                 self.have_lines()
             numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
-            self._verify_program(
-                spec, self._helpers, own={name: numbers[known] for name, known in (maps or {}).items()}
-            )
+            names = local_helpers(sampled=True) - _NOT_ON_SAMPLES if spec.type == "perf_event" else self._helpers
+            self._verify_program(spec, names, own={name: numbers[known] for name, known in (maps or {}).items()})
             self._own([spec])
             self.spec = replace(self.spec, programs=(*self.spec.programs, spec))
 
@@ -134,8 +141,8 @@ class GrowingObject(UserObject):
 
     # the process ----------------------------------------------------------------------------------------------
 
-    def _enter_process(self, probes: Sequence[ProbeSpec]) -> Inside:
-        """Share what there is with the process of the probes, if that has not been done."""
+    def _know_process(self, probes: Sequence[ProbeSpec]) -> None:
+        """Find out which process the probes are of. Raises ProbeError."""
         pids = {probe.pid for probe in probes if probe.pid} | ({self.pid} if self.pid else set())
         if len(pids) != 1:
             found = f"processes {', '.join(map(str, sorted(pids)))}" if pids else "every process"
@@ -145,17 +152,42 @@ class GrowingObject(UserObject):
             )
         self.pid = pids.pop()
         check_probes(ObjectSpec((), probes=tuple(probes)), self.pid)
+
+    def _enter_process(self, probes: Sequence[ProbeSpec]) -> Inside:
+        """Share what there is with the process of the probes, if that has not been done."""
+        self._know_process(probes)
         if self._inside is not None:
             return self._inside
         self._place_in_process()
         assert self._inside is not None
+        self._attached = True
+        self._begin_to_work()
+        return self._inside
+
+    def _begin_to_work(self) -> None:
+        """Have the worker that fits what there is now, and a thread that gives it its turn."""
         if self.worker is not None:
             self.worker.close()
         self.worker = Worker(self.run, self._run_on, self.look, self._state)
-        self._attached = True
-        self._thread = threading.Thread(target=self._work, name="sonde", daemon=True)
-        self._thread.start()
-        return self._inside
+        self._place_sampled()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="sonde", daemon=True)
+            self._thread.start()
+
+    def _place_sampled(self) -> None:
+        """Place the programs for samples, on the maps where they are now, and take samples for them."""
+        if self._sampled is not None:
+            self._sampled.close()
+            self._sampled = None
+        probes = [probe for link in self._links for probe in link.probes if probe.type in SAMPLED]
+        if not probes:
+            return
+        assert self.worker is not None and self._sample is not None
+        self._sampled = LocalPrograms(dict(enumerate(self.maps.values(), 1)), self._slots, SampledWorld(self.pid))
+        for program in dict.fromkeys(probe.program for probe in probes):
+            self._sampled.add(program, self._programs[program])
+        for probe in probes:
+            self.worker.add_sampler(probe, self._sample(probe))
 
     def _check_placed(self) -> None:
         """There may be nothing to probe yet: probes come later."""
@@ -186,16 +218,15 @@ class GrowingObject(UserObject):
 
     def _work(self) -> None:
         """What a session's loop does for its engine."""
-        poller = select.poll()
-        assert self.worker is not None
-        poller.register(self.worker.fileno(), select.POLLIN)
         while not self._ending.is_set():
-            ready = poller.poll(_TURN_MS)
+            worker = self.worker
+            assert worker is not None
+            ready = select.select([worker.fileno()], [], [], _TURN_S)[0]
             with self._lock:
                 if self._ending.is_set():
                     return
-                if ready:
-                    self.worker.work()
+                if ready and worker is self.worker:
+                    worker.work()
                 if self._later and time.monotonic() > self._place_at:  # nobody is adding to them right now
                     self._place_later()
 
@@ -212,6 +243,8 @@ class GrowingObject(UserObject):
 
     def attach(self, probes: Sequence[ProbeSpec]) -> list[UserLink]:
         """Attach several probes at once. Raises ProbeError (also where no jump fits), TargetError; then none of them is attached."""
+        if all(probe.type in SAMPLED for probe in probes):
+            return self._attach_samples(probes)
         if any(probe.type not in PLACED for probe in probes):
             check_probes(ObjectSpec((), probes=tuple(probes)), self.pid or 1)
             raise FeatureError(
@@ -243,6 +276,20 @@ class GrowingObject(UserObject):
             link.how = ", ".join(sorted(hows))
             return [link]
 
+    def _attach_samples(self, probes: Sequence[ProbeSpec]) -> list[UserLink]:
+        """Run programs in sonde, on samples of the process, which is left alone."""
+        with self._lock:
+            self._know_process(probes)
+            probes = [replace(probe, pid=self.pid) for probe in probes]
+            link = GrownLink(self, "samples that sonde takes", probes)
+            self._links.append(link)
+            try:
+                self._begin_to_work()
+            except SondeError:
+                self._links.remove(link)
+                raise
+            return [link]
+
     def _is_one_of_many(self, probes: Sequence[ProbeSpec]) -> bool:
         calls = sum(probe.type == "tracepoint" for probe in self.spec.probes)
         return calls > _MANY_CALLS and all(probe.type == "tracepoint" for probe in probes)
@@ -254,6 +301,9 @@ class GrowingObject(UserObject):
                 return
             self._links.remove(link)
             self._note_probes()
+            if self.worker is not None:
+                for probe in link.probes:
+                    self.worker.remove_sampler(probe)
             if any(probe in self._later for probe in link.probes):
                 self._later = [probe for probe in self._later if probe not in link.probes]
                 return
@@ -262,7 +312,8 @@ class GrowingObject(UserObject):
 
     def _note_probes(self) -> None:
         """The spec says what is attached: that is what the next program begins with after exec."""
-        self.spec = replace(self.spec, probes=tuple(probe for link in self._links for probe in link.probes))
+        probes = (probe for link in self._links for probe in link.probes if probe.type in PLACED)
+        self.spec = replace(self.spec, probes=tuple(probes))
 
     def _rebuild(self, inside: Inside, sites: set[int]) -> None:
         """Release sites, and place whatever waits."""

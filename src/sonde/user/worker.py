@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
         lost: int
 
+        @property
+        def probe(self) -> ProbeSpec: ...
+
         def fileno(self) -> int: ...
         def look(self) -> int: ...
         def drain(self, handle: Callable[[Sample], object]) -> None: ...
@@ -75,6 +78,15 @@ class Worker:
         if self._look < 0:
             self._look = self._watch(make_timer(_LOOK_NS))
 
+    def remove_sampler(self, probe: ProbeSpec) -> None:
+        """End the samples of a probe. Twice is harmless."""
+        for fd, (program, sampler) in list(self._samplers.items()):
+            if program == probe.program and sampler.probe == probe:
+                self._epoll.unregister(fd)
+                del self._samplers[fd]
+                self._lost += sampler.lost
+                sampler.close()
+
     @property
     def lost(self) -> int:
         """How many samples found no room, and runs in the process no slot (or returns no place in the table)."""
@@ -87,9 +99,6 @@ class Worker:
             if fd in self._timers:
                 for _ in range(expirations(fd)):
                     self._run(self._timers[fd])
-            elif fd in self._samplers:
-                program, sampler = self._samplers[fd]
-                sampler.drain(lambda sample, program=program: self._run_on(program, sample))  # type: ignore[misc]
             elif fd == self._look:
                 expirations(fd)
                 self._look_at_process()
@@ -98,12 +107,19 @@ class Worker:
             elif fd == self._tick and self._clock is not None:
                 expirations(fd)
                 self._clock.update()
+        self._drain()
+
+    def _drain(self) -> None:
+        """Run programs on the samples that wait. A perf event says only once that there are some: whoever polled us may have heard it in our place."""
+        for program, sampler in list(self._samplers.values()):
+            sampler.drain(lambda sample, program=program: self._run_on(program, sample))  # type: ignore[misc]
 
     def stop(self) -> None:
         """Run nothing more. Twice is harmless."""
         for timer in self._timers:
             os.close(timer)
         self._timers.clear()
+        self._drain()
         self._lost += sum(sampler.lost for _, sampler in self._samplers.values())
         for _, sampler in self._samplers.values():
             sampler.close()

@@ -314,6 +314,35 @@ def test_usdt(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {k.value: v.value for k, v in b["counts"].items()} == dict.fromkeys(range(10), 1)
 
 
+def test_samples(running: Running) -> None:
+    text = """
+    #include <uapi/linux/bpf_perf_event.h>
+    BPF_STACK_TRACE(stacks, 1024);
+    BPF_HASH(counts, int, u64);
+    BPF_ARRAY(entries, u64, 1);
+    int sample(struct bpf_perf_event_data *ctx) {
+        if (bpf_get_current_pid_tgid() >> 32 == PID) { int id = stacks.get_stackid(&ctx->regs, BPF_F_USER_STACK); counts.increment(id); }
+        return 0;
+    }
+    int entry(struct pt_regs *ctx) { int n = 0; entries.increment(n); return 0; }
+    """
+    with BPF(text=text.replace("PID", str(running.pid))) as b:
+        b.attach_perf_event(ev_type=1, ev_config=0, fn_name="sample", sample_freq=500)
+        until(lambda: sum(v.value for v in b["counts"].values()) > 10, lambda: running.ask("work 1000000"))
+        assert not running.traces()  # nothing is put into the process for it
+        names = {b.sym(address, running.pid) for key in b["counts"] for address in b["stacks"].walk(key.value)}
+        assert {b"work", b"main"} <= names
+        b.attach_uprobe(name=running.path, sym="other", fn_name="entry")  # now the maps move
+        before = sum(v.value for v in b["counts"].values())
+        running.ask("other 10")
+        assert b["entries"][0].value == 10
+        until(lambda: sum(v.value for v in b["counts"].values()) > before + 10, lambda: running.ask("work 1000000"))
+        b.detach_perf_event(ev_type=1, ev_config=0)
+        before = sum(v.value for v in b["counts"].values())
+        running.ask("work 10000000")
+        assert sum(v.value for v in b["counts"].values()) == before
+
+
 def test_what_cannot_be_had_is_said(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "int f(struct pt_regs *ctx) { return 0; } int task(void *ctx) { return bpf_get_current_task() != 0; }"
     with BPF(text=text) as b:
@@ -322,7 +351,7 @@ def test_what_cannot_be_had_is_said(running: Running, monkeypatch: pytest.Monkey
         with pytest.raises(FeatureError, match="bpf_get_current_task"):
             b.attach_uprobe(name=running.path, sym="work", fn_name="task")
         with pytest.raises(FeatureError, match="perf event"):
-            b.attach_perf_event(ev_type=1, ev_config=0, fn_name="f", sample_freq=10)
+            b.attach_perf_event(ev_type=4, ev_config=0xC0, fn_name="f", sample_freq=10)
         with pytest.raises(SondeError, match="sched"):
             b.attach_tracepoint(tp="sched:sched_switch", fn_name="f")
         assert not BPF.support_kfunc() and not BPF.support_raw_tracepoint()
@@ -358,6 +387,7 @@ TOOLS = {
     ("argdist", "-d", "1", "-n", "1", "-C", "t:syscalls:sys_enter_close():int:args->fd"): r"args->fd = \d",
     ("trace", "-M", "3", 'c:open64 "%s", arg1'): r"(?m)open64 +/dev/null$",
     ("stackcount", "-D", "1", "c:getppid"): r"getppid\n",
+    ("profile", "-f", "-F", "199", "1"): r"(?m)^python\S*;.* \d+$",
     ("memleak", "1", "1"): r"outstanding allocations",
 }
 

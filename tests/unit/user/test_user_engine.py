@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
 import struct
 import subprocess
@@ -275,6 +277,30 @@ def test_samples_of_a_busy_thread(running: Running) -> None:
         found = [(key, total(loaded, "AT_", key)) for key, _ in loaded.maps["AT_"].items()]
         assert sum(count for _, count in found) >= 20
         assert all(key[:7] == b"target\0" and struct.unpack_from("<I", key, 16) == (running.pid,) for key, _ in found)
+
+
+def test_no_sample_is_left_lying(running: Running) -> None:
+    """The kernel says once that there are samples: to whoever asks first, and that is the loop that waits for the worker."""
+    try:
+        loaded = running.attach("profile:hz:997 { @ = count(); }")
+    except (PrivilegeError, AttachError) as refusal:
+        pytest.skip(f"perf events are not to be had: {refusal.message}")
+
+    def cpu_s() -> float:
+        fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    with loaded:
+        assert loaded.worker is not None
+        before = cpu_s()
+        running.say("work 300000000")
+        while cpu_s() < before + 0.3:
+            select.select([loaded.worker.fileno()], [], [], 1)
+            loaded.worker.work()
+        spent = cpu_s() - before
+        seen = total(loaded, "percpu") + loaded.worker.lost
+        running.hear()
+    assert 0.6 * 997 * spent < seen < 1.5 * 997 * (spent + 0.1)
 
 
 def test_samples_read_the_memory_of_the_process(running: Running) -> None:

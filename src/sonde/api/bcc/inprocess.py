@@ -195,9 +195,10 @@ class ProcessObject:
     """Takes the place of the kernel's object."""
 
     def __init__(self, pid: int = 0) -> None:
+        from ...kernel.sampling import Sampler
         from ...user.growing import GrowingObject
 
-        self.grown = GrowingObject(pid, unsafe=_is_unsafe())
+        self.grown = GrowingObject(pid, lambda probe: Sampler(probe, os.uname().machine), unsafe=_is_unsafe())
         self.maps: dict[str, ProcessMap] = {}
         self.programs: dict[str, ProcessProgram] = {}
         self._lines: LinePipe | None = None
