@@ -46,7 +46,7 @@ SITE_BYTES = 24  # of one site, at most
 
 _SHARED, _PRIVATE, _ANONYMOUS, _FIXED, _FIXED_NOREPLACE = 1, 2, 0x20, 0x10, 0x100000
 _OPENAT = 257
-_MADVISE, _WIPEONFORK = 28, 18
+_WIPEONFORK = 18  # of madvise(2)
 
 
 class Site(Record):
@@ -165,7 +165,7 @@ class Agent:
             Call("ftruncate", (Result(0), size)),
             Call("mmap", (0, size, PROT_READ | PROT_WRITE, _PRIVATE, Result(0), 0)),
             Call("mmap", (Result(2), wiped, PROT_READ | PROT_WRITE, _PRIVATE | _ANONYMOUS | _FIXED, -1, 0)),
-            Call(_MADVISE, (Result(2), wiped, _WIPEONFORK)),  # where it fails, a child keeps its parent's number
+            Call("madvise", (Result(2), wiped, _WIPEONFORK)),  # where it fails, a child keeps its parent's number
             Call("close", (Result(0),)),
         ]
         results = stopped.run(calls)

@@ -49,7 +49,7 @@ _NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r
 
 # Numbers of x86-64.
 NUMBERS = {
-    "close": 3, "mmap": 9, "munmap": 11, "rt_sigaction": 13, "rt_sigprocmask": 14, "getpid": 39, "ftruncate": 77, "gettid": 186, "memfd_create": 319, "prctl": 157,
+    "close": 3, "mmap": 9, "munmap": 11, "rt_sigaction": 13, "rt_sigprocmask": 14, "madvise": 28, "getpid": 39, "ftruncate": 77, "gettid": 186, "memfd_create": 319, "prctl": 157,
 }  # fmt: skip
 
 

@@ -273,6 +273,9 @@ class UserObject:
             inside.enter(
                 stopped, lambda agent: self._share_maps(agent, stopped), lambda agent: self._share_state(agent, stopped)
             )
+        for table in self.maps.values():
+            if isinstance(table, RingMap):
+                table.region.populate()
         with self._stop_for_calls() as stopped:
             self._check_program(watch)
             return inside.look(stopped)

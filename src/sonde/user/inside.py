@@ -11,13 +11,17 @@ When the process becomes another program by exec, all of this is gone with the o
 from __future__ import annotations
 
 from ..bpf.jit.here import cpu_features
+from ..bpf.maps.memory import POPULATE_WRITE
+from ..bpf.maps.ringbuf import RingMap
 from ..errors import ProbeError, TargetError
 from ..record import Record, replace
 from . import frame, helpers
 from .agent import Agent
+from .calls import Call
 from .cleaning import clean_children
 from .image import Image
 from .machine import get_native
+from .memory import page_up
 from .patches import Patch, put_in, remove_when_left, take_out
 from .process import find_clock, find_rseq, find_tid_offset
 from .relocated import Relocated
@@ -191,6 +195,12 @@ class Inside:
         self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
         return helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
 
+    def _populate_rings(self, stopped: StoppedProcess) -> None:
+        """Map all pages of rings, which sonde has by now: a process that writes a record into one for the first time would wait for the kernel, a microsecond for each."""
+        for table, address in self._tables.values():
+            if isinstance(table, RingMap):
+                stopped.run([Call("madvise", (address, page_up(len(table.region.data)), POPULATE_WRITE))])
+
     def share(self, number: int, share: Callable[[Agent], tuple[SharedMap, int]]) -> None:
         """Share one more map."""
         assert self._home is not None
@@ -296,6 +306,7 @@ class Inside:
             agent = Agent.create(stopped, near=(low, high), size=size, entries=entries, reach=reach)
             if self._facts is None:
                 self._facts = self._learn(stopped)
+                self._populate_rings(stopped)
             self._images.append(Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features()))
             self._images[-1].lines = self._lines
             self._images[-1].own_reads = self.own_reads
