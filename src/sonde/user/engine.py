@@ -13,7 +13,17 @@ from ..bpf.isa import decode
 from ..bpf.maps import MapShape, create, measure
 from ..bpf.maps.memory import prepare
 from ..bpf.maps.ringbuf import RingMap
-from ..errors import BusyError, Diagnostic, FeatureError, ProbeError, SondeError, TargetError, UnsafeError, UsageError
+from ..errors import (
+    BusyError,
+    Diagnostic,
+    FeatureError,
+    FormatError,
+    ProbeError,
+    SondeError,
+    TargetError,
+    UnsafeError,
+    UsageError,
+)
 from ..record import replace
 from ..spec.object import find_span, layout_kinds
 from ..spec.relocation import relocate
@@ -125,6 +135,7 @@ class UserObject:
         self.notes: list[str] = []  # what is to be told
         self.missing: tuple[str, ...] = ()  # probes that could not be had, with the reason
         self._programs: dict[str, list[Insn]] = {}
+        self._tails = {m.name: dict(m.values) for m in spec.maps if m.type == "prog_array"}  # index to program
         self._interpreted: set[str] = set()  # programs of sonde's own that are too long to be verified in time
         self._inside: Inside | None = None
         self._plan: list[Patch] = []  # what is to be put in
@@ -175,6 +186,11 @@ class UserObject:
         for program in self.spec.programs:
             kind = local.get(program.name, "")
             self._verify_program(program, local_helpers(sampled=kind in SAMPLED) if kind else self._helpers, bool(kind))
+
+        for table, entries in self._tails.items():
+            for name in entries.values():
+                if name not in self._programs:
+                    raise FormatError(f"map {table} is to hold {name!r}, which the object does not have")
 
     def _verify_program(
         self, program: ProgramSpec, names: frozenset[str], local: bool = False, own: Mapping[str, int] = _NOTHING
@@ -294,9 +310,11 @@ class UserObject:
             shape = self._shape(spec)
             size, repeated = measure(shape)
             known = self.maps.get(spec.name)
-            if known is not None:
+            if known is not None and spec.type != "prog_array":  # its addresses are of one program's memory
                 places[number] = known, agent.lend(stopped, known.region.fd, size, repeated)
                 continue
+            if known is not None:
+                known.close()
             shared = agent.share(stopped, size, repeated)
             self._fill(spec, create(shape, fd=shared.fd))
             places[number] = self.maps[spec.name], shared.address
@@ -327,6 +345,8 @@ class UserObject:
             self._owner = Owner(self._state_fd)
 
     def _shape(self, spec: MapSpec) -> MapShape:
+        if spec.type == "prog_array":  # of addresses
+            return MapShape("array", 4, 8, spec.max_entries, name=spec.name, cpus=self._slots + 1)
         entries = spec.max_entries
         if spec.type == "ringbuf":
             entries = max(4096, 1 << (max(entries, 1) - 1).bit_length())
@@ -355,8 +375,16 @@ class UserObject:
             self._put_in(self._inside, self._plan)
         return [UserLink(self, self._inside.hows.get(probe.name, "")) for probe in probes]
 
+    def _fill_tails(self, inside: Inside) -> None:
+        """Write the addresses of programs into the arrays of programs, once there is a place for them."""
+        for table, entries in self._tails.items() if inside.ready else ():
+            for index, program in entries.items():
+                address = inside.address_of(program) if program else 0
+                self.maps[table].update(index.to_bytes(4, "little"), address.to_bytes(8, "little"))
+
     def _put_in(self, inside: Inside, patches: list[Patch]) -> None:
         """Replace the code, when no thread is where it could not go on; that is soon."""
+        self._fill_tails(inside)
         deadline = time.monotonic() + _BUSY_S
         while patches:
             try:

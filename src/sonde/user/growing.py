@@ -70,7 +70,6 @@ class GrowingObject(UserObject):
         self._lock = threading.RLock()
         self._shared: set[str] = set()  # maps that the process has
         self._links: list[GrownLink] = []
-        self._tails: dict[str, dict[int, str]] = {}  # what is in arrays of programs: by map, index to program
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._later: list[ProbeSpec] = []  # probes that are to be placed together
@@ -95,11 +94,9 @@ class GrowingObject(UserObject):
             return self.maps[spec.name]
 
     def _shape(self, spec: MapSpec) -> MapShape:
-        """What stands for a map of the kernel's: a ring for a perf event array, addresses for an array of programs."""
+        """What stands for a map of the kernel's: a ring for a perf event array."""
         if spec.type == "perf_event_array":
             return MapShape("ringbuf", 0, 0, EVENT_BYTES, name=spec.name, cpus=self._slots + 1)
-        if spec.type == "prog_array":
-            return MapShape("array", 4, 8, spec.max_entries, name=spec.name, cpus=self._slots + 1)
         return super()._shape(spec)
 
     def add_program(self, spec: ProgramSpec, maps: Mapping[str, str] | None = None) -> None:
@@ -128,16 +125,8 @@ class GrowingObject(UserObject):
             raise UsageError(f"the object has no program {program!r}")
         with self._lock:
             self._tails.setdefault(table, {})[index] = program
-            self._fill_tails()
-
-    def _fill_tails(self) -> None:
-        """Write the addresses of programs into the arrays of programs, once there is a place for them."""
-        if self._inside is None or not self._inside.ready:
-            return
-        for table, entries in self._tails.items():
-            for index, program in entries.items():
-                address = self._inside.address_of(program) if program else 0
-                self.maps[table].update(index.to_bytes(4, "little"), address.to_bytes(8, "little"))
+            if self._inside is not None:
+                self._fill_tails(self._inside)
 
     # the process ----------------------------------------------------------------------------------------------
 
@@ -206,7 +195,7 @@ class GrowingObject(UserObject):
         """Move a map into memory that the process has too; lend it to the next program."""
         table = self.maps[spec.name]
         size, repeated = measure(table.shape)
-        if spec.name in self._shared:
+        if spec.name in self._shared and spec.type != "prog_array":  # its addresses are of one program's memory
             return table, agent.lend(stopped, table.region.fd, size, repeated)
         shared = agent.share(stopped, size, repeated)
         table.move(shared.fd)
@@ -323,16 +312,12 @@ class GrowingObject(UserObject):
         inside.study()
         with self._stop(all_threads=False) as stopped:
             patches = inside.look(stopped)
-        self._fill_tails()
         self._put_in(inside, patches)
 
     def look(self) -> None:
         """Follow the process; see `UserObject.look`."""
         with self._lock:
-            before = self._inside
             super().look()
-            if self._inside is not before:
-                self._fill_tails()
 
     # ending ---------------------------------------------------------------------------------------------------
 

@@ -209,7 +209,7 @@ OF_MAPS = frozenset([
 ])  # fmt: skip
 IN_PROGRAMS = frozenset(["loop", "ringbuf_submit", "ringbuf_discard"])
 UNSAFE = frozenset(["probe_write_user", "override_return"])
-NAMES = (frozenset([*ROUTINES, *DIRECT, "get_stack"]) | OF_MAPS | IN_PROGRAMS) - UNSAFE
+NAMES = (frozenset([*ROUTINES, *DIRECT, "get_stack", "tail_call"]) | OF_MAPS | IN_PROGRAMS) - UNSAFE
 
 # What helpers make of system calls in the process, for those who would see them there. Time is read by system call where nothing better is known.
 _READS, _CLOCKS, _IDS = ("rt_sigprocmask",), ("clock_gettime",), ("getpid", "gettid")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _MAPS = frozenset([
     "hash", "percpu_hash", "lru_hash", "lru_percpu_hash", "array", "percpu_array", "queue", "stack", "bloom_filter", "lpm_trie", "ringbuf",
+    "prog_array",
 ])  # fmt: skip
 _OTHERS = frozenset(["isa:v4", "cookie:perf_event"])
 _OF_SONDE = frozenset(["get_current_cgroup_id"])  # for programs that sonde runs itself

@@ -48,6 +48,22 @@ def test_types_of_programs(section: str, program: tuple[str, str, str, bool]) ->
     assert spec.license == "GPL"
 
 
+def test_what_maps_hold_from_the_start() -> None:
+    spec = object_of(
+        """
+        int one(void *ctx);
+        struct inner { __uint(type, 2); __type(key, __u32); __type(value, __u64); __uint(max_entries, 1); } held SEC(".maps");
+        struct { __uint(type, 12); __uint(max_entries, 4); __type(key, __u32); __array(values, struct inner); }
+            maps SEC(".maps") = { .values = { [3] = &held } };
+        struct { __uint(type, 3); __uint(max_entries, 4); __uint(key_size, 4); __array(values, int (void *)); }
+            programs SEC(".maps") = { .values = { [0] = (void *)&one, [2] = (void *)&one } };
+        SEC("xdp") int one(void *ctx) { bpf_tail_call(ctx, &programs, 2); return 0; }
+        """
+    )
+    held = {each.name: each.values for each in spec.maps if each.values}
+    assert held == {"maps": ((3, "held"),), "programs": ((0, "one"), (2, "one"))}
+
+
 def test_places() -> None:
     spec = object_of(
         """

@@ -69,6 +69,7 @@ def map_spec(table: Table, tables: Mapping[str, Table], target: Target) -> MapSp
         pinning=table.pinning,
         key=key,
         value=value,
+        values=table.initial,
         key_type=table.key if key is not None else None,
         value_type=table.leaf if value is not None else None,
     )
