@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from bt_typing import typed, warnings
 
+from sonde.debuginfo.elf import Elf
+from sonde.debuginfo.procmaps import read_maps
 from sonde.errors import CompileError
 
 THERE = "tracepoint:syscalls:sys_enter_openat"
@@ -45,3 +50,28 @@ def test_ignored() -> None:
 def test_a_wrong_form_is_an_error_whatever_was_chosen() -> None:
     with pytest.raises(CompileError, match="software"):
         typed(f'config = {{ missing_probes = "ignore" }} {THERE}, software:nosuch:1 {{ exit() }}')
+
+
+def code_with_functions(count: int) -> Iterator[tuple[str, list[int]]]:
+    """Yield files that this process has mapped, with the addresses of so many functions of theirs."""
+    for path in sorted({m.path for m in read_maps(os.getpid()) if m.executable and m.is_file}):
+        with Elf.open(path) as elf:
+            found = sorted({symbol.vaddr for symbol in elf.iter_functions() if symbol.size > 8})
+        if len(found) >= count:
+            yield path, found[:count]
+
+
+def test_a_file_is_opened_once_for_all_probes_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its symbols are decoded once then: hundreds of probes by address take no longer than their programs do."""
+    opened, open_file = [], Elf.open
+
+    def open_elf(path: str) -> Elf:
+        opened.append(path)
+        return open_file(path)
+
+    monkeypatch.setattr(Elf, "open", open_elf)
+    path, addresses = next(code_with_functions(20))
+    script = " ".join(f"uprobe:{path}:{address:#x} {{ @[{address}] = count() }}" for address in addresses)
+    opened.clear()
+    assert len(typed(script).probes) == 20
+    assert opened.count(path) == 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ...errors import Diagnostic
     from ...probes.model import Probe
+    from ...probes.scope import Machine
     from ...spec.target import Target
     from .config import Config
     from .options import Options
@@ -29,11 +30,14 @@ def expand_probes(
     program: ast.Program, target: Target, config: Config, options: Options, warnings: list[Diagnostic]
 ) -> list[Group]:
     """Return one Group for each program to be made, in the order of the script. Raises CompileError."""
+    from ...probes.scope import Machine
+
     groups: list[Group] = []
     errors: list[Diagnostic] = []
+    machine = Machine(traceable=options.traceable_functions)  # of all probes: lists are read, and files opened, once
     for node in program.probes:
         try:
-            probes = _expand(node, target, config, options, warnings)
+            probes = _expand(node, target, config, options, machine, warnings)
         except _Failed as failed:
             errors.append(failed.diagnostic)
             continue
@@ -71,7 +75,7 @@ class _Failed(Exception):
 
 
 def _expand(
-    node: ast.Probe, target: Target, config: Config, options: Options, warnings: list[Diagnostic]
+    node: ast.Probe, target: Target, config: Config, options: Options, machine: Machine, warnings: list[Diagnostic]
 ) -> list[Probe]:
     """Expand each attach point; see to those that match nothing as `missing_probes` says.
 
@@ -82,7 +86,7 @@ def _expand(
     missing: list[Diagnostic] = []
     for point in node.attach_points:
         try:
-            probes += _expand_point(point, target, options)
+            probes += _expand_point(point, target, options, machine)
         except ProbeError as error:
             wrong = not isinstance(error, MissingProbeError)
             fault = diagnose(point.span, error.message, hint=error.hint)
@@ -103,17 +107,12 @@ def _expand(
 _REMOVED = "Probe has no valid attach points. It is being removed which may cause issues with program behavior."
 
 
-def _expand_point(point: ast.AttachPoint, target: Target, options: Options) -> list[Probe]:
+def _expand_point(point: ast.AttachPoint, target: Target, options: Options, machine: Machine) -> list[Probe]:
     """Return the probes that one attach point means. Raises ProbeError, MissingProbeError when there are none."""
     from ...probes.catalogue import expand_all, parse_attach_point
 
     path, unsafe = options.command_path, options.unsafe
     patterns = parse_attach_point(point.parts, pid=options.pid, command_path=path, unsafe=unsafe)
-    machine = None
-    if options.traceable_functions:
-        from ...probes.scope import Machine
-
-        machine = Machine(traceable=options.traceable_functions)
     return expand_all(patterns, target, pid=options.pid, command_path=path, unsafe=unsafe, machine=machine)
 
 
