@@ -102,6 +102,52 @@ def test_counts_of_a_known_workload() -> None:
         assert (struct.unpack("<Q", data[:8])[0] - 5) % NUMBERS[os.uname().machine] == 0
 
 
+HELD = """
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+char LICENSE[] SEC("license") = "GPL";
+int second(void *ctx);
+struct inner { __uint(type, BPF_MAP_TYPE_ARRAY); __type(key, u32); __type(value, u64); __uint(max_entries, 1); } held SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS); __uint(max_entries, 4); __type(key, u32); __array(values, struct inner); }
+    maps SEC(".maps") = { .values = { [3] = &held } };
+struct { __uint(type, BPF_MAP_TYPE_PROG_ARRAY); __uint(max_entries, 4); __uint(key_size, 4); __array(values, int (void *)); }
+    programs SEC(".maps") = { .values = { [2] = (void *)&second } };
+static void add(u32 outer, u64 n)
+{
+    u32 zero = 0;
+    void *map = bpf_map_lookup_elem(&maps, &outer);
+    u64 *value = map ? bpf_map_lookup_elem(map, &zero) : NULL;
+    if (value)
+        __sync_fetch_and_add(value, n);
+}
+SEC("uprobe/LIBC:getppid") int first(void *ctx)
+{
+    if (bpf_get_current_pid_tgid() >> 32 == PID) {
+        add(3, 1);
+        bpf_tail_call(ctx, &programs, 2);
+        add(3, 1000000);
+    }
+    return 0;
+}
+SEC("uprobe") int second(void *ctx) { add(3, 1000); return 0; }
+"""
+
+
+def test_what_maps_hold_from_the_start() -> None:
+    """Programs in an array are of one attach type for newer kernels: none is loaded for multi links."""
+    libraries = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/libc.so" in line]
+    if not libraries:
+        pytest.skip("needs a Python that is linked with a C library")
+    held = HELD.replace("LIBC", libraries[0]).replace("PID", str(os.getpid()))
+    spec = compile_object(Source("held.bpf.c", held), live_target(), Options())
+    with KernelEngine().load(spec) as loaded:
+        loaded.attach(spec.probes)
+        for _ in range(7):
+            os.getppid()
+        loaded.detach()
+        assert loaded.maps["held"].lookup(KEY) == [struct.pack("<Q", 7007)]
+
+
 def test_a_program_that_reads_beyond_the_record() -> None:
     """`getppid` has no arguments: its record ends behind the number of the call, a u32."""
     body = 'SEC("tp/syscalls/sys_enter_getppid") int f(struct trace_event_raw_sys_enter *ctx) { return ctx->args[5]; }'

@@ -57,7 +57,8 @@ class KernelObject:
 
     def __init__(self, spec: ObjectSpec, without: frozenset[str] = frozenset(), types: Btf | None = None) -> None:
         self.spec = spec
-        self.without = without
+        tails = any(each.type == "prog_array" and each.values for each in spec.maps)
+        self.without = without | _MULTI if tails else without  # an array's programs must all be of one attach type
         self._types = types
         self.maps: dict[str, KernelMap] = {}
         self.programs: dict[str, Program] = {}
@@ -259,6 +260,9 @@ def check_kernel(spec: ObjectSpec) -> None:
 
     for each in spec.assumed:
         check(each)
+
+
+_MULTI = frozenset(["kprobe_multi", "kprobe_session", "uprobe_multi"])
 
 
 def preferred_attach_type(spec: ProgramSpec, probes: Sequence[ProbeSpec], without: frozenset[str]) -> str:
