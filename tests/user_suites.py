@@ -41,6 +41,11 @@ class Tracer:
         self._chance = random.Random(seed)
         self._loaded: UserObject | None = None
 
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether the process is stopped again and again."""
+        return self._some > 0
+
     def begin(self, pid: int) -> None:
         """Have the first probes in the process."""
         os.environ["BPFTRACE_MAX_PROBES"] = "1000000"

@@ -37,6 +37,13 @@ runpy.run_module("test", run_name="__main__")
 SHORT = ("test_exceptions", "test_generators", "test_struct", "test_thread", "test_wait4", "test_contextlib")
 CRYPTO = ("test_hashlib", "test_hmac", *(["test_ssl"] if os.environ.get("SONDE_SUITES") else []))
 MOST_S = 60.0
+# What may end otherwise when the process is stopped again and again, as it does in a debugger (docs/design/0008-user-engine.md, "What cannot be had").
+STOPPED = {
+    "test_interrupted_write_unbuffered": "a write that waits, of which a part is done, ends with that part",
+    "test_timeout": "epoll_wait begins its time again",
+    "test_itimer_virtual": "it wants so much time of a CPU within so much time of the clock",
+    "test_set_and_clear": "it wants to run within a quarter of a second",
+}
 Results = Counter[tuple[str, str]]
 
 
@@ -75,9 +82,12 @@ def compare(folder: Path, modules: list[str], tracer: Tracer) -> None:
     assert sum(bare.values()) > 0
     probed = run_modules(folder, modules, tracer)
     assert tracer.rounds > 0 and tracer.hits > 0
-    if probed != bare and run_modules(folder, modules) != bare:
+    changed = [name for name, _ in [*(bare - probed), *(probed - bare)]]
+    if tracer.comes_and_goes:
+        changed = [name for name in changed if name.rpartition(".")[2] not in STOPPED]
+    if changed and run_modules(folder, modules) != bare:
         pytest.skip(f"{' '.join(modules)}: two runs without probes differ")
-    assert probed == bare, (bare - probed, probed - bare)
+    assert not changed, (bare - probed, probed - bare)
 
 
 def test_cpython_with_every_function_probed(tmp_path: Path) -> None:
