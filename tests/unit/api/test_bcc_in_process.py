@@ -392,6 +392,35 @@ TOOLS = {
 }
 
 
+def test_a_tool_that_is_interrupted_again_and_again(running: Running, tmp_path: Path) -> None:
+    text = "from bcc import BPF\nimport os, time\n"
+    text += "b = BPF(text='int f(struct pt_regs *ctx) { return 0; }')\n"
+    text += (
+        f"b.attach_uretprobe(name={running.path!r}, sym='work', fn_name='f')\nprint('on', flush=True)\ntime.sleep(60)\n"
+    )
+    (tmp_path / "tool.py").write_text(text)
+    words = [
+        sys.executable,
+        "-m",
+        "sonde",
+        "bcc",
+        "--engine",
+        "user",
+        "-p",
+        str(running.pid),
+        str(tmp_path / "tool.py"),
+    ]
+    for _ in range(5):
+        tool = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert tool.stdout is not None and tool.stdout.readline() == "on\n"
+        while tool.poll() is None:
+            tool.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        tool.communicate()
+        assert not running.traces()
+    assert running.ask("work 10") == 100
+
+
 @pytest.mark.parametrize("words", TOOLS, ids=lambda words: words[0])
 def test_tools_of_bcc_run_as_they_are(words: tuple[str, ...], tmp_path: Path) -> None:
     """As the user who runs this test without privileges; where that is root, its capabilities do not count."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from functools import lru_cache
 
 from ...errors import FeatureError, UsageError
@@ -82,6 +83,23 @@ def _end_in_order() -> None:
 def _is_unsafe() -> bool:
     """Whether programs may change what the process does (`sonde bcc --unsafe`)."""
     return os.environ.get("SONDE_UNSAFE", "") not in ("", "0")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no second Ctrl-C come between: what is being taken out of the process is to be out of it."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class ProcessMap:
@@ -271,9 +289,10 @@ class ProcessObject:
 
     def close(self) -> None:
         """Take everything out of the process. Twice is harmless."""
-        if self._lines is not None:
-            self._lines.close()
-        self.grown.close()
+        with _undisturbed():
+            if self._lines is not None:
+                self._lines.close()
+            self.grown.close()
         for note in self.grown.notes:
             print(f"sonde: {note}", file=sys.stderr)
         self.grown.notes.clear()
