@@ -257,7 +257,12 @@ def _iter_entries(data: bytes, count: int) -> Iterator[tuple[int, int, int, byte
 def _name(kind: str) -> str:
     """The name of memory of ours."""
     pid = os.getpid()
-    return f"{kind}:{pid}:{start_time(pid)}"
+    if pid not in _started:
+        _started[pid] = start_time(pid)
+    return f"{kind}:{pid}:{_started[pid]}"
+
+
+_started: dict[int, int] = {}  # of this process
 
 
 def _owner(path: str) -> tuple[str, int, int] | None:

@@ -73,11 +73,20 @@ def number_of(call: Call) -> int:
 
 def _load(register: int, value: int) -> bytes:
     """Load a number and leave the flags alone."""
-    return (
-        rex(False, 0, register) + bytes([0xB8 | register & 7]) + imm(0)
-        if value & (1 << 64) - 1 == 0
-        else mov_imm(register, value)
-    )
+    known = _loads.get((register, value))
+    if known is None:
+        if value & (1 << 64) - 1 == 0:
+            known = rex(False, 0, register) + bytes([0xB8 | register & 7]) + imm(0)
+        else:
+            known = mov_imm(register, value)
+        if len(_loads) >= _MOST_LOADS:
+            _loads.clear()
+        _loads[register, value] = known
+    return known
+
+
+_MOST_LOADS = 1024
+_loads: dict[tuple[int, int], bytes] = {}  # the same registers are given back after every run
 
 
 class Assembled(Record):

@@ -112,8 +112,8 @@ def share(
     size, repeated = page_up(size), page_up(repeated)
     pidfd = os.pidfd_open(stopped.pid)
     try:
-        for _ in range(_TRIES):  # while other threads run, what was free may be taken
-            address = find_gap(stopped.maps(), size + repeated, near, reach)
+        for attempt in range(_TRIES):  # what was free when the mappings were read may be taken
+            address = find_gap(stopped.maps() if attempt else stopped.mappings(), size + repeated, near, reach)
             made = _make(stopped, pidfd, name, Shared(address, size, -1, repeated), protection)
             if made is not None:
                 return made
@@ -171,6 +171,7 @@ def _make(stopped: StoppedProcess, pidfd: int, name: str, plan: Shared, protecti
     wanted = (None, None, plan.address, plan.address + plan.size)
     good = all(result >= 0 and want in (None, result) for result, want in zip(results[: last + 1], wanted))
     if good and taken:
+        stopped.note_mapping(plan.address, plan.extent)
         return Shared(plan.address, plan.size, taken[0], plan.repeated)
     for fd in taken:
         os.close(fd)

@@ -215,6 +215,13 @@ class StoppedProcess:
         """Return the mappings as they were when they were last read: with all threads stopped only sonde changes them."""
         return self._mappings or self.maps()
 
+    def note_mapping(self, address: int, size: int) -> None:
+        """Take note of memory that sonde has mapped, in place of reading all mappings again."""
+        from ..debuginfo.procmaps import Mapping
+
+        mapping = Mapping(address, address + size, "----", 0, "00:00", 0, "")
+        self._mappings = sorted([*self.mappings(), mapping], key=lambda m: m.start)
+
     # system calls ----------------------------------------------------------------------------------------------
 
     def system_call(self, number: int | str, *arguments: int | bytes) -> int:
