@@ -17,7 +17,7 @@ from sonde.debuginfo.elf import Elf
 
 DRIVER, PAGES, FAR, STACK = 0x400000, 0x10000000, 0x12000000, 0x20000000
 PAGE = 0x1000
-CODE_AT, NEAR_AT, DATA_AT, DATA_BYTES, STACK_BYTES = 0x400, 0x200, 0x800, 64, 0x1000
+CODE_AT, NEAR_AT, DATA_AT, DATA_BYTES, STACK_BYTES = 0x400, 0x200, 0x800, 64, 0x4000
 SP = STACK + STACK_BYTES // 2
 STATE_BYTES = 1024  # x0 to x30, sp, nzcv, the number of the exit; from 512 on the vector registers
 MARKER_AT = 33 * 8 + 8
@@ -126,8 +126,10 @@ def stub(number: int, saver: int) -> bytes:
     return struct.pack("<4IQ", 0xD2800011 | number << 5, 0xF81F0FF0, 0x58000050, 0xD61F0200, saver)
 
 
-def run_all(cases: Sequence[Moved], qemu: str, assembler: str, folder: Path) -> list[str]:
-    """Return "same" or the difference for each case."""
+def run_all(
+    cases: Sequence[Moved], qemu: str, assembler: str, folder: Path, more: Sequence[tuple[int, bytes, int]] = ()
+) -> list[str]:
+    """Return "same" or the difference for each case. `more` is other memory: address, content, size."""
     head = driver(folder, assembler)
     (saver,) = struct.unpack_from("<Q", head, len(head) - 16)
     table_bytes = 24 * 2 * len(cases) + 8 + 8 + 16
@@ -154,6 +156,7 @@ def run_all(cases: Sequence[Moved], qemu: str, assembler: str, folder: Path) -> 
         (PAGES, bytes(pages), len(pages)),
         (FAR, bytes(far), len(far)),
         (STACK, b"", STACK_BYTES),
+        *more,
     ]
     path = folder / "moved"
     path.write_bytes(executable(segments))
@@ -180,8 +183,8 @@ def difference(one: bytes, two: bytes) -> str:
     return "; ".join(found) or "same" if first[34] else "never left"
 
 
-def executable(segments: Sequence[tuple[int, bytes, int]]) -> bytes:
-    """Lay out an ELF file whose segments may be read, written and executed; it begins at the first."""
+def executable(segments: Sequence[tuple[int, bytes, int]], entry: int = 0) -> bytes:
+    """Lay out an ELF file whose segments may be read, written and executed; it begins at the first if no other address is given."""
     offset = PAGE
     headers, content = b"", b""
     for address, data, size in segments:
@@ -190,5 +193,7 @@ def executable(segments: Sequence[tuple[int, bytes, int]]) -> bytes:
         content += padded
         offset += len(padded)
     ident = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
-    head = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, 183, 1, segments[0][0], 64, 0, 0, 64, 56, len(segments), 0, 0, 0)
+    head = struct.pack(
+        "<16sHHIQQQIHHHHHH", ident, 2, 183, 1, entry or segments[0][0], 64, 0, 0, 64, 56, len(segments), 0, 0, 0
+    )
     return (head + headers).ljust(PAGE, b"\0") + content

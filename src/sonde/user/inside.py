@@ -190,10 +190,12 @@ class Inside:
         """Find what code is to know of the process, once."""
         at = self._state
         rseq = find_rseq(stopped)
-        cpu_code = self._machine.cpu_code(rseq)
+        cpu_code = self._machine.cpu_code(rseq, self._slots)
         gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
         self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
-        return helpers.Facts(at, self._private, find_clock(stopped), find_tid_offset(stopped))
+        return helpers.Facts(
+            at, self._private, find_clock(stopped), find_tid_offset(stopped), knows_cpu=rseq is not None
+        )
 
     def _populate_rings(self, stopped: StoppedProcess) -> None:
         """Map all pages of rings, which sonde has by now: a process that writes a record into one for the first time would wait for the kernel, a microsecond for each."""

@@ -12,7 +12,7 @@ from ..errors import FeatureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Protocol
 
     from ..debuginfo.ptregs import PtRegs
@@ -51,8 +51,11 @@ if TYPE_CHECKING:
             """The handler for SIGTRAP of `traps`, and where in it the return from signals begins. `old`, `default`: addresses of what the kernel's struct sigaction was
             and of one that asks for the default; `table`: that of the traps."""
 
-        def cpu_code(self, rseq: int | None) -> bytes:
-            """Code that loads the number of the CPU into the register of results; `rseq`: how far from the thread pointer a struct rseq is."""
+        def cpu_code(self, rseq: int | None, slots: int) -> bytes:
+            """Code that loads the number of the CPU into the register of results; `rseq`: how far from the thread pointer a struct rseq is.
+
+            Where it cannot be had, a number below `slots` that threads are likely not to share.
+            """
 
         def entry(self, at: int, runners: Sequence[Runner], around: Surroundings, kind: int, site: int) -> bytes:
             """The code up to the moved instructions, which stand right behind it. `at` is its address, `site` that of the probe."""
@@ -68,6 +71,12 @@ if TYPE_CHECKING:
             """The code for a place that makes system calls, and (address, bytes) of where a thread waits in one, with so many bytes of ours on its stack.
 
             `moved` are the addresses of the moved instruction and of what follows it.
+            """
+
+        def find_calls(self, code: bytes, start_of: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+            """Yield where code makes system calls, with the number of the only call that can be made there, -1 when that is not known.
+
+            `start_of` tells where the function begins that a place is in, -1: nobody knows.
             """
 
         def claim_routine(self, around: Surroundings) -> bytes:
@@ -92,11 +101,20 @@ def get_machine(name: str) -> Machine:
         from .x86 import machine
 
         return machine
+    if name == "aarch64":
+        from .a64 import machine as a64
+
+        return a64
     raise FeatureError(f"the user engine knows no {name}", feature=f"user:{name}", hint="use --engine kernel")
 
 
 def get_native() -> Machine:
-    """Return the processor that this machine has."""
+    """Return the processor that this machine has. Raises FeatureError where processes cannot be entered."""
     import os
 
-    return get_machine(os.uname().machine)
+    name = os.uname().machine
+    if name != "x86_64":  # `calls`, `stopped`, `frames`, `process`, `windows`
+        raise FeatureError(
+            f"the user engine cannot enter processes of {name} yet", feature=f"user:{name}", hint="use --engine kernel"
+        )
+    return get_machine(name)

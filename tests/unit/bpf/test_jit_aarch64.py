@@ -21,7 +21,7 @@ from sonde.bpf.asm import assemble
 from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import Insn
 from sonde.bpf.jit import translate
-from sonde.bpf.jit.aarch64 import _STORE, _bit_pattern, _memory, _mov_imm, _pop, _push
+from sonde.bpf.jit.a64_encoding import STORE, bit_pattern, memory, mov_imm, pop, push
 from sonde.bpf.jit.code import CodeReloc, MachineCode
 from sonde.bpf.jit.maps import BY_RSEQ, make_plan
 from sonde.bpf.maps import MapShape, create
@@ -253,11 +253,11 @@ def test_helpers_of_rings(qemu: str, tmp_path: Path) -> None:
 
 def register_probe(number: int) -> MachineCode:
     """Machine code that calls helper `number` with known numbers in the registers that a function may change, and stores all in the buffer afterwards."""
-    code = _push(29, 30) + _push(19, 20) + bytes(8)
-    code += b"".join(_mov_imm(r, 0x1111 * (r + 1) & 0xFFFF) for r in range(18))
+    code = push(29, 30) + push(19, 20) + bytes(8)
+    code += b"".join(mov_imm(r, 0x1111 * (r + 1) & 0xFFFF) for r in range(18))
     code += (0xD63F0260).to_bytes(4, "little")  # blr x19
-    code += b"".join(_memory(_STORE, 3, r, 20, 8 * r) for r in range(18))
-    code += _pop(19, 20) + _pop(29, 30) + (0xD65F03C0).to_bytes(4, "little")
+    code += b"".join(memory(STORE, 3, r, 20, 8 * r) for r in range(18))
+    code += pop(19, 20) + pop(29, 30) + (0xD65F03C0).to_bytes(4, "little")
     code += bytes(-len(code) % 8)
     loads = b"".join(
         (0x58000000 | (len(code) - at) // 4 << 5 | r).to_bytes(4, "little") for at, r in ((8, 19), (4, 20))
@@ -357,8 +357,8 @@ def test_bit_patterns_are_those_of_the_architecture() -> None:
                 value = sum(part << at for at in range(0, 64, size))
                 seen[value] = (size == 64) << 12 | rotation << 6 | (~(2 * size - 1) & 0x3F) | ones - 1
     assert len(seen) == 5334
-    assert all(_bit_pattern(value, True) == pattern for value, pattern in seen.items())
-    assert _bit_pattern(0, True) is None and _bit_pattern(M, True) is None and _bit_pattern(5, True) is None
+    assert all(bit_pattern(value, True) == pattern for value, pattern in seen.items())
+    assert bit_pattern(0, True) is None and bit_pattern(M, True) is None and bit_pattern(5, True) is None
 
 
 def test_loads_of_numbers_are_short() -> None:
@@ -373,7 +373,7 @@ def test_loads_of_numbers_are_short() -> None:
         0x123456789ABCDEF0: 4,
         0xFFFFFFFF00000001: 1,
     }
-    assert {value: len(_mov_imm(1, value)) // 4 for value in lengths} == lengths
+    assert {value: len(mov_imm(1, value)) // 4 for value in lengths} == lengths
 
 
 @pytest.mark.oracle

@@ -11,17 +11,44 @@ from __future__ import annotations
 from ...errors import FeatureError
 from ..isa import Insn
 from ..maps.machine import LOOKUP, make_routine
+from .a64_encoding import (
+    ADDS_IMM,
+    ANDS,
+    FP,
+    LOAD,
+    LOAD_SIGNED,
+    LOGICAL_IMM,
+    LR,
+    PLAIN,
+    SP,
+    STORE,
+    SUBS,
+    SUBS_IMM,
+    X0,
+    X1,
+    X16,
+    ZERO,
+    add_imm,
+    bit_pattern,
+    bitfield,
+    memory,
+    mov,
+    mov_imm,
+    pop,
+    push,
+    rrr,
+    word,
+)
 from .code import Function, MachineCode
 from .emitter import MAY_GOTO_LIMIT, Emitter, Jump, Known
-from .maps import BY_RSEQ, routine_text
+from .maps import BY_FRAME, BY_RSEQ, routine_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..maps.layout import MapLayout
     from .maps import MapPlan
 
-X0, X1 = 0, 1
-A, B, C, X16, FP, LR, SP, ZERO = 9, 10, 11, 16, 29, 30, 31, 31
+A, B, C, FRAME = 9, 10, 11, 23
 REGISTERS = (7, 0, 1, 2, 3, 4, 19, 20, 21, 22, FP)
 R0 = REGISTERS[0]
 
@@ -38,94 +65,10 @@ _CONDITIONS = {
     "jslt": 11,
     "jsle": 13,
 }
-_PLAIN = {"add": 0x0B000000, "sub": 0x4B000000, "and": 0x0A000000, "or": 0x2A000000, "xor": 0x4A000000}
-_LOGICAL_IMM = {"and": 0x12000000, "or": 0x32000000, "xor": 0x52000000, "tst": 0x72000000}
 _VARIABLE_SHIFT = {"lsh": 0x1AC02000, "rsh": 0x1AC02400, "arsh": 0x1AC02800}
-_SUBS, _ANDS, _ADDS_IMM, _SUBS_IMM = 0x6B000000, 0x6A000000, 0x31000000, 0x71000000
 _LSE = {"add": 0x38E00000, "and": 0x38E01000, "xor": 0x38E02000, "or": 0x38E03000}  # and: clears what is set
 
 
-# Encoding ---------------------------------------------------------------------------------------------------------
-
-
-def _word(value: int) -> bytes:
-    return value.to_bytes(4, "little")
-
-
-def _rrr(opcode: int, rd: int, rn: int, rm: int, wide: bool) -> bytes:
-    return _word(opcode | wide << 31 | rm << 16 | rn << 5 | rd)
-
-
-def _mov(rd: int, rm: int, wide: bool = True) -> bytes:
-    return _rrr(_PLAIN["or"], rd, ZERO, rm, wide)
-
-
-def _add_imm(rd: int, rn: int, value: int) -> bytes:
-    """rd = rn + value, of 64 bits, where either may be the stack pointer; |value| below 2**24."""
-    opcode, value = (0x91000000, value) if value >= 0 else (0xD1000000, -value)
-    code = b""
-    if value >> 12:
-        code, rn = _word(opcode | 1 << 22 | (value >> 12) << 10 | rn << 5 | rd), rd
-    return code + _word(opcode | (value & 0xFFF) << 10 | rn << 5 | rd) if value & 0xFFF or not code else code
-
-
-def _mov_imm(rd: int, value: int) -> bytes:
-    """The shortest load of a 64-bit number."""
-    value &= (1 << 64) - 1
-    pieces = [value >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
-    inverted = pieces.count(0xFFFF) > pieces.count(0)
-    places = [i for i, piece in enumerate(pieces) if piece != (0xFFFF if inverted else 0)] or [0]
-    pattern = _bit_pattern(value, True) if len(places) > 1 else None
-    if pattern is not None:
-        return _word(_LOGICAL_IMM["or"] | 1 << 31 | pattern << 10 | ZERO << 5 | rd)
-    first, *rest = places
-    piece = pieces[first] ^ 0xFFFF if inverted else pieces[first]
-    code = _word((0x92800000 if inverted else 0xD2800000) | first << 21 | piece << 5 | rd)
-    return code + b"".join(_word(0xF2800000 | i << 21 | pieces[i] << 5 | rd) for i in rest)
-
-
-def _bit_pattern(value: int, wide: bool) -> int | None:
-    """N:immr:imms of a number made of one run of ones, repeated and rotated; None for others, 0 and ~0 among them."""
-    if not wide:
-        value = (value & 0xFFFFFFFF) * 0x1_0000_0001
-    if value in (0, (1 << 64) - 1):
-        return None
-    size = 64
-    while size > 2 and value & (1 << size // 2) - 1 == value >> size // 2 & (1 << size // 2) - 1:
-        size //= 2
-    part = value & (1 << size) - 1
-    ones = bin(part).count("1")
-    run = (1 << ones) - 1
-    for rotation in range(size):
-        if (part << rotation | part >> size - rotation) & (1 << size) - 1 == run:
-            imms = (~(2 * size - 1) & 0x3F) | ones - 1
-            return (size == 64) << 12 | rotation << 6 | imms
-    return None
-
-
-def _bitfield(opcode: int, rd: int, rn: int, immr: int, imms: int, wide: bool) -> bytes:
-    return _word(opcode | wide << 31 | wide << 22 | immr << 16 | imms << 10 | rn << 5 | rd)
-
-
-def _push(first: int, second: int) -> bytes:
-    return _word(0xA9800000 | (-2 & 0x7F) << 15 | second << 10 | SP << 5 | first)
-
-
-def _pop(first: int, second: int) -> bytes:
-    return _word(0xA8C00000 | 2 << 15 | second << 10 | SP << 5 | first)
-
-
-def _memory(opcode: int, size: int, rt: int, base: int, off: int) -> bytes:
-    """A load or store of 1 << size bytes. `opcode` is that of the form with a scaled offset; others differ from it by a few bits."""
-    if off >= 0 and off % (1 << size) == 0 and off >> size < 4096:
-        return _word(size << 30 | opcode | (off >> size) << 10 | base << 5 | rt)
-    unscaled = opcode & ~0x01000000
-    if -256 <= off < 256:
-        return _word(size << 30 | unscaled | (off & 0x1FF) << 12 | base << 5 | rt)
-    return _mov_imm(C, off) + _word(size << 30 | unscaled | 0x00206800 | C << 16 | base << 5 | rt)
-
-
-_STORE, _LOAD, _LOAD_SIGNED = 0x39000000, 0x39400000, 0x39800000
 _SIZES = {8: 0, 16: 1, 32: 2, 64: 3}
 
 
@@ -136,19 +79,19 @@ def _arithmetic(name: str, insn: Insn) -> bytes:
     dst, src = REGISTERS[insn.dst], REGISTERS[insn.src]
     base, immediate = name.removesuffix("_imm"), name.endswith("_imm")
     if base in ("cast", "percpu"):
-        return _mov(dst, src)
+        return mov(dst, src)
     if base.startswith("movsx"):
         width, bits = base[5:].split("_")
-        return _bitfield(0x13000000, dst, src, 0, int(bits) - 1, width == "64")
+        return bitfield(0x13000000, dst, src, 0, int(bits) - 1, width == "64")
     if base.startswith(("le", "be", "bswap")):
         return _byte_order(base, dst)
     op, wide = base[:-2], base.endswith("64")
     if op == "mov":
         if immediate:
-            return _mov_imm(dst, insn.imm if wide else insn.imm & 0xFFFFFFFF)
-        return _mov(dst, src, wide)
+            return mov_imm(dst, insn.imm if wide else insn.imm & 0xFFFFFFFF)
+        return mov(dst, src, wide)
     if op == "neg":
-        return _rrr(_PLAIN["sub"], dst, ZERO, dst, wide)
+        return rrr(PLAIN["sub"], dst, ZERO, dst, wide)
     if immediate:
         return _immediate(op, dst, insn.imm, wide)
     return _operate(op, dst, src, wide)
@@ -156,16 +99,16 @@ def _arithmetic(name: str, insn: Insn) -> bytes:
 
 def _operate(op: str, dst: int, src: int, wide: bool) -> bytes:
     """dst = dst op src. The CPU's division already is what eBPF wants: by zero 0, and no trap."""
-    if op in _PLAIN:
-        return _rrr(_PLAIN[op], dst, dst, src, wide)
+    if op in PLAIN:
+        return rrr(PLAIN[op], dst, dst, src, wide)
     if op in _VARIABLE_SHIFT:
-        return _rrr(_VARIABLE_SHIFT[op], dst, dst, src, wide)
+        return rrr(_VARIABLE_SHIFT[op], dst, dst, src, wide)
     if op == "mul":
-        return _rrr(0x1B007C00, dst, dst, src, wide)
+        return rrr(0x1B007C00, dst, dst, src, wide)
     divide = 0x1AC00C00 if op[0] == "s" else 0x1AC00800
     if op.endswith("div"):
-        return _rrr(divide, dst, dst, src, wide)
-    return _rrr(divide, A, dst, src, wide) + _rrr(0x1B008000 | dst << 10, dst, A, src, wide)
+        return rrr(divide, dst, dst, src, wide)
+    return rrr(divide, A, dst, src, wide) + rrr(0x1B008000 | dst << 10, dst, A, src, wide)
 
 
 def _immediate(op: str, dst: int, value: int, wide: bool) -> bytes:
@@ -175,19 +118,19 @@ def _immediate(op: str, dst: int, value: int, wide: bool) -> bytes:
         code = _add_small(dst, value if op == "add" else -value, wide)
         if code:
             return code
-    pattern = _bit_pattern(value & (1 << 64) - 1, wide) if op in _LOGICAL_IMM else None
+    pattern = bit_pattern(value & (1 << 64) - 1, wide) if op in LOGICAL_IMM else None
     if pattern is not None:
-        return _word(_LOGICAL_IMM[op] | wide << 31 | pattern << 10 | dst << 5 | dst)
-    return _mov_imm(B, value if wide else value & 0xFFFFFFFF) + _operate(op, dst, B, wide)
+        return word(LOGICAL_IMM[op] | wide << 31 | pattern << 10 | dst << 5 | dst)
+    return mov_imm(B, value if wide else value & 0xFFFFFFFF) + _operate(op, dst, B, wide)
 
 
 def _add_small(dst: int, value: int, wide: bool) -> bytes:
     """dst += value where that takes one instruction; nothing else."""
     opcode, value = (0x11000000, value) if value >= 0 else (0x51000000, -value)
     if value < 4096:
-        return _word(opcode | wide << 31 | value << 10 | dst << 5 | dst)
+        return word(opcode | wide << 31 | value << 10 | dst << 5 | dst)
     if value & 0xFFF == 0 and value >> 12 < 4096:
-        return _word(opcode | wide << 31 | 1 << 22 | (value >> 12) << 10 | dst << 5 | dst)
+        return word(opcode | wide << 31 | 1 << 22 | (value >> 12) << 10 | dst << 5 | dst)
     return b""
 
 
@@ -196,18 +139,18 @@ def _shift_imm(op: str, dst: int, by: int, wide: bool) -> bytes:
     if by == 0 and wide:
         return b""
     if op == "lsh":
-        return _bitfield(0x53000000, dst, dst, -by & top, top - by, wide)
-    return _bitfield(0x53000000 if op == "rsh" else 0x13000000, dst, dst, by, top, wide)
+        return bitfield(0x53000000, dst, dst, -by & top, top - by, wide)
+    return bitfield(0x53000000 if op == "rsh" else 0x13000000, dst, dst, by, top, wide)
 
 
 def _byte_order(base: str, dst: int) -> bytes:
     swaps, bits = not base.startswith("le"), int(base.lstrip("lebswap"))
     if bits == 16:
-        turn = _word(0x5AC00400 | dst << 5 | dst) if swaps else b""
-        return turn + _bitfield(0x53000000, dst, dst, 0, 15, False)
+        turn = word(0x5AC00400 | dst << 5 | dst) if swaps else b""
+        return turn + bitfield(0x53000000, dst, dst, 0, 15, False)
     if not swaps:
-        return _mov(dst, dst, False) if bits == 32 else b""
-    return _word((0xDAC00C00 if bits == 64 else 0x5AC00800) | dst << 5 | dst)
+        return mov(dst, dst, False) if bits == 32 else b""
+    return word((0xDAC00C00 if bits == 64 else 0x5AC00800) | dst << 5 | dst)
 
 
 def _bits(name: str) -> int:
@@ -215,15 +158,15 @@ def _bits(name: str) -> int:
 
 
 def _load(name: str, insn: Insn) -> bytes:
-    opcode = _LOAD_SIGNED if name.startswith("ldxs") else _LOAD
-    return _memory(opcode, _SIZES[_bits(name)], REGISTERS[insn.dst], REGISTERS[insn.src], insn.off)
+    opcode = LOAD_SIGNED if name.startswith("ldxs") else LOAD
+    return memory(opcode, _SIZES[_bits(name)], REGISTERS[insn.dst], REGISTERS[insn.src], insn.off)
 
 
 def _store_imm(bits: int, value: int, base: int, off: int) -> bytes:
     value &= (1 << bits) - 1 if bits < 64 else (1 << 64) - 1
     if value == 0:
-        return _memory(_STORE, _SIZES[bits], ZERO, base, off)
-    return _mov_imm(B, value) + _memory(_STORE, _SIZES[bits], B, base, off)
+        return memory(STORE, _SIZES[bits], ZERO, base, off)
+    return mov_imm(B, value) + memory(STORE, _SIZES[bits], B, base, off)
 
 
 def _ordered(name: str, insn: Insn) -> bytes:
@@ -233,12 +176,12 @@ def _ordered(name: str, insn: Insn) -> bytes:
     base = REGISTERS[insn.src if load else insn.dst]
     code, place = _address(base, insn.off)
     value = REGISTERS[insn.dst if load else insn.src]
-    return code + _word(size << 30 | (0x08DFFC00 if load else 0x089FFC00) | place << 5 | value)
+    return code + word(size << 30 | (0x08DFFC00 if load else 0x089FFC00) | place << 5 | value)
 
 
 def _address(base: int, off: int) -> tuple[bytes, int]:
     """Code that computes base + off, and the register with it."""
-    return (_add_imm(A, base, off), A) if off else (b"", base)
+    return (add_imm(A, base, off), A) if off else (b"", base)
 
 
 def _atomic(name: str, insn: Insn, lse: bool) -> bytes:
@@ -256,36 +199,36 @@ def _atomic_lse(op: str, place: int, src: int, fetch: bool, wide: bool) -> bytes
     size = 2 | wide
     code, operand = b"", src
     if op == "and":
-        code, operand = _rrr(0x2A200000, B, ZERO, src, wide), B  # mvn
+        code, operand = rrr(0x2A200000, B, ZERO, src, wide), B  # mvn
     opcode = 0x38E08000 if op == "xchg" else _LSE[op]
-    return code + _word(size << 30 | opcode | operand << 16 | place << 5 | (src if fetch else C))
+    return code + word(size << 30 | opcode | operand << 16 | place << 5 | (src if fetch else C))
 
 
 def _exclusive(load: bool, register: int, place: int, wide: bool, status: int = ZERO) -> bytes:
     size = 2 | wide
     if load:
-        return _word(size << 30 | 0x085FFC00 | place << 5 | register)
-    return _word(size << 30 | 0x0800FC00 | status << 16 | place << 5 | register)
+        return word(size << 30 | 0x085FFC00 | place << 5 | register)
+    return word(size << 30 | 0x0800FC00 | status << 16 | place << 5 | register)
 
 
 def _atomic_loop(op: str, place: int, src: int, fetch: bool, wide: bool) -> bytes:
     """Load exclusively, compute, store exclusively; again when somebody else was there."""
-    compute = _mov(X16, src, wide) if op == "xchg" else _rrr(_PLAIN[op], X16, B, src, wide)
+    compute = mov(X16, src, wide) if op == "xchg" else rrr(PLAIN[op], X16, B, src, wide)
     loop = _exclusive(True, B, place, wide) + compute + _exclusive(False, X16, place, wide, C)
-    loop += _word(0x35000000 | (-(len(loop) // 4) & 0x7FFFF) << 5 | C)
-    barrier = _word(0xD5033BBF)  # dmb ish: a full order, as the kernel has it
-    return loop + barrier + (_mov(src, B, wide) if fetch else b"")
+    loop += word(0x35000000 | (-(len(loop) // 4) & 0x7FFFF) << 5 | C)
+    barrier = word(0xD5033BBF)  # dmb ish: a full order, as the kernel has it
+    return loop + barrier + (mov(src, B, wide) if fetch else b"")
 
 
 def _compare_exchange(place: int, src: int, wide: bool, lse: bool) -> bytes:
     size = 2 | wide
     if lse:  # of 32 bits clears the upper half, whether it stored or not
-        return _word(size << 30 | 0x08E0FC00 | R0 << 16 | place << 5 | src)
+        return word(size << 30 | 0x08E0FC00 | R0 << 16 | place << 5 | src)
     loop = _exclusive(True, B, place, wide)
-    loop += _rrr(_SUBS, ZERO, B, R0, wide) + _word(0x54000000 | 3 << 5 | 1)  # b.ne behind the loop
+    loop += rrr(SUBS, ZERO, B, R0, wide) + word(0x54000000 | 3 << 5 | 1)  # b.ne behind the loop
     loop += _exclusive(False, src, place, wide, C)
-    loop += _word(0x35000000 | (-(len(loop) // 4) & 0x7FFFF) << 5 | C)
-    return loop + _word(0xD5033BBF) + _mov(R0, B, wide)
+    loop += word(0x35000000 | (-(len(loop) // 4) & 0x7FFFF) << 5 | C)
+    return loop + word(0xD5033BBF) + mov(R0, B, wide)
 
 
 def _plain(insn: Insn, name: str, lse: bool) -> bytes:
@@ -293,15 +236,15 @@ def _plain(insn: Insn, name: str, lse: bool) -> bytes:
     if class_ in (4, 7):
         return _arithmetic(name, insn)
     if name == "lddw":
-        return _mov_imm(REGISTERS[insn.dst], insn.imm)
+        return mov_imm(REGISTERS[insn.dst], insn.imm)
     if name == "nospec":
-        return _word(0xD503379F) + _word(0xD5033FDF)  # dsb nsh; isb: sb is only in newer CPUs
+        return word(0xD503379F) + word(0xD5033FDF)  # dsb nsh; isb: sb is only in newer CPUs
     if name.startswith(("acquire", "release")):
         return _ordered(name, insn)
     if name.startswith("ldx"):
         return _load(name, insn)
     if name.startswith("stx"):
-        return _memory(_STORE, _SIZES[_bits(name)], REGISTERS[insn.src], REGISTERS[insn.dst], insn.off)
+        return memory(STORE, _SIZES[_bits(name)], REGISTERS[insn.src], REGISTERS[insn.dst], insn.off)
     if class_ == 2:
         return _store_imm(_bits(name), insn.imm, REGISTERS[insn.dst], insn.off)
     if class_ == 3:
@@ -313,16 +256,16 @@ def _compare(name: str, insn: Insn) -> bytes:
     dst, src = REGISTERS[insn.dst], REGISTERS[insn.src]
     wide, is_set = "64" in name, name.startswith("jset")
     if not name.endswith("_imm"):
-        return _rrr(_ANDS if is_set else _SUBS, ZERO, dst, src, wide)
+        return rrr(ANDS if is_set else SUBS, ZERO, dst, src, wide)
     if is_set:
-        pattern = _bit_pattern(insn.imm & (1 << 64) - 1, wide)
+        pattern = bit_pattern(insn.imm & (1 << 64) - 1, wide)
         if pattern is not None:
-            return _word(_LOGICAL_IMM["tst"] | wide << 31 | pattern << 10 | dst << 5 | ZERO)
+            return word(LOGICAL_IMM["tst"] | wide << 31 | pattern << 10 | dst << 5 | ZERO)
     elif -4096 < insn.imm < 4096:
-        opcode = _SUBS_IMM if insn.imm >= 0 else _ADDS_IMM
-        return _word(opcode | wide << 31 | abs(insn.imm) << 10 | dst << 5 | ZERO)
-    load = _mov_imm(B, insn.imm if wide else insn.imm & 0xFFFFFFFF)
-    return load + _rrr(_ANDS if is_set else _SUBS, ZERO, dst, B, wide)
+        opcode = SUBS_IMM if insn.imm >= 0 else ADDS_IMM
+        return word(opcode | wide << 31 | abs(insn.imm) << 10 | dst << 5 | ZERO)
+    load = mov_imm(B, insn.imm if wide else insn.imm & 0xFFFFFFFF)
+    return load + rrr(ANDS if is_set else SUBS, ZERO, dst, B, wide)
 
 
 _FREE = frozenset(range(18))  # registers that a C function may change, without the platform's own
@@ -384,23 +327,23 @@ class _A64(Emitter):
 
     def prologue(self) -> bytes:
         f = self.function
-        code = b"".join(_push(*pair) for pair in self.saved())
+        code = b"".join(push(*pair) for pair in self.saved())
         if self.has_frame():
-            code += _push(FP, LR) + _add_imm(FP, SP, 0)
+            code += push(FP, LR) + add_imm(FP, SP, 0)
         if self.below():
-            code += _add_imm(SP, SP, -self.below())
+            code += add_imm(SP, SP, -self.below())
         if f.counts:
             code += _store_imm(64, MAY_GOTO_LIMIT, FP, -f.stack_bytes - 8)
         return code
 
     def epilogue(self) -> bytes:
-        code = _add_imm(SP, FP, 0) if self.below() else b""
+        code = add_imm(SP, FP, 0) if self.below() else b""
         if self.has_frame():
-            code += _pop(FP, LR)
-        return code + b"".join(_pop(*pair) for pair in reversed(self.saved()))
+            code += pop(FP, LR)
+        return code + b"".join(pop(*pair) for pair in reversed(self.saved()))
 
     def leave(self) -> bytes:
-        return self.epilogue() + _mov(X0, R0) + _word(0xD65F03C0)
+        return self.epilogue() + mov(X0, R0) + word(0xD65F03C0)
 
     # instructions ---------------------------------------------------------------------------------------------
 
@@ -413,8 +356,8 @@ class _A64(Emitter):
 
     def count_down(self) -> int:
         place = -self.function.stack_bytes - 8
-        self.add(_memory(_LOAD, 3, A, FP, place) + _word(_SUBS_IMM | 1 << 31 | 1 << 10 | A << 5 | A))
-        self.add(_memory(_STORE, 3, A, FP, place))
+        self.add(memory(LOAD, 3, A, FP, place) + word(SUBS_IMM | 1 << 31 | 1 << 10 | A << 5 | A))
+        self.add(memory(STORE, 3, A, FP, place))
         return 4  # mi
 
     def literal(self, register: int, kind: str, value: int, addend: int = 0) -> None:
@@ -424,15 +367,15 @@ class _A64(Emitter):
 
     def result(self) -> None:
         """A function has returned in x0."""
-        self.add(_mov(R0, X0))
+        self.add(mov(R0, X0))
 
     def call_register(self, register: int) -> None:
-        self.add(_word(0xD63F0000 | REGISTERS[register] << 5))
+        self.add(word(0xD63F0000 | REGISTERS[register] << 5))
         self.result()
 
     def call_outside(self, kind: str, value: int) -> None:
         self.literal(X16, kind, value)
-        self.add(_word(0xD63F0000 | X16 << 5))
+        self.add(word(0xD63F0000 | X16 << 5))
         self.result()
 
     def disturbs(self, insn: Insn) -> frozenset[int]:
@@ -444,70 +387,74 @@ class _A64(Emitter):
         """Look-ups of arrays: the map is in x0, the key in x1."""
         if helper != LOOKUP or layout.hashed:
             return False
-        found = _mov_imm(B, layout.entry_stride) + _word(
+        found = mov_imm(B, layout.entry_stride) + word(
             0x9B000000 | B << 16 | X0 << 10 | R0 << 5 | R0
         )  # madd: map + index * stride
         if layout.per_cpu:
             self.load_cpu(layout.copies)
-            found += _mov_imm(B, layout.value_stride) + _word(0x9B000000 | B << 16 | R0 << 10 | A << 5 | R0)
-        found += _add_imm(R0, R0, layout.entries)
-        self.add(_memory(_LOAD, 2, R0, X1, 0) + _mov_imm(B, layout.max_entries) + _rrr(_SUBS, ZERO, R0, B, False))
-        over = _word(0x54000000 | (len(found) // 4 + 2) << 5 | 2)  # b.hs to the load of 0
-        self.add(over + found + _word(0x14000002) + _mov_imm(R0, 0))
+            found += mov_imm(B, layout.value_stride) + word(0x9B000000 | B << 16 | R0 << 10 | A << 5 | R0)
+        found += add_imm(R0, R0, layout.entries)
+        self.add(memory(LOAD, 2, R0, X1, 0) + mov_imm(B, layout.max_entries) + rrr(SUBS, ZERO, R0, B, False))
+        over = word(0x54000000 | (len(found) // 4 + 2) << 5 | 2)  # b.hs to the load of 0
+        self.add(over + found + word(0x14000002) + mov_imm(R0, 0))
         return True
 
     def load_cpu(self, limit: int) -> None:
         """Load the number of the running CPU into x9; what is not below the limit becomes the plan's fallback."""
         assert self.plan is not None
+        if self.plan.cpu == BY_FRAME:
+            self.add(memory(LOAD, 2, A, FRAME, 0))
+            return
         self.literal(A, self.plan.cpu, 0)
         if self.plan.cpu == BY_RSEQ:
-            self.add(_word(0xD53BD040 | B))  # mrs x10, tpidr_el0
-            self.add(_word(0xB8606800 | A << 16 | B << 5 | A))  # ldr w9, [x10, x9]
+            self.add(word(0xD53BD040 | B))  # mrs x10, tpidr_el0
+            self.add(word(0xB8606800 | A << 16 | B << 5 | A))  # ldr w9, [x10, x9]
         else:
-            self.add(_memory(_LOAD, 2, A, A, 0))
-        fallback = _mov_imm(A, self.plan.cpu_fallback)
+            self.add(memory(LOAD, 2, A, A, 0))
+        fallback = mov_imm(A, self.plan.cpu_fallback)
         self.add(
-            _mov_imm(B, limit)
-            + _rrr(_SUBS, ZERO, A, B, False)
-            + _word(0x54000000 | (len(fallback) // 4 + 1) << 5 | 3)
+            mov_imm(B, limit)
+            + rrr(SUBS, ZERO, A, B, False)
+            + word(0x54000000 | (len(fallback) // 4 + 1) << 5 | 3)
             + fallback
         )
 
     def cpu_number(self) -> None:
         self.load_cpu(0x7FFFFFFF)
-        self.add(_mov(R0, A))
+        self.add(mov(R0, A))
 
     def routine(self, layout: MapLayout, helper: int) -> None:
         made = make_routine(layout, helper)
         who = REGISTERS[5]
-        if made.who:
+        assert self.plan is not None
+        if made.who and self.plan.cpu == BY_FRAME:
+            self.add(memory(LOAD, 2, A, FRAME, 0) + add_imm(who, A, 1))
+        elif made.who:
             self.literal(who, "owner", 0)
-            self.add(_memory(_LOAD, 2, who, who, 0))
+            self.add(memory(LOAD, 2, who, who, 0))
         if made.who and layout.per_cpu:
             self.load_cpu(layout.copies)
-            self.add(_word(0xAA000000 | A << 16 | 32 << 10 | who << 5 | who))  # orr x4, x4, x9, lsl #32
+            self.add(word(0xAA000000 | A << 16 | 32 << 10 | who << 5 | who))  # orr x4, x4, x9, lsl #32
         self.add(routine_text(made, self.arch, _NEEDED & self.features))
 
     def tail_call(self) -> None:
-        self.add(_push(X0, ZERO))
+        self.add(push(X0, ZERO))
         self.call_outside("helper", 12)
-        gone = self.epilogue() + _word(0xD61F0000 | R0 << 5)
-        skip = _word(0xB4000000 | (len(gone) // 4 + 1) << 5 | R0)  # cbz
-        self.add(_pop(X0, ZERO) + skip + gone)
+        gone = self.epilogue() + word(0xD61F0000 | R0 << 5)
+        skip = word(0xB4000000 | (len(gone) // 4 + 1) << 5 | R0)  # cbz
+        self.add(pop(X0, ZERO) + skip + gone)
 
     def load_address(self, register: int, kind: str, value: int, addend: int) -> None:
         self.literal(REGISTERS[register], kind, value, addend)
 
     def packet(self, register: int, imm: int, size: int) -> None:
-        at = _mov_imm(B, imm & 0xFFFFFFFF)
+        at = mov_imm(B, imm & 0xFFFFFFFF)
         if register >= 0:
-            at += _rrr(_PLAIN["add"], B, REGISTERS[register], B, False)
-        self.add(at + _mov(X0, B) + _mov_imm(X1, size))
+            at += rrr(PLAIN["add"], B, REGISTERS[register], B, False)
+        self.add(at + mov(X0, B) + mov_imm(X1, size))
         self.call_outside("packet", 0)
-        leave = _mov_imm(R0, 0) + self.leave()
-        self.add(
-            _word(_SUBS_IMM | 1 << 31 | R0 << 5 | ZERO) + _word(0x54000000 | (len(leave) // 4 + 1) << 5 | 10) + leave
-        )
+        leave = mov_imm(R0, 0) + self.leave()
+        self.add(word(SUBS_IMM | 1 << 31 | R0 << 5 | ZERO) + word(0x54000000 | (len(leave) // 4 + 1) << 5 | 10) + leave)
 
     # jumps ----------------------------------------------------------------------------------------------------
 
@@ -523,12 +470,12 @@ class _A64(Emitter):
     def render(self, jump: Jump, distance: int) -> bytes:
         words = distance // 4
         if jump.kind == "call":
-            return _word(0x94000000 | words & 0x3FFFFFF) + _mov(R0, X0)
+            return word(0x94000000 | words & 0x3FFFFFF) + mov(R0, X0)
         if jump.condition < 0:
-            return _word(0x14000000 | words & 0x3FFFFFF)
+            return word(0x14000000 | words & 0x3FFFFFF)
         if not jump.long:
-            return _word(0x54000000 | (words & 0x7FFFF) << 5 | jump.condition)
-        return _word(0x54000000 | 2 << 5 | jump.condition ^ 1) + _word(0x14000000 | words - 1 & 0x3FFFFFF)
+            return word(0x54000000 | (words & 0x7FFFF) << 5 | jump.condition)
+        return word(0x54000000 | 2 << 5 | jump.condition ^ 1) + word(0x14000000 | words - 1 & 0x3FFFFFF)
 
     def pool(self) -> None:
         """The addresses that the code loads, behind it. Its place is known once all jumps are settled: see `settle`."""
@@ -549,7 +496,7 @@ class _A64(Emitter):
         for number, uses in enumerate(self.literals.values()):
             for part, register in uses:
                 words = (starts[first + number] - starts[part]) // 4
-                self.parts[part] = _word(0x58000000 | (words & 0x7FFFF) << 5 | register)
+                self.parts[part] = word(0x58000000 | (words & 0x7FFFF) << 5 | register)
         return False
 
 

@@ -30,7 +30,7 @@ class MapPlan(Record, eq=False):
     BY_ADDRESS  from a u32 whose address is filled in when the code is placed (relocation "cpu")
     BY_RSEQ     from the thread's rseq area, which glibc registers since 2.35: the offset of its field cpu_id from the thread pointer (`__rseq_offset` + 4) is
                 filled in (relocation "rseq"); where that is no CPU's number, since nobody registered the area, `cpu_fallback` is taken
-    BY_FRAME    from the u32 that register r12 points to (x86-64), which programs leave alone; it is below the number of copies, and that number plus 1 is
+    BY_FRAME    from the u32 that register r12 (x86-64) or x23 (aarch64) points to, which programs leave alone; it is below the number of copies, and that number plus 1 is
                 what claims of maps get as their owner
 
     A number that is not below the map's number of copies becomes `cpu_fallback` as well, so that no copy outside the map is ever touched.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...bpf.jit.x86_encoding import SYSCALL
 from ...debuginfo.ptregs import get_ptregs
+from .callsites import find_calls
 from .code import jump_to
 from .primitives import map_door, primitive
 from .registers import RECORD
@@ -13,7 +14,7 @@ from .traps import BREAKPOINT, trap_handler
 
 __all__ = [
     "BREAKPOINT", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
-    "claim_routine", "cpu_code", "entry", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
+    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "x86_64"

@@ -468,6 +468,6 @@ def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> 
 _CPU_BY_SEGMENT = b"\xb8\x7b\x00\x00\x00\x0f\x03\xc0\x25\xff\x0f\x00\x00"  # mov eax, 0x7b; lsl eax, eax; and eax, 0xfff
 
 
-def cpu_code(rseq: int | None) -> bytes:
+def cpu_code(rseq: int | None, slots: int) -> bytes:
     """mov eax, fs:[offset + 4]: cpu_id of the thread's struct rseq, which stands that far from the thread pointer; else by the segment that the kernel keeps it in."""
     return _CPU_BY_SEGMENT if rseq is None else b"\x64\x8b\x04\x25" + imm(rseq + 4)

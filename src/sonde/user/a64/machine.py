@@ -1,0 +1,37 @@
+"""aarch64 behind the door that `user.machine` describes."""
+
+from __future__ import annotations
+
+from ...bpf.jit.a64_encoding import SYSCALL
+from ...errors import FeatureError
+from . import relocate as moving
+from .callsites import find_calls
+from .code import jump_to
+from .primitives import map_door, primitive
+from .registers import LAYOUT, RECORD
+from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..relocated import Relocated
+
+__all__ = [
+    "BREAKPOINT", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
+    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
+]  # fmt: skip
+
+NAME = "aarch64"
+BREAKPOINT = b""  # brk would do, but a jump fits wherever one may stand
+REACH = (1 << 27) - (1 << 23)
+REGISTERS = LAYOUT
+
+
+def trap_handler(old: int, default: int, table: int) -> tuple[bytes, int]:
+    """There is none here."""
+    raise FeatureError("the user engine sets no breakpoints on aarch64", feature="user:traps")
+
+
+def relocate(code: bytes, old: int, new: int, *, patch: int, falls: bool = False) -> Relocated:
+    """See `user.machine`. A window is one instruction here, so that none is moved in two parts."""
+    assert not falls and patch <= len(code)
+    return moving.relocate(code, old, new)
