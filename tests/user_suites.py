@@ -66,7 +66,7 @@ class Tracer:
 
     def work(self, is_over: Callable[[], bool]) -> None:
         """Until the process has ended. Raises what goes wrong before."""
-        until = time.monotonic()
+        until = time.monotonic() + 0.2
         while not is_over():
             if self._some and time.monotonic() > until:
                 until = self._others() + self._chance.random() * 0.2
