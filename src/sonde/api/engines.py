@@ -36,6 +36,8 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
         return _user(program, options, "--budget is its option")
     if options.traps and not wanted:
         return _user(program, options, "--traps is its option")
+    if options.on_exec == "drop" and not wanted:
+        return _user(program, options, "--on-exec is its option")
     if wanted == "mixed":
         return _mixed(program, options)
     if wanted == "kernel":
@@ -108,6 +110,11 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
             "--traps is the user engine's, the kernel's probes are breakpoints wherever they stand",
             hint="leave out --engine kernel, or --traps",
         )
+    if options.on_exec == "drop":
+        raise UsageError(
+            "--on-exec is the user engine's, the kernel's probes go on in the next program",
+            hint="leave out --engine kernel, or --on-exec drop",
+        )
     if options.budget:
         raise UsageError(
             "--budget is the user engine's, the kernel's probes cannot be thinned",
@@ -135,7 +142,7 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
 
 
 def _user(program: str | Source, options: TraceOptions, reason: str) -> Choice:
-    from ..user.engine import PLACED, check_probes
+    from ..user.checks import PLACED, check_probes
     from ..user.target import user_target
     from .trace import live_target
 

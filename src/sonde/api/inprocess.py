@@ -61,7 +61,13 @@ class InProcess:
         limit = Limit(options.budget, options.over_budget == "off") if options.budget else None
         held = self._child.stopped if self._child is not None else None
         return UserEngine(
-            self.pid, held, lambda probe: Sampler(probe, arch), limit, unsafe=options.unsafe, traps=options.traps
+            self.pid,
+            held,
+            lambda probe: Sampler(probe, arch),
+            limit,
+            unsafe=options.unsafe,
+            traps=options.traps,
+            follow=options.on_exec == "follow",
         )
 
     def choice(self, engine: Engine, spec: ObjectSpec, reason: str) -> Choice:

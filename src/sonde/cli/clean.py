@@ -29,6 +29,9 @@ def main(words: Sequence[str]) -> int:
 
     status = 0
     for left in clean(read_pid(arguments.get("pid")), living=bool(arguments.have("living"))):
-        print(f"process {left.pid}: {left.probes} probes taken out" + (f"; {left.failure}" if left.failure else ""))
+        print(
+            f"process {left.pid}: {left.probes} places in its code put back"
+            + (f"; {left.failure}" if left.failure else "")
+        )
         status = status or bool(left.failure)
     return int(status)

@@ -108,6 +108,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         engine=_choice(arguments, "engine", ("", "kernel", "user", "mixed")),
         budget=_read_budget(arguments.get("budget")),
         traps=bool(arguments.have("traps")),
+        on_exec=_choice(arguments, "on_exec", ("follow", "drop")),
         over_budget=_choice(arguments, "over_budget", ("thin", "off")),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )

@@ -9,33 +9,23 @@ import os
 import time
 from contextlib import nullcontext
 
-from ..bpf.isa import decode
 from ..bpf.maps import MapShape, create, measure
 from ..bpf.maps.memory import prepare
 from ..bpf.maps.ringbuf import RingMap
-from ..errors import (
-    BusyError,
-    Diagnostic,
-    FeatureError,
-    FormatError,
-    ProbeError,
-    SondeError,
-    TargetError,
-    UnsafeError,
-    UsageError,
-)
+from ..errors import BusyError, FeatureError, FormatError, ProbeError, SondeError, TargetError, UsageError
 from ..record import replace
-from ..spec.object import find_span, layout_kinds
-from ..spec.relocation import relocate
 from . import frame, helpers
 from .budget import Budget
+from .checks import LOCAL, PLACED, SAMPLED, check_probes, check_program
 from .cleaning import remove_agents
+from .execs import Exec, keeps_privileges
 from .follow import Watch
+from .halts import Halts
 from .inside import Inside
 from .local import LocalPrograms, local_helpers
 from .sampled import SampledWorld
+from .sites import Files
 from .stopped import StoppedProcess, is_alive
-from .syscalls import wanted_of
 from .target import slots_for
 from .worker import PolledReader, Worker
 
@@ -44,10 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from ..bpf.helpers import Helper
     from ..bpf.isa import Insn
     from ..bpf.maps import SharedMap
-    from ..bpf.verifier import Refusal
     from ..spec.engine import Reader, Sample
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
     from .agent import Agent
@@ -56,15 +44,12 @@ if TYPE_CHECKING:
     from .patches import Patch
     from .worker import Sampler
 
-LOCAL = ("begin", "end", "self", "interval")  # run by sonde itself
-SAMPLED = ("profile", "software", "hardware", "watchpoint")  # run by sonde on samples of the process
-PLACED = ("uprobe", "uretprobe", "usdt", "tracepoint")
 _EAGER_TICKS, _LAZY_TICKS = 200, 10  # of `look`: new files at every one at first, then at some
 _BEGINNINGS, _PATIENCE_S = 50, 20.0
 _FEW_THREADS = 32  # that are stopped in less time than one takes for its calls when the others are busy
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
-# Instructions that are followed to verify a program, a tenth of a second for each 10,000.
-_MOST, _MOST_LOCAL = 200_000, 20_000
+_STAY_S, _STAY_PAUSE_S = 0.05, 0.0002  # with a thread that calls exec
+_RETRY_S, _MOST_EXEC_S = 0.003, 10.0  # between two calls of exec; in one
 _NOTHING: dict[str, int] = {}
 
 
@@ -82,21 +67,24 @@ class UserEngine:
         *,
         unsafe: bool = False,
         traps: bool = False,
+        follow: bool = True,
     ) -> None:
-        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
+        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `follow`: also through exec. `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
         self.pid = pid
         self.held = held
         self.sample = sample
         self.limit = limit
         self.unsafe = unsafe
         self.traps = traps
+        self.follow = follow
 
     def load(self, spec: ObjectSpec) -> UserObject:
         """Verify the programs of `spec` and put them into the process. The caller closes the result.
 
         Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
         """
-        return UserObject(spec, self.pid, self.held, self.sample, self.limit, unsafe=self.unsafe, traps=self.traps)
+        switches = {"unsafe": self.unsafe, "traps": self.traps, "follow": self.follow}
+        return UserObject(spec, self.pid, self.held, self.sample, self.limit, **switches)
 
 
 class UserLink:
@@ -124,9 +112,14 @@ class UserObject:
         *,
         unsafe: bool = False,
         traps: bool = False,
+        follow: bool = True,
     ) -> None:
         self.spec = spec
         self._traps = traps
+        self._follow = follow
+        self._files: Files | None = None
+        self._halts: Halts | None = None
+        self._exec: Exec | None = None  # a thread that is on its way through exec
         self.pid = pid
         self._held = held
         self._sample = sample
@@ -195,34 +188,10 @@ class UserObject:
     def _verify_program(
         self, program: ProgramSpec, names: frozenset[str], local: bool = False, own: Mapping[str, int] = _NOTHING
     ) -> None:
-        """Hold a program against the verifier. `names` are the helpers that there are; `local`: sonde runs it itself; `own`: numbers of maps that go before others."""
-        from ..bpf.verifier import MapInfo, verify
-
-        numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)} | dict(own)
-        infos = {
-            number: MapInfo(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.frozen, initial=m.initial)
-            for number, m in enumerate(self.spec.maps, 1)
-        }
-        missing = [name for name in program.helpers if name not in names]
-        if missing and not local and missing[0] in helpers.UNSAFE:
-            raise UnsafeError(
-                f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which changes what the process does",
-                program.name,
-                hint="--unsafe allows it",
-            )
-        if missing:
-            raise FeatureError(
-                f"{_probe_of(self.spec, program)} calls bpf_{missing[0]}, which only the kernel has",
-                feature=f"helper:{missing[0]}",
-                hint="use --engine kernel",
-            )
-        insns = decode(bytes(relocate(program, numbers)))
-        most = _MOST_LOCAL if local else _MOST
-        verdict = verify(insns, program.type, infos, helpers=_only(names), max_insns=most)
-        if verdict.refusal is not None and local and verdict.processed >= most:
+        """Take a program that `check_program` accepts."""
+        insns, verified = check_program(self.spec, program, names, local=local, own=own)
+        if not verified:
             self._interpreted.add(program.name)
-        elif verdict.refusal is not None:
-            raise _refused(program, verdict.refusal)
         self._programs[program.name] = insns
 
     def _place(self) -> None:
@@ -257,7 +226,7 @@ class UserObject:
         """Share maps and code with the process, and plan what is to be put in."""
         if self._held is None:
             for left in remove_agents(self.pid):  # of a sonde that was killed
-                self._tell(f"{left.sites} probes that another sonde has left in process {self.pid} were taken out")
+                self._tell(f"{left.sites} places that another sonde has changed in process {self.pid} were put back")
         self._inside = self._make_inside()
         self._inside.study()
         prepare()
@@ -269,32 +238,40 @@ class UserObject:
     def _check_placed(self) -> None:
         """Raise ProbeError when there is nothing to be probed."""
         assert self._inside is not None
-        if not self._plan and not self._inside.waiting:
+        if not self._inside.found and not self._inside.waiting:
             reason = self.notes[0] if self.notes else "there is no place for it"
             raise ProbeError(f"nothing can be probed in process {self.pid}: {reason}", hint="use --engine kernel")
 
     def _make_inside(self) -> Inside:
         placed = [probe for probe in self.spec.probes if probe.type in PLACED]
-        inside = Inside(self.pid, placed, self._programs, self._slots, self._budget)
+        if self._files is None:
+            self._files = Files(self.pid)
+        self._files.refresh()
+        inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._follow)
         inside.traps_allowed = self._traps
         return inside
 
     def _enter(self, inside: Inside) -> list[Patch]:
         """Begin in a program; return the patches for what it has mapped. Two stops, so that neither is long."""
         with self._stop_for_calls() as stopped:
-            watch = Watch(self.pid)
-            if self._watch is not None:
-                self._watch.close()
-            self._watch = watch
-            inside.enter(
-                stopped, lambda agent: self._share_maps(agent, stopped), lambda agent: self._share_state(agent, stopped)
-            )
+            watch = self._share(inside, stopped)
         for table in self.maps.values():
             if isinstance(table, RingMap):
                 table.region.populate()
         with self._stop_for_calls() as stopped:
             self._check_program(watch)
             return inside.look(stopped)
+
+    def _share(self, inside: Inside, stopped: StoppedProcess) -> Watch:
+        """Share maps and state with the program that is there; return what watches it."""
+        watch = Watch(self.pid)
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = watch
+        inside.enter(
+            stopped, lambda agent: self._share_maps(agent, stopped), lambda agent: self._share_state(agent, stopped)
+        )
+        return watch
 
     def _check_program(self, watch: Watch) -> None:
         """Raise TargetError where the stopped process has become another program since it was entered: what was planned is not for that."""
@@ -328,21 +305,24 @@ class UserObject:
         shared = agent.share(stopped, size)
         self._state_fd = shared.fd
         self._state = _map_state(shared.fd, shared.size)
+        self._halts = Halts(self._state)
         self._own(self.spec.programs)
         if self._budget is not None:
             self._budget.open(self._state[words // 8 :], time.monotonic_ns())
         return shared.address
 
     def _own(self, programs: Sequence[ProgramSpec]) -> None:
-        """Let those programs that change the process do so until sonde ends."""
-        if (
-            self._owner is None
-            and self._state_fd >= 0
-            and any(helpers.UNSAFE.intersection(p.helpers) for p in programs)
-        ):
-            from .owner import Owner
+        """Let the process see whether sonde lives: programs that change it do so no longer, and nobody waits for a dead one."""
+        if self._halts is None or self._owner is not None:
+            return
+        from .owner import Owner
 
+        try:
             self._owner = Owner(self._state_fd)
+        except FeatureError:
+            if any(helpers.UNSAFE.intersection(program.helpers) for program in programs):
+                raise
+            self._halts.own()
 
     def _shape(self, spec: MapSpec) -> MapShape:
         if spec.type == "prog_array":  # of addresses
@@ -373,6 +353,7 @@ class UserObject:
         if not self._attached:
             self._attached = True
             self._put_in(self._inside, self._plan)
+            self._keep_halts()
         return [UserLink(self, self._inside.hows.get(probe.name, "")) for probe in probes]
 
     def _fill_tails(self, inside: Inside) -> None:
@@ -399,26 +380,29 @@ class UserObject:
             time.sleep(_BUSY_PAUSE_S)
 
     def look(self) -> None:
-        """See whether the process has become another program, or loaded files that probes wait for, and follow it. Called now and then."""
-        inside, watch = self._inside, self._watch
-        if inside is None or watch is None or not self._attached:
+        """See whether the process is at a halt, has become another program, or has loaded files that probes wait for, and follow it. Called now and then."""
+        inside = self._inside
+        if inside is None or not self._attached:
             return
         self._ticks += 1
         try:
-            if self._budget is not None:
+            if self._budget is not None and self._exec is None:
                 self._heed_budget(self._budget, inside)
-            if watch.is_gone() or self._begins:
+            self._answer()
+            if self._exec is not None:
+                self._go_through_exec(self._exec)
+            elif self._is_gone() or self._begins:
                 self._follow_exec()
             elif (self._ticks < _EAGER_TICKS or not self._ticks % _LAZY_TICKS) and inside.has_new_files():
-                inside.study()
-                with self._stop_for_calls() as stopped:
-                    patches = inside.look(stopped)
-                self._put_in(inside, patches)
+                self._look_for_files(inside)
         except (SondeError, OSError) as failure:
             self._begins -= self._begins > 0
             if not self._begins and is_alive(self.pid):
                 self._tell(f"process {self.pid} could not be followed: {failure}")
+        self._keep_halts()
         self._tell(*inside.notes)
+        if self._inside is not inside and self._inside is not None:
+            self._tell(*self._inside.notes)
 
     def _heed_budget(self, budget: Budget, inside: Inside) -> None:
         """Let hits be looked at again; take out the probes that have fired too often, if that is what the user wants."""
@@ -431,18 +415,119 @@ class UserObject:
     def _tell(self, *notes: str) -> None:
         self.notes += [note for note in notes if note not in self.notes]
 
-    def _follow_exec(self) -> None:
-        """Begin again in the program that the process has become; nothing, when it has ended."""
-        assert self._inside is not None and self._watch is not None
-        self._inside.forget()
-        self._watch.close()
-        if not is_alive(self.pid):
-            self._attached = False
+    def _is_gone(self) -> bool:
+        """Whether the program that was begun in is gone: it may go as long as it is not stopped."""
+        return self._watch is None or self._watch.is_gone()
+
+    def _keep_halts(self) -> None:
+        """Say at which halts the process is to wait; a thread that has waited for too long has given them up."""
+        if self._halts is not None and self._inside is not None:
+            self._halts.keep(self._inside.halts if self._attached else 0)
+
+    def _answer(self) -> None:
+        """Do what threads at halts wait for, and let them go on."""
+        if self._halts is None or self._inside is None or not (asked := self._halts.asked):
             return
-        self._begins = self._begins or _BEGINNINGS  # the new program may not be there yet: then again at the next look
+        try:
+            if self._exec is None and not self._is_gone():
+                if self._inside.expects_files and self._inside.has_new_files():
+                    self._look_for_files(self._inside)
+                self._seize_before_exec(self._halts)
+        finally:
+            self._halts.serve(asked)
+
+    def _look_for_files(self, inside: Inside) -> None:
+        """Put in the probes of files that have been loaded, while the process stands still: a thread may wait for it, but not for long."""
+        inside.study()
+        with self._stop() as stopped:
+            if self._is_gone():
+                return
+            patches = inside.look(stopped)
+            self._fill_tails(inside)
+            try:
+                inside.put_in(stopped, patches)
+                return
+            except BusyError:
+                pass  # it has to run on
+        self._put_in(inside, patches)
+
+    def _seize_before_exec(self, halts: Halts) -> None:
+        """Seize the thread that waits before exec; one that has waited for too long is another program already, which is seen by looking."""
+        if halts.execing and keeps_privileges(self.pid, halts.exec_call()):
+            self._exec = Exec(self.pid, halts.execing)
+            if self._is_gone():
+                self._leave_exec()
+
+    def _go_through_exec(self, thread: Exec) -> None:
+        """Stay for a moment with a thread that calls exec: into its next program, or until it has failed to become one."""
+        deadline = time.monotonic() + _STAY_S
+        try:
+            while not thread.is_there():
+                self._answer()
+                if self._is_over(thread):
+                    return self._leave_exec()
+                if time.monotonic() > deadline:
+                    return None  # until the next look
+                time.sleep(_STAY_PAUSE_S)
+            self._begin_program(thread)
+        except BaseException:
+            self._leave_exec()
+            raise
+        deadline = time.monotonic() + _STAY_S
+        while self._inside is not None and self._inside.loading and time.monotonic() < deadline:
+            self._answer()
+            time.sleep(_STAY_PAUSE_S)
+        return None
+
+    def _is_over(self, thread: Exec) -> bool:
+        """Whether a thread has come back from exec, and does not try the next name as shells do; or has ended, or takes too long."""
+        assert self._halts is not None
+        now = time.monotonic()
+        if self._halts.execing:
+            thread.seen = now
+        return thread.ended or now > thread.seen + _RETRY_S or now > thread.since + _MOST_EXEC_S
+
+    def _leave_exec(self) -> None:
+        """Let the thread go that was followed. Twice is harmless."""
+        thread, self._exec = self._exec, None
+        if thread is not None:
+            thread.close()
+        if self._halts is not None:
+            self._halts.forget_exec()
+
+    def _begin_program(self, thread: Exec) -> None:
+        """Begin in the program whose first instruction a thread stands at, and let it go."""
+        inside = self._change_program()
+        with StoppedProcess(self.pid, held=[thread.take()]) as stopped:
+            self._exec = None
+            self._share(inside, stopped)
+            patches = inside.begin(stopped)
+            self._fill_tails(inside)
+            inside.put_in(stopped, patches)
+            self._keep_halts()
+        self._begins = 0
+
+    def _change_program(self) -> Inside:
+        """What was in the program that is gone is forgotten; what will be in the next one is empty yet."""
+        assert self._inside is not None
+        self._inside.forget()
+        if self._halts is not None:
+            self._halts.forget_exec()
+        self._begins = self._begins or _BEGINNINGS  # should it fail: again at the next look
         self._ticks = 0
-        self._watch = Watch(self.pid)
-        inside = self._inside = self._make_inside()
+        self._inside = self._make_inside()
+        return self._inside
+
+    def _follow_exec(self) -> None:
+        """Begin again in the program that the process has become unseen; nothing, when it has ended or is not to be followed."""
+        assert self._inside is not None
+        if not self._follow or not is_alive(self.pid):
+            self._inside.forget()
+            self._attached = False
+            if is_alive(self.pid):
+                self._tell(f"process {self.pid} runs another program now, which is not probed")
+            return
+        inside = self._change_program()  # the program may not be there yet
         inside.study()
         self._put_in(inside, self._enter(inside))
         self._begins = 0
@@ -476,6 +561,9 @@ class UserObject:
     def detach(self) -> None:
         """Take the probes out of the process; maps and code stay until `close`. Twice is harmless."""
         attached, self._attached = self._attached, False
+        self._leave_exec()
+        if self._halts is not None:
+            self._halts.close()
         if attached and self._inside is not None:
             self._take_out(self._inside)
         if self._owner is not None:
@@ -519,6 +607,8 @@ class UserObject:
             self._tell(*(f"memory of sonde stays in process {self.pid}: {reason}" for reason in self._inside.remove()))
         if self._watch is not None:
             self._watch.close()
+        if self._files is not None:
+            self._files.close()
         for table in self.maps.values():
             table.close()
         if self._state_fd >= 0:
@@ -530,47 +620,6 @@ class UserObject:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def check_probes(spec: ObjectSpec, pid: int) -> None:
-    """Raise ProbeError for an object with probes that this engine does not serve in process `pid` (0: in none)."""
-    for kind in sorted(layout_kinds(spec) & {"kstack", "ksym"}):
-        raise FeatureError(
-            f"{kind} is the kernel's, which the user engine does not look into",
-            feature=kind,
-            hint="use --engine kernel",
-        )
-    overriding = {program.name for program in spec.programs if "override_return" in program.helpers}
-    for probe in spec.probes:
-        if probe.program in overriding and probe.type not in ("uprobe", "uretprobe"):
-            raise ProbeError(f"{probe.name}: override() replaces a function or what it returns", hint="use a uprobe")
-        if probe.type in (*PLACED, *SAMPLED) and not pid:
-            raise ProbeError(
-                f"{probe.name}: the user engine probes one process: which?",
-                hint="give -p PID, or -c COMMAND to start one",
-            )
-        if probe.type == "tracepoint":
-            wanted_of(probe)
-        if probe.type not in (*LOCAL, *PLACED, *SAMPLED):
-            raise ProbeError(
-                f"{probe.name}: the user engine serves {', '.join((*PLACED, *SAMPLED, *LOCAL))}, no {probe.type} probes",
-                hint="use --engine kernel",
-            )
-
-
-def _only(names: frozenset[str]) -> Callable[[Helper], bool]:
-    return lambda helper: helper.name in names
-
-
-def _probe_of(spec: ObjectSpec, program: ProgramSpec) -> str:
-    return next((probe.name for probe in spec.probes if probe.program == program.name), program.name)
-
-
-def _refused(program: ProgramSpec, refusal: Refusal) -> UnsafeError:
-    span = find_span(program.lines, refusal.pc)
-    found = Diagnostic("ERROR", refusal.message, span, span.excerpt) if span is not None else None
-    message = f"program {program.name} may not run in another process: {refusal.message} (instruction {refusal.pc})"
-    return UnsafeError(message, program.name, diagnostic=found, hint=refusal.wants)
 
 
 def _map_state(fd: int, size: int) -> memoryview:

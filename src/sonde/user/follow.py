@@ -1,8 +1,8 @@
 """What becomes of a traced process: another program by exec, its end, libraries that it loads, processes that it forks. Learned without keeping it under ptrace.
 
-exec and the end: a descriptor of /proc/PID/mem belongs to the memory that was there when it was opened, and reads nothing once that is gone (`Watch`).
-Libraries: the dynamic loader calls an empty function before and after it changes its list, so that debuggers can stand there (r_debug.r_brk of <link.h>). A probe on it that
-counts tells sonde, which reads the count in shared memory, to look at the mappings again (`find_loader_hook`).
+exec and the end: a descriptor of /proc/PID/mem belongs to the memory that was there when it was opened, and reads nothing once that is gone (`Watch`). That is seen
+afterwards; a thread that comes to exec by a place known to sonde tells it before (`halts`), and is followed (`execs`).
+Libraries: the dynamic loader calls an empty function before and after it changes its list, so that debuggers can stand there (`find_loader_hook`). There is a halt in it.
 fork: a child has probes and shared memory like its parent, so it keeps being traced; only taking out must find it (`cleaning.clean_children`).
 """
 
@@ -11,17 +11,16 @@ from __future__ import annotations
 import os
 import struct
 
-from ..errors import TargetError
+from ..errors import FormatError, TargetError
+from ..record import Record
 from .refusal import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .stopped import StoppedProcess
+    from .sites import Files
 
-_AT_PHDR, _AT_PHNUM, _AT_ENTRY = 3, 5, 9
-_PT_DYNAMIC, _PT_PHDR = 2, 6
-_DT_DEBUG = 21
-_PHDR = struct.Struct("<IIQQQQQQ")
+_AT_BASE, _AT_ENTRY = 7, 9
+_HOOK, _DEBUG, _STATE_AT = "_dl_debug_state", "_r_debug", 24
 
 
 class Watch:
@@ -74,19 +73,37 @@ def read_entry(pid: int) -> int:
     return entry
 
 
-def find_loader_hook(stopped: StoppedProcess) -> int:
-    """Return the address of the function that the dynamic loader calls when libraries come or go; 0 for a static program, or before the loader has begun.
+class LoaderHook(Record):
+    """The function that the dynamic loader calls when libraries come or go, at `address` of the file at `path`. It does nothing but return: so debuggers can stand there.
 
-    It does nothing but return: glibc's and musl's _dl_debug_state.
+    `changing` is the address of a word that is not 0 while its list of libraries is not complete; 0: nobody tells it.
     """
-    auxiliary = read_auxiliary(stopped.pid)
-    table, count = auxiliary.get(_AT_PHDR, 0), auxiliary.get(_AT_PHNUM, 0)
-    headers = list(_PHDR.iter_unpack(stopped.read_some(table, _PHDR.size * count))) if table else []
-    bias = next((table - header[3] for header in headers if header[0] == _PT_PHDR), 0)
-    for header in headers:
-        if header[0] == _PT_DYNAMIC:
-            entries = stopped.read_some(bias + header[3], header[6])
-            for tag, value in struct.iter_unpack("<QQ", entries[: len(entries) & -16]):
-                if tag == _DT_DEBUG and value:
-                    return int.from_bytes(stopped.read_some(value + 16, 8), "little")
-    return 0
+
+    address: int
+    vaddr: int
+    path: str
+    changing: int
+
+
+def find_loader_hook(files: Files) -> LoaderHook | None:
+    """Return the hook of a process's loader, from its first instruction on; None for a program without one, or with one that has no names.
+
+    glibc's and musl's _dl_debug_state; glibc's _r_debug is the struct r_debug of <link.h>, whose r_state says whether the list is complete.
+    """
+    auxiliary = read_auxiliary(files.pid)
+    place = auxiliary.get(_AT_BASE) or auxiliary.get(_AT_ENTRY, 0)
+    mappings = files.mappings()
+    loader = next((m for m in mappings if m.start <= place < m.end and m.is_file), None)
+    if loader is None:
+        return None
+    first = next(m for m in mappings if (m.path, m.inode) == (loader.path, loader.inode))
+    try:
+        elf = files.open(loader.path)
+        function, debug = elf.get_function(_HOOK), elf.get_symbol(_DEBUG)
+    except (OSError, FormatError):
+        return None
+    if function is None:
+        return None
+    bias = first.start - elf.get_vaddr(first.offset)
+    changing = bias + debug.vaddr + _STATE_AT if debug is not None else 0
+    return LoaderHook(bias + function.vaddr, function.vaddr, loader.path, changing)

@@ -25,6 +25,11 @@ RECORD_BYTES = 64  # behind it, for system calls: what their events record
 # The state: words that sonde and the process share.
 MISSED = 0  # u64: runs that found no slot
 RANDOM = 8  # u64: of the random numbers
+# Halts (`halts`), u32 each: at which sonde waits (EXEC, FILES), the number drawn last, the number served last, the thread in exec.
+HALTS, ASKED, SERVED, EXECING = 16, 20, 24, 28
+EXEC, FILES = 1, 2
+PATIENCE_NS = 1_000_000_000
+EXEC_CALL, EXEC_CALL_WORDS = 256, 6  # u64 each: number of its call, then its arguments
 CLOCK = 64  # u64: offset of the line that time is read from, 0 while there is none (see `clock`)
 LINES = (
     128,

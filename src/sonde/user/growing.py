@@ -20,7 +20,8 @@ from ..errors import FeatureError, ProbeError, SondeError, UsageError
 from ..record import replace
 from ..spec.object import MapSpec, ObjectSpec
 from . import helpers, sending
-from .engine import PLACED, SAMPLED, UserLink, UserObject, check_probes
+from .checks import PLACED, SAMPLED, check_probes
+from .engine import UserLink, UserObject
 from .local import LocalPrograms, local_helpers
 from .sampled import SampledWorld
 from .worker import PolledReader, Worker

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..bpf.jit.code import CodeReloc, MachineCode
     from ..bpf.maps import SharedMap
     from .agent import Agent
-    from .machine import Machine
+    from .machine import HaltCode, Machine
 
 
 class Image:
@@ -105,6 +105,21 @@ class Image:
         spans = [(agent.address, agent.size) for agent in agents]
         insns = restorer(private, spans, registers.get_offset(registers.sp))
         return Runner(self._routine("unwinding", insns), frozenset([registers.sp]))
+
+    def exec_halt(self, pid: int) -> tuple[Runner, Runner]:
+        """Routines of our own for before and behind a call of exec (see `halts`), in a process that calls itself `pid`."""
+        state, context, code = self.facts.state, self.machine.RECORD, self._halts()
+        before = self._once("exec", lambda: self.agent.place(code.exec_halt(state, pid)))
+        behind = self._once("exec done", lambda: self.agent.place(code.exec_done(state)))
+        return Runner(before, frozenset(), context=context), Runner(behind, frozenset(), context=context)
+
+    def files_halt(self, pid: int, changing: int) -> Runner:
+        """A routine of our own for the loader's function (see `halts`)."""
+        return Runner(self.agent.place(self._halts().files_halt(self.facts.state, pid, changing)), frozenset())
+
+    def _halts(self) -> HaltCode:
+        assert self.machine.HALTS is not None, "who asks has looked whether there are halts"
+        return self.machine.HALTS
 
     def _bind(self, code: MachineCode) -> int:
         """Place machine code, and before it whatever it calls; return its address."""

@@ -1,7 +1,7 @@
 """One program's memory with sonde in it: where its probes stand, the trampolines they lead to, what is shared with it.
 
     inside.enter(stopped, tables, state)      maps and code memory
-    patches = inside.look(stopped)            probes whose files are there now, as patches that are not in yet
+    patches = inside.look(stopped)            probes whose files are there now, and halts, as patches that are not in yet
     inside.put_in(stopped, patches)
     inside.take_out(stopped); inside.remove(…)
 
@@ -15,10 +15,11 @@ from ..bpf.maps.memory import POPULATE_WRITE
 from ..bpf.maps.ringbuf import RingMap
 from ..errors import ProbeError, TargetError
 from ..record import Record, replace
-from . import frame, helpers
+from . import frame, halts, helpers
 from .agent import Agent
 from .calls import Call
 from .cleaning import clean_children
+from .follow import find_loader_hook, read_entry
 from .image import Image
 from .machine import get_native
 from .memory import page_up
@@ -26,9 +27,9 @@ from .patches import Patch, put_in, remove_when_left, take_out
 from .process import find_clock, find_rseq, find_tid_offset
 from .relocated import Relocated
 from .runners import Calls, Runner, Surroundings
-from .sites import Files, Site, find_data, find_functions, find_sites
+from .sites import Site, find_data, find_functions, find_sites
 from .stopped import is_alive
-from .syscalls import ANY, CallSite, find_calls, wanted_of
+from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
 from .traps import MOST, Traps, blocking_thread, restore
 from .unwinding import UNWINDERS, find_bound, put_back
 from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from ..bpf.maps import SharedMap
     from ..spec.object import ProbeSpec
     from .budget import Budget
+    from .follow import LoaderHook
+    from .sites import Files
     from .stopped import StoppedProcess
     from .syscalls import Wanted
     from .x86.window import Window
@@ -65,21 +68,24 @@ class _Placed(Record):
 
 
 class Inside:
-    """What sonde has in one program. `probes` are those to be placed, `programs` their code by name, `slots` how many runs there may be at a time,
-    `budget` what keeps count of the hits, if they are limited.
+    """What sonde has in one program. `files` are those of its process, `probes` are to be placed, `programs` their code by name, `slots` how many runs there may be at a time,
+    `budget` what keeps count of the hits, if they are limited. `follow`: whether there is to be a halt before exec.
     """
 
     def __init__(
         self,
-        pid: int,
+        files: Files,
         probes: Sequence[ProbeSpec],
         programs: Mapping[str, list[Insn]],
         slots: int,
         budget: Budget | None = None,
+        *,
+        follow: bool = False,
     ) -> None:
-        self.pid = pid
+        self.pid = files.pid
         self.notes: list[str] = []  # what could not be probed, and why
         self.hows: dict[str, str] = {}  # by the probe's name
+        self.found = False  # whether there is a place for any of the probes
         self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
         self.traps_allowed = False  # breakpoints where no jump fits
         self._traps: Traps | None = None
@@ -92,7 +98,7 @@ class Inside:
         self._slots = slots
         self._budget = budget
         self._accounts: dict[int, set[int]] = {}  # of the probes at a patch, by its address
-        self._files = Files(pid)
+        self._files = files
         self._seen: frozenset[tuple[str, int]] = frozenset()  # files that were looked into: path and address
         self._home: Agent | None = None
         self._images: list[Image] = []
@@ -112,6 +118,12 @@ class Inside:
         self._machine = get_native()
         self._probes_at: dict[int, list[ProbeSpec]] = {}  # by the address of the site
         self._calls_at: dict[int, int] = {}  # what each place calls that was patched for it, -1: nobody knows
+        self._own_pid = halts.find_own_pid(self.pid) if self._machine.HALTS is not None else 0
+        self._follows = follow and self._own_pid > 0
+        self._hook: LoaderHook | None = None
+        self._hookless = False  # there is none
+        self._halting = False  # whether the hook has its halt
+        self._loading = False  # whether the loader has not begun its work
 
     # more and fewer probes ------------------------------------------------------------------------------------
 
@@ -164,6 +176,8 @@ class Inside:
             if patch.address not in kept:
                 del self._taken[patch.address], self._windows[patch.address]
                 self._accounts.pop(patch.address, None)
+        if self._hook is not None and self._hook.address in sites:
+            self._halting = False
         for site in sites:
             self._calls_at.pop(site, None)
             fresh = [probe for probe in self._probes_at.pop(site, ()) if probe not in self.waiting]
@@ -187,15 +201,14 @@ class Inside:
         self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
 
     def _learn(self, stopped: StoppedProcess) -> helpers.Facts:
-        """Find what code is to know of the process, once."""
+        """Find what code is to know of the process, once; before the loader has done its work there is less to be had."""
         at = self._state
-        rseq = find_rseq(stopped)
+        rseq = None if self._loading else find_rseq(stopped)
         cpu_code = self._machine.cpu_code(rseq, self._slots)
         gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
         self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
-        return helpers.Facts(
-            at, self._private, find_clock(stopped), find_tid_offset(stopped), knows_cpu=rseq is not None
-        )
+        tid_offset = -1 if self._loading else find_tid_offset(stopped)
+        return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, knows_cpu=rseq is not None)
 
     def _populate_rings(self, stopped: StoppedProcess) -> None:
         """Map all pages of rings, which sonde has by now: a process that writes a record into one for the first time would wait for the kernel, a microsecond for each."""
@@ -228,6 +241,21 @@ class Inside:
         """All memory of ours in the process, the shared one first."""
         return ([self._home] if self._home is not None else []) + [image.agent for image in self._images]
 
+    @property
+    def loading(self) -> bool:
+        """Whether the loader has not come to its halt yet."""
+        return self._loading
+
+    @property
+    def expects_files(self) -> bool:
+        """Whether files that the process has not mapped yet are of interest."""
+        return bool(self.waiting or self._calls_wanted or self._returning or self._loading)
+
+    @property
+    def halts(self) -> int:
+        """The halts at which the process is to wait for sonde."""
+        return (frame.FILES if self._halting and self.expects_files else 0) | (frame.EXEC if self._follows else 0)
+
     def has_new_files(self) -> bool:
         """Whether the process has mapped code since it was last looked at. Raises TargetError."""
         return self._mapped() != self._seen
@@ -238,57 +266,118 @@ class Inside:
 
     # planning -------------------------------------------------------------------------------------------------
 
+    def begin(self, stopped: StoppedProcess) -> list[Patch]:
+        """As `look`, for a program that has not run one instruction: of one with a loader that can halt only the loader is probed, and the rest when it comes there."""
+        self._loading = stopped.get_pc(stopped.threads[0]) != read_entry(self.pid)
+        self._loading = self._loading and self._can_halt()
+        return self._find_patches(stopped)
+
     def look(self, stopped: StoppedProcess) -> list[Patch]:
         """Find the places of probes that have none yet, in what the process has mapped; return what is to be put in there.
 
         A place where no jump fits is noted. Raises ProbeError for memory that somebody else has changed.
         """
-        self._seen = self._mapped()
+        if self._loading:
+            self._loading, self._facts = False, None  # there is more to be known now
+        return self._find_patches(stopped)
+
+    def _find_patches(self, stopped: StoppedProcess) -> list[Patch]:
+        self._seen = frozenset() if self._loading else self._mapped()
         self._claims = Claims((address, self._windows[address].end) for address in self._taken)
-        planned, calls, guards = self._find()
+        planned, calls, guards, hook = self._find()
         placed = {id(each.probe) for each in planned}
         self.waiting = [probe for probe in self.waiting if id(probe) not in placed]
         for probe in self.waiting:
             self.hows[probe.name] = f"waits until the process loads {probe.path}"
         guarded = frozenset(site.address for site in guards)
-        self._make_room(stopped, [each.site.address for each in planned], calls, [site.address for site in guards])
+        addresses = [each.site.address for each in planned]
+        self._make_room(stopped, addresses, calls, [site.address for site in (*guards, *hook)])
         patches = self._plan_sites(stopped, planned, guarded) + self._plan_calls(stopped, calls)
-        probed = {each.site.address for each in planned}
         for site in guards:
-            if site.address not in probed:
+            if site.address not in addresses:
                 image = self._image_at(site.address)
                 window = plan(site, self._files)
                 self._hold(stopped, "an unwinder that is probed too", site, window)
                 patches.append(self._build(stopped, image, site, window, [self._guard(image)], []))
-        return patches
+        return patches + self._plan_hook(stopped, hook)
 
     def study(self) -> None:
         """Read what the files tell about the places of probes. `look` would do it too, while the process waits for it."""
         self._blocking = blocking_thread(self.pid) if self.traps_allowed else 0
-        planned, calls, guards = self._find()
-        for site in [*(each.site for each in planned), *guards]:
+        planned, calls, guards, hook = self._find()
+        for site in [*(each.site for each in planned), *guards, *hook]:
             self._try_plan(site)
         for call in calls:
             self._try_plan(call.site, early=True)
 
-    def _try_plan(self, site: Site, *, early: bool = False) -> None:
+    def _try_plan(self, site: Site, *, early: bool = False) -> bool:
         try:
             plan(site, self._files, early=early)
         except NoWindowError:
-            pass  # told when it is looked at
+            return False  # told when it is looked at
+        return True
 
-    def _find(self) -> tuple[list[_Planned], list[CallSite], list[Site]]:
-        """What is to be probed and is not yet: probes at their sites, places that make system calls, entries of unwinders."""
+    def _find(self) -> tuple[list[_Planned], list[CallSite], list[Site], list[Site]]:
+        """What is to be probed and is not yet: probes at their sites, places that make system calls, entries of unwinders, the loader's hook.
+
+        While the loader has not begun, only what is its own.
+        """
         taken = {self._windows[address].site for address in self._taken}
         planned = [_Planned(probe, site) for probe in self.waiting for site in find_sites(probe, self._files)]
-        numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
-        calls = find_calls(numbers, self._files) if numbers else []
-        guards = find_functions(UNWINDERS, self._files) if self._returning else []
+        calls = [call for call in self._find_calls() if call.site.address not in taken | self._refused]
+        guards = find_functions(UNWINDERS, self._files) if self._returning and not self._loading else []
+        hook = self._find_hook()
+        if self._loading and hook is not None:
+            planned = [each for each in planned if each.site.path == hook.path]
+            calls = [call for call in calls if call.site.path == hook.path]
+        hooks = [hook] if hook is not None and hook.address not in taken else []
         return (
             planned,
-            [call for call in calls if call.site.address not in taken | self._refused],
+            calls,
             [site for site in guards if site.address not in taken],
+            [Site(each.address, each.vaddr, each.path, True) for each in hooks],
         )
+
+    def _find_calls(self) -> list[CallSite]:
+        """The places that make system calls of interest."""
+        numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
+        found = find_calls(numbers, self._files) if numbers else []
+        if self._follows:
+            known = {call.site.address for call in found}
+            execs = find_exec_calls(halts.exec_numbers(self._machine), self._files)
+            found += [call for call in execs if call.site.address not in known]
+        return found
+
+    def _find_hook(self) -> LoaderHook | None:
+        """Where the loader is to halt, if it is."""
+        if self._hook is None and self._own_pid and self.expects_files and not self._hookless:
+            self._hook = find_loader_hook(self._files)
+            self._hookless = self._hook is None
+        return self._hook
+
+    def _can_halt(self) -> bool:
+        hook = self._find_hook()
+        return hook is not None and self._try_plan(Site(hook.address, hook.vaddr, hook.path, True))
+
+    def _plan_hook(self, stopped: StoppedProcess, sites: Sequence[Site]) -> list[Patch]:
+        """The patch for the loader's hook, unless a probe stands there, or no jump fits: then libraries are seen by looking."""
+        patches = []
+        for site in [] if self._halting else sites:
+            try:
+                window = plan(site, self._files)
+                self._hold(stopped, "the loader's function for debuggers", site, window)
+                image, runners = self._image_at(site.address), self._files_halt(site)
+                patches.append(self._build(stopped, image, site, window, runners, []))
+                self._halting = True
+            except ProbeError:
+                self._hook, self._hookless = None, True
+        return patches
+
+    def _files_halt(self, site: Site) -> list[Runner]:
+        """What is to run at a site because it is the loader's hook: nothing at others."""
+        if self._hook is None or self._halting or site.address != self._hook.address:
+            return []
+        return [self._image_at(site.address).files_halt(self._own_pid, self._hook.changing)]
 
     def _make_room(
         self, stopped: StoppedProcess, sites: Sequence[int], calls: Sequence[CallSite], guards: Sequence[int]
@@ -299,7 +388,7 @@ class Inside:
             count = sum(low <= address <= high for address in addresses)
             unknown = sum(low <= call.site.address <= high and call.number < 0 for call in calls)
             size = _CODE_BYTES + _CODE_BYTES_A_SITE * count + _CODE_BYTES_ANY_CALL * unknown
-            if any(
+            if self._facts is not None and any(
                 image.reaches(low, high) and image.has_room(size - _CODE_BYTES // 2, count)
                 for image in self._images[-1:]
             ):
@@ -336,7 +425,8 @@ class Inside:
             runners = [  # the kernel's order
                 (each.probe.type, replace(self._runner(image, each), account=account)) for each in reversed(group)
             ]
-            before = [runner for kind, runner in runners if kind != "uretprobe"]
+            halting = self._files_halt(group[0].site)
+            before = [runner for kind, runner in runners if kind != "uretprobe"] + halting
             after = [runner for kind, runner in runners if kind == "uretprobe"]
             site, name = group[0].site, group[0].probe.name
             how = "not attached"
@@ -352,7 +442,8 @@ class Inside:
             try:
                 patch, how = self._place_probes(stopped, image, site, name, before, after)
                 patches.append(patch)
-                self._accounts[patch.address] = {-1 if address in guarded else account}
+                self._accounts[patch.address] = {-1 if address in guarded or halting else account}
+                self.found, self._halting = True, self._halting or bool(halting)
             except NoWindowError as failure:
                 if address in guarded:
                     raise
@@ -505,30 +596,42 @@ class Inside:
 
     def _plan_calls(self, stopped: StoppedProcess, calls: Sequence[CallSite]) -> list[Patch]:
         """Patches for the places that make system calls."""
-        patches, missed = [], []
+        patches, missed, total = [], [], 0
         for call in calls:
             image = self._image_at(call.site.address)
             wanted = [w for w in self._calls_wanted if call.number < 0 or w[1].number in (ANY, call.number)]
-            runners = [(w, self._call_runner(image, probe, w, wanted)) for probe, w in wanted]
-            # Where only one call is made, every call is that one.
-            numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
-            enters = tuple((number, runner) for number, exits, runner in numbered if not exits)
-            exits = tuple((number, runner) for number, exits, runner in numbered if exits)
+            total += bool(wanted)
+            runs = self._runs_at(image, call, wanted)
             try:
-                patches.append(self._place_call(stopped, image, call.site, Calls(enters, exits)))
-                self._accounts[patches[-1].address] = {runner.account for _, runner in runners}
+                patches.append(self._place_call(stopped, image, call.site, runs))
+                self._accounts[patches[-1].address] = {runner.account for _, runner in (*runs.enters, *runs.exits)}
                 self._calls_at[call.site.address] = call.number
+                self.found = self.found or bool(wanted)
             except ProbeError as failure:
-                missed.append(failure.message)
+                missed += [failure.message] if wanted else []
                 self._refused.add(call.site.address)
         if missed:
             self.notes.append(
-                f"system calls made at {len(missed)} of {len(calls)} places are not seen: {missed[0]}"
+                f"system calls made at {len(missed)} of {total} places are not seen: {missed[0]}"
                 + (f", and {len(missed) - 1} more" if len(missed) > 1 else "")
             )
         for probe, _ in self._calls_wanted:
             self.hows[probe.name] = f"{len(self._sites_of_calls([probe]))} places that make system calls"
         return patches
+
+    def _runs_at(self, image: Image, call: CallSite, wanted: Sequence[tuple[ProbeSpec, Wanted]]) -> Calls:
+        """What is to run where a system call is made."""
+        runners = [(w, self._call_runner(image, probe, w, wanted)) for probe, w in wanted]
+        # Where only one call is made, every call is that one.
+        numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
+        enters = [(number, runner) for number, exits, runner in numbered if not exits]
+        exits = [(number, runner) for number, exits, runner in numbered if exits]
+        numbers = [number for number in halts.exec_numbers(self._machine) if call.number in (-1, number)]
+        if self._follows and numbers:
+            before, behind = image.exec_halt(self._own_pid)
+            enters += [(number, before) for number in numbers]
+            exits += [(number, behind) for number in numbers]
+        return Calls(tuple(enters), tuple(exits))
 
     def _call_runner(
         self, image: Image, probe: ProbeSpec, wanted: Wanted, others: Sequence[tuple[ProbeSpec, Wanted]]
@@ -633,7 +736,6 @@ class Inside:
         for agent in self.agents:
             agent.close()
         self._home, self._images = None, []
-        self._files.close()
 
 
 def _neighbours(addresses: Sequence[int], reach: int) -> Iterator[tuple[int, int]]:

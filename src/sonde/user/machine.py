@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from .relocated import Relocated
     from .runners import Calls, Runner, Surroundings
 
+    class HaltCode(Protocol):
+        """The routines of `halts`, in a process that calls itself `pid` and has the state at the address `state`."""
+
+        @property
+        def EXEC_NUMBERS(self) -> tuple[int, ...]:
+            """The numbers of the system calls that begin another program."""
+
+        def exec_halt(self, state: int, pid: int) -> bytes:
+            """What runs before such a call, of which the frame's record tells."""
+
+        def exec_done(self, state: int) -> bytes:
+            """What runs behind one that has failed."""
+
+        def files_halt(self, state: int, pid: int, changing: int) -> bytes:
+            """What runs in the loader's function. `changing`: the address of a word that is not 0 while its list is not complete, or 0."""
+
     class Machine(Protocol):
         """A processor."""
 
@@ -46,6 +62,10 @@ if TYPE_CHECKING:
         @property
         def BREAKPOINT(self) -> bytes:
             """The instruction that raises SIGTRAP; none where `trap_handler` is not to be had."""
+
+        @property
+        def HALTS(self) -> HaltCode | None:
+            """The routines of halts; None where there are none yet."""
 
         def trap_handler(self, old: int, default: int, table: int) -> tuple[bytes, int]:
             """The handler for SIGTRAP of `traps`, and where in it the return from signals begins. `old`, `default`: addresses of what the kernel's struct sigaction was

@@ -1,4 +1,4 @@
-"""ptrace(2), waitpid(2) and pidfd_getfd(2) as plain functions, and a thread's registers by name.
+"""ptrace(2), waitpid(2), pidfd_getfd(2) and futex(2) as plain functions, and a thread's registers by name.
 
 The kernel ties a traced thread to the thread that seized it: all requests for it must come from that one. Requests raise ProcessLookupError
 when the thread has ended or is not stopped, and KernelError for anything else; who may trace whom is explained by `refusal`.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONT, SYSCALL, DETACH = 7, 24, 17
 SETOPTIONS = 0x4200
 GETREGSET, SETREGSET = 0x4204, 0x4205
-SEIZE, INTERRUPT = 0x4206, 0x4207
+SEIZE, INTERRUPT, LISTEN = 0x4206, 0x4207, 0x4208
 SETSIGMASK, GETSIGMASK = 0x420B, 0x420A
 GET_RSEQ_CONFIGURATION = 0x420F
 GETSIGINFO = 0x4202
@@ -42,6 +42,7 @@ SYSCALL_STOP = SIGTRAP | 0x80  # the signal of a stop at a system call, with O_T
 _NT_PRSTATUS = 1
 _ENDED = (1, 2, 3)  # CLD_EXITED, CLD_KILLED, CLD_DUMPED
 _PIDFD_GETFD = 438  # the same number on every architecture
+_FUTEX = 202
 
 
 class Machine(Record):
@@ -278,6 +279,11 @@ def reap(tid: int) -> bool:
         return os.waitpid(tid, WALL | os.WNOHANG)[0] == tid
     except ChildProcessError:
         return True
+
+
+def futex(address: int, operation: int, value: int) -> int:
+    """Make a futex(2) call of x86-64 on a word of ours; return its result, or -1."""
+    return _bind()[1](_FUTEX, address, operation, value, 0, 0, 0)
 
 
 def fetch_descriptor(pidfd: int, number: int) -> int:

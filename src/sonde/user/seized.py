@@ -7,6 +7,7 @@ threads, and as long as it has not taken note of one the whole process stays a z
 from __future__ import annotations
 
 import os
+from _thread import get_native_id
 from time import monotonic, monotonic_ns, sleep
 
 from ..errors import KernelError, TargetError
@@ -54,6 +55,51 @@ class SeizedThreads:
         self._wait_for_the_uninterruptible(deadline)
         self._stop(deadline)
         return [tid for tid, stopped in self._seized.items() if stopped]
+
+    def seize_only(self, tid: int, options: int) -> None:
+        """Seize one thread, which keeps running."""
+        if not self._seize(tid, options):
+            raise TargetError(f"thread {tid} of process {self.pid} has ended")
+
+    def look(self) -> int | None:
+        """The status of the only thread when it has stopped by now, else None. Exec gives it the number of its process. Raises ProcessLookupError when it has ended."""
+        (tid,) = self._seized
+        try:
+            status = ptrace.wait(tid)
+        except ProcessLookupError:
+            if tid == self.pid:
+                raise
+            status, tid = ptrace.wait(self.pid), self.pid
+            self._seized = {tid: False}
+        if status == 0:
+            self._reap_ended(tid)
+            raise ProcessLookupError(tid)
+        if status is not None:
+            self._seized[tid] = True
+        return status
+
+    def _reap_ended(self, tid: int) -> None:
+        """Take note of the end of the only thread; that of a child of ours is for whoever started it."""
+        self._seized.pop(tid, None)
+        if (tid != self.pid or not self._is_ours()) and not ptrace.reap(tid):
+            self._first_ended = True
+
+    def resume(self, how: int, signal: int = 0) -> None:
+        """Let the only thread go on. Raises ProcessLookupError."""
+        (tid,) = self._seized
+        ptrace.resume(tid, how, signal)
+        self._seized[tid] = False
+
+    def take(self) -> int:
+        """Give up the only thread, as it is; return its number."""
+        (tid,) = self._seized
+        self._seized = {}
+        return tid
+
+    def let_go_after_exec(self) -> None:
+        """Let the thread run that has got the number of its process while it was being let go."""
+        if read_status(self.pid).get("TracerPid") == str(get_native_id()):
+            self._let_go(self.pid)
 
     def close(self) -> None:
         """Let all threads run. Twice is harmless."""
@@ -174,9 +220,9 @@ class SeizedThreads:
             if self._seized or self._seize(tid):
                 return
 
-    def _seize(self, tid: int) -> bool:
+    def _seize(self, tid: int, options: int = ptrace.O_TRACESYSGOOD) -> bool:
         try:
-            ptrace.seize(tid, ptrace.O_TRACESYSGOOD)
+            ptrace.seize(tid, options)
         except ProcessLookupError:
             self._gone.add(tid)
             return False

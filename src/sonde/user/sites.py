@@ -12,9 +12,9 @@ from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from ..debuginfo.elf import Elf
+    from ..debuginfo.elf import Elf, Symbol
     from ..spec.object import ProbeSpec
     from .x86.text import Text
     from .x86.window import Window
@@ -39,6 +39,7 @@ class Files:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._elves: dict[str, Elf] = {}
+        self._stamps: dict[str, tuple[int, ...]] = {}
         self._texts: dict[str, Text] = {}
         self.windows: dict[tuple[str, int, bool, bool], Window] = {}
         self.calls: dict[tuple[str, int], list[tuple[int, int]]] = {}
@@ -52,9 +53,22 @@ class Files:
         from ..debuginfo.elf import Elf
 
         if path not in self._elves:
-            inside = f"/proc/{self.pid}/root{path}"
-            self._elves[path] = Elf.open(inside if os.path.exists(inside) else path)
+            inside = self._reach(path)
+            self._stamps[path] = _stamp(inside)
+            self._elves[path] = Elf.open(inside)
         return self._elves[path]
+
+    def _reach(self, path: str) -> str:
+        inside = f"/proc/{self.pid}/root{path}"
+        return inside if os.path.exists(inside) else path
+
+    def refresh(self) -> None:
+        """Forget files that are others by now under the same name: another program of the process begins."""
+        for path in [path for path in self._elves if _stamp(self._reach(path)) != self._stamps[path]]:
+            self._elves.pop(path).close()
+            self._texts.pop(path, None)
+            self.windows = {key: window for key, window in self.windows.items() if key[0] != path}
+            self.calls = {key: calls for key, calls in self.calls.items() if key[0] != path}
 
     def text(self, path: str) -> Text:
         """Return what is known about the code of the file at `path`. Raises FormatError, OSError."""
@@ -71,6 +85,15 @@ class Files:
         self.calls.clear()
         while self._elves:
             self._elves.popitem()[1].close()
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """What tells a file from another at the same path."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def find_sites(probe: ProbeSpec, files: Files) -> list[Site]:
@@ -105,9 +128,13 @@ def find_data(probe: ProbeSpec, offset: int, files: Files) -> list[int]:
 
 def find_functions(names: Sequence[str], files: Files) -> list[Site]:
     """Return the places of functions by name, in all files that the process has mapped to execute."""
+    return [site for site, _ in iter_functions(names, files)]
+
+
+def iter_functions(names: Sequence[str], files: Files) -> Iterator[tuple[Site, Symbol]]:
+    """Yield the places of functions by name, in all files that the process has mapped to execute, with what the file says of them."""
     from ..errors import FormatError
 
-    found = []
     for mapping in files.mappings():
         if not (mapping.executable and mapping.is_file):
             continue
@@ -119,5 +146,4 @@ def find_functions(names: Sequence[str], files: Files) -> list[Site]:
         for symbol in symbols:
             offset = elf.get_offset(symbol.vaddr)
             if symbol.section and mapping.offset <= offset < mapping.offset + mapping.end - mapping.start:
-                found.append(Site(mapping.start + offset - mapping.offset, symbol.vaddr, mapping.path, True))
-    return found
+                yield Site(mapping.start + offset - mapping.offset, symbol.vaddr, mapping.path, True), symbol

@@ -47,7 +47,7 @@ def run_to_entry(pid: int, release: Callable[[], object], limit_s: float = 10.0)
         _wait_for_exec(pid, deadline)
         while not _reach_entry(pid, deadline):
             pass  # it became another program on the way
-        _stand_still(pid, deadline)
+        stand_still(pid, deadline)
         ptrace.request(ptrace.SETOPTIONS, pid, 0, ptrace.O_TRACESYSGOOD)
     except ProcessLookupError:
         raise _ended(pid) from None
@@ -116,7 +116,7 @@ def _reach_entry(pid: int, deadline: float) -> bool:
     return True
 
 
-def _stand_still(pid: int, deadline: float) -> None:
+def stand_still(pid: int, deadline: float) -> None:
     """From whatever stop, without one more instruction, to that of an interrupted process: signals that it should have got meanwhile it gets."""
     signal = 0
     while True:

@@ -11,11 +11,11 @@ from ..debuginfo.syscalls import syscall_number
 from ..errors import FormatError, ProbeError
 from ..record import Record
 from .machine import get_native
-from .sites import Site
+from .sites import Site, iter_functions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ..debuginfo.elf import Elf
     from ..debuginfo.procmaps import Mapping
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .sites import Files
 
 ANY = -1  # every call: raw_syscalls
+# Functions of C libraries that call exec, or any call; how many bytes of those are looked at whose size nobody tells.
+_EXEC_FUNCTIONS, _EXEC_BYTES = ("execve", "execveat", "fexecve", "syscall"), 64
 
 
 class CallSite(Record):
@@ -76,6 +78,21 @@ def find_calls(numbers: frozenset[int], files: Files) -> list[CallSite]:
                 if number < 0 or ANY in numbers or number in numbers
             ]
     return found
+
+
+def find_exec_calls(numbers: Sequence[int], files: Files) -> list[CallSite]:
+    """Return the places that call exec (`numbers`), by the functions that a C library has for it: looking at all code would take long."""
+    numbers = (-1, *numbers)
+    found: dict[int, CallSite] = {}
+    for site, symbol in iter_functions(_EXEC_FUNCTIONS, files):
+        elf = files.open(site.path)
+        offset = elf.get_offset(symbol.vaddr)
+        code = bytes(elf.data[offset : offset + (symbol.size or _EXEC_BYTES)])
+        for at, number in get_native().find_calls(code, lambda at: 0):
+            if number in numbers:
+                where = Site(site.address + at, site.vaddr + at, site.path)
+                found[where.address] = CallSite(where, number)
+    return list(found.values())
 
 
 def _calls_of(mapping: Mapping, elf: Elf, base: int) -> Iterator[tuple[int, int]]:

@@ -117,7 +117,7 @@ def test_another_sonde_takes_short_jumps_out(running: Running) -> None:
     loaded = running.attach("uprobe:PATH:four { @ = count(); } uprobe:PATH:two { @t = count(); }")
     assert running.text() != text and islands(running)
     found = remove_agents(running.pid, living=True)
-    assert [(each.sites, each.foreign, each.reasons) for each in found] == [(2, (), ())]
+    assert [(each.sites >= 2, each.foreign, each.reasons) for each in found] == [(True, (), ())]
     assert running.text() == text and not running.traces()
     assert running.ask("four 5") == answer
     loaded.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...bpf.jit.x86_encoding import SYSCALL
 from ...debuginfo.ptregs import get_ptregs
+from . import halts as HALTS
 from .callsites import find_calls
 from .code import jump_to
 from .primitives import map_door, primitive
@@ -13,7 +14,7 @@ from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
 from .traps import BREAKPOINT, trap_handler
 
 __all__ = [
-    "BREAKPOINT", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
+    "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
     "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
