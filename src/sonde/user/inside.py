@@ -31,7 +31,7 @@ from .sites import Site, find_data, find_functions, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
 from .traps import MOST, Traps, blocking_thread, restore
-from .unwinding import UNWINDERS, find_bound, put_back
+from .unwinding import UNWINDERS, find_bound, is_moved, put_back
 from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
 
 TYPE_CHECKING = False
@@ -500,6 +500,8 @@ class Inside:
         """Why the function's return address must stay, "" where it need not."""
         if not site.is_entry:
             return "no function begins there"
+        if is_moved(self._files.open(site.path)):
+            return "Go moves its stacks, and ends the program when it finds another's address on them"
         if site.path not in self._bounds:
             self._bounds[site.path] = find_bound(self._files.open(site.path))
         return self._bounds[site.path].get(site.vaddr, "")

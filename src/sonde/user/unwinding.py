@@ -48,6 +48,14 @@ def find_bound(elf: Elf) -> dict[int, str]:
     return found
 
 
+def is_moved(elf: Elf) -> bool:
+    """True for code whose stacks are moved, and whose return addresses are looked at when they are: Go's."""
+    return any(elf.get_section(name) is not None for name in _GO_SECTIONS)
+
+
+_GO_SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab", ".go.buildinfo")
+
+
 def restorer(private: int, spans: Iterable[tuple[int, int]], sp: int) -> list[Insn]:
     """A program for the entry of an unwinder: put back the return addresses above the stack pointer, which is at `sp` in its context.
 

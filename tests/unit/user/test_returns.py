@@ -9,9 +9,12 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
+import user_targets
+from user_running import Running, total
 from user_spawned import run_traced
 
 pytestmark = [
@@ -152,6 +155,24 @@ def test_every_function_of_a_program_and_its_c_library(program: str) -> None:
     assert "its return is not probed, as it returns more than once" in done.stderr
     assert "its return is not probed, as it is not called" in done.stderr
     assert int(re.findall(r"@l: (\d+)", done.stdout)[0]) > 100
+
+
+def test_a_go_program_keeps_its_return_addresses() -> None:
+    """Its garbage collector would end it; what is called is seen all the same."""
+    path = str(user_targets.build("go"))
+    running = Running(path)
+    try:
+        loaded = running.attach("uprobe:PATH:main.work { @ = count(); } uretprobe:PATH:main.work { @r = count(); }")
+        with loaded:
+            assert any("its return is not probed, as Go moves its stacks" in note for note in loaded.notes)
+            until = time.monotonic() + 20
+            while not total(loaded, "percpu") and time.monotonic() < until:
+                time.sleep(0.01)
+            assert total(loaded, "percpu") > 0
+        out, _ = running.process.communicate("x")
+        assert out == "ok\n" and running.process.returncode == 0
+    finally:
+        running.close()
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
