@@ -20,10 +20,12 @@ from pathlib import Path
 
 import pytest
 from user_running import Running, total
+from user_targets import Target
 
 from sonde.user.cleaning import remove_agents
 from sonde.user.engine import UserEngine, UserObject
 from sonde.user.execs import find_thread, keeps_privileges
+from sonde.user.halts import find_own_pid
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="these probes are x86-64 code")
 
@@ -437,5 +439,24 @@ def test_rights_of_a_program_are_kept() -> None:
         assert asks_as(65534, paths) == [True, False, False]
 
 
-def test_threads_by_the_numbers_that_they_have_there(running: Running) -> None:
-    assert find_thread(running.pid, running.pid) == running.pid
+def test_a_process_that_calls_itself_by_another_number(program: str) -> None:
+    if os.getuid() or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare, for a pid namespace")
+    running = Running("/usr/bin/env", "unshare", "--pid", "--fork", "--kill-child", program)
+    try:
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        running.pid, running.path = int(children.read_text()), program
+        assert find_own_pid(running.pid) == 1
+        assert find_thread(running.pid, 1) == running.pid
+        with running.attach(COUNT) as loaded:
+            assert work(loaded, running, f"thread 8 {program}") == 7
+            assert work(loaded, running, f"exec 5 {program}") == 7
+            assert count(loaded) == 2 * NUMBER + 13
+    finally:
+        running.close()
+
+
+def test_there_are_no_halts_in_a_confined_process() -> None:
+    with Target("confined", "1") as target, Target("rest", "1") as other:
+        assert find_own_pid(target.pid) == 0
+        assert find_own_pid(other.pid) == other.pid
