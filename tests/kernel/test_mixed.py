@@ -20,11 +20,13 @@ pytestmark = pytest.mark.kernel
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 SOURCE = r"""
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <sys/wait.h>
 #define EXPORT __attribute__((noinline, noclone, used))
 
 EXPORT long work(long a, const char *s) { __asm__ volatile("" ::: "memory"); return a * 2 + (s != 0); }
@@ -40,6 +42,21 @@ static __attribute__((noinline)) void rounds(long n, long pause_us) {
   }
 }
 
+static void *some(void *n) { rounds((long)n, 0); return 0; }
+
+/* So many rounds: in a child (-1), in the next program (-2), in four threads (a number below 0), else here. */
+static void run(long n, long how) {
+  pthread_t threads[4];
+  if (how == -2) execl("/proc/self/exe", "app", (char *)0);
+  else if (how == -1) {
+    if (!fork()) { rounds(n, 0); _exit(0); }
+    wait(0);
+  } else if (n < 0) {
+    for (int i = 0; i < 4; i++) pthread_create(threads + i, 0, some, (void *)-n);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], 0);
+  } else rounds(n, how);
+}
+
 int main(int argc, char **argv) {
   char line[100];
   if (argc > 1) { rounds(atol(argv[1]), 0); return 0; }
@@ -48,7 +65,7 @@ int main(int argc, char **argv) {
   while (fgets(line, sizeof line, stdin)) {
     long n = 0, pause_us = 0;
     sscanf(line, "%ld %ld", &n, &pause_us);
-    rounds(n, pause_us);
+    run(n, pause_us);
     printf("%ld\n", n);
   }
 }
@@ -63,7 +80,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
         pytest.skip("the user engine works on x86-64")
     out = str(tmp_path_factory.mktemp("mixed") / "app")
     subprocess.run(
-        ["gcc", "-O1", "-fno-omit-frame-pointer", "-x", "c", "-", "-o", out], input=SOURCE, text=True, check=True
+        ["gcc", "-O1", "-fno-omit-frame-pointer", "-x", "c", "-", "-o", out, "-lpthread"],
+        input=SOURCE,
+        text=True,
+        check=True,
     )
     return out
 
@@ -108,11 +128,17 @@ class Traced:
 def traced(app: Running, engine: str, script: str, work: Callable[[Running], object]) -> tuple[str, str]:
     """Trace the program with a script while it works: what was printed, and what was said."""
     words = ("--engine", engine) if engine else ()
+    descriptors = _descriptors(app)
     session = Traced("-v", *words, "-p", str(app.pid), "-e", script.replace("PATH", app.path))
     work(app)
     out = session.end()
     assert app.traces() == [], "nothing of sonde is left in the process"
+    assert "bpf-map" not in Path(f"/proc/{app.pid}/maps").read_text() and _descriptors(app) == descriptors
     return out, session.said
+
+
+def _descriptors(app: Running) -> list[str]:
+    return sorted(os.listdir(f"/proc/{app.pid}/fd"))
 
 
 COUNTS = """
@@ -172,6 +198,59 @@ def test_what_may_be_anywhere_goes_where_its_values_are(app: Running) -> None:
     out, said = traced(app, "mixed", script, lambda app: app.ask("100"))
     assert "in the process begin, uprobe:" in said and "sys_enter_getppid; in the kernel tracepoint:sched" in said
     assert "@in: 5\n" in out and "@n: 100\n" in out
+
+
+CROSSING = """begin { @start = 5; @text = "none"; }
+uprobe:PATH:work { @n++; @now = arg0 + 1; @inside = 1; }
+uretprobe:PATH:work { @inside = 0; @returns += 2; }
+rawtracepoint:sched_switch { @seen = count(); }
+tracepoint:sched:sched_switch /@now/ { @last = @now; @switched[@inside] = count(); @text = "switched"; }
+tracepoint:syscalls:sys_enter_getppid /!@inside/ { @n++; @calls = count(); @back = @text; }
+end { @total = @n + @start; @start = 1; }"""
+
+
+def test_values_without_keys_cross_over(app: Running) -> None:
+    """What one side writes the other reads, from memory that both have."""
+    work = lambda app: [app.ask("50 200") for _ in range(2)]  # noqa: E731
+    mixed, said = traced(app, "", CROSSING, work)
+    assert "engine: mixed (in the process uprobe:" in said
+    assert "@n: 200\n" in mixed and "@last: 50\n" in mixed and "@calls: 100\n" in mixed and "@total: 205\n" in mixed
+    assert "@returns: 200\n" in mixed and "@back: switched\n" in mixed and "@start: 1\n" in mixed
+    kernel, said = traced(app, "kernel", CROSSING, work)
+    own = re.compile("@(seen|switched)")  # how often it is switched away from is the machine's business
+    assert [x for x in mixed.split("\n") if not own.match(x)] == [x for x in kernel.split("\n") if not own.match(x)]
+
+
+def test_both_sides_add_to_one_number_at_once(app: Running) -> None:
+    """No addition is lost, whoever makes it: threads in the process and programs in the kernel, on several CPUs."""
+    script = """uprobe:PATH:work { @n++; @x += 3; }
+    tracepoint:raw_syscalls:sys_enter /args.id == 110/ { @n++; @x += 5; } tracepoint:sched:sched_switch /@n/ { @p++; }"""
+    out, said = traced(app, "mixed", script, lambda app: [app.ask("-4000") for _ in range(5)])
+    assert "in the kernel tracepoint:raw_syscalls:sys_enter, tracepoint:sched" in said
+    assert f"@n: {4 * 5 * 4000 * 2}\n" in out and f"@x: {4 * 5 * 4000 * 8}\n" in out
+
+
+def test_a_child_of_fork_has_the_same_values(app: Running) -> None:
+    script = "uprobe:PATH:work { @n++; } tracepoint:sched:sched_switch { @seen = @n; }"
+    out, _ = traced(app, "", script, lambda app: (app.ask("20 100"), app.ask("30 -1"), app.ask("5 100")))
+    assert "@n: 55\n" in out and "@seen: 55\n" in out
+
+
+def test_the_next_program_has_the_same_values(app: Running) -> None:
+    """Behind an exec the memory is mapped again: counting goes on where it was."""
+    script = "uprobe:PATH:work { @n++; } tracepoint:sched:sched_switch { @seen = @n; }"
+    session = Traced("--engine", "mixed", "-p", str(app.pid), "-e", script.replace("PATH", app.path))
+    app.ask("20 100")
+    app.say("0 -2")
+    assert app.process.stdout is not None and app.process.stdout.readline() == "ready\n"
+    maps = Path(f"/proc/{app.pid}/maps")
+    deadline = time.monotonic() + 30
+    while "bpf-map" not in maps.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    asked = sum(app.ask("10 100") for _ in range(50))
+    out = session.end()
+    found = re.search(r"@n: (\d+)", out)
+    assert found and 20 < int(found[1]) <= 20 + asked
 
 
 ROWS = """begin { printf("begin\\n"); }
@@ -277,12 +356,14 @@ def test_a_command_from_its_first_instruction(path: str) -> None:
 
 def test_sonde_is_killed_and_the_process_goes_on(app: Running) -> None:
     text = app.text()
-    script = 'uprobe:PATH:work { @c = count(); printf("x\\n"); } tracepoint:syscalls:sys_enter_getppid { @c = count(); printf("y\\n"); }'
+    script = """uprobe:PATH:work { @c = count(); @n++; printf("x\\n"); } tracepoint:sched:sched_switch /@n/ { @s++; }
+    tracepoint:syscalls:sys_enter_getppid { @c = count(); printf("y\\n"); }"""
     session = Traced("--engine", "mixed", "-p", str(app.pid), "-e", script.replace("PATH", app.path))
     app.ask("50")
     session.process.kill()
     session.process.communicate()
     assert app.ask("5000") == 5000 and app.traces()
+    assert "bpf-map" in Path(f"/proc/{app.pid}/maps").read_text()
     cleaned = subprocess.run(
         [sys.executable, "-m", "sonde", "clean", "-p", str(app.pid)],
         env={**os.environ, "PYTHONPATH": str(SRC)},
@@ -292,6 +373,7 @@ def test_sonde_is_killed_and_the_process_goes_on(app: Running) -> None:
     )
     assert cleaned.returncode == 0, cleaned.stderr
     assert app.text() == text and app.traces() == [] and app.ask("50") == 50
+    assert "bpf-map" not in Path(f"/proc/{app.pid}/maps").read_text()
 
 
 @pytest.mark.parametrize(

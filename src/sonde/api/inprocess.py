@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..spec.engine import Engine
     from ..spec.object import ObjectSpec
     from ..spec.target import Target
+    from ..user.engine import UserEngine
     from .trace import TraceOptions
 
 
@@ -51,7 +52,7 @@ class InProcess:
         child_pid = self._child.pid if self._child is not None else 0
         return compile(self._program, self._target, inside, child_pid=child_pid, warn=self._warnings.append)
 
-    def engine(self) -> Engine:
+    def engine(self) -> UserEngine:
         """Make the engine for the process."""
         from ..kernel.sampling import Sampler
         from ..user.budget import Limit

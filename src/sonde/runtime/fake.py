@@ -184,3 +184,9 @@ class FakeEngine:
         loaded = FakeObject(spec, self.programs, self.cpus)
         self.loaded.append(loaded)
         return loaded
+
+    def load_sharing(self, spec: ObjectSpec, memory: Mapping[str, FakeMap]) -> FakeObject:
+        """Load, with some maps those of another object."""
+        loaded = self.load(spec)
+        loaded.maps.update(memory)
+        return loaded

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from ..spec.engine import Engine, Link, LoadedObject, Map, Reader, Worker
+    from ..spec.engine import Engine, Link, LoadedObject, Map, Reader, SharingEngine, Worker
     from ..spec.object import ObjectSpec, ProbeSpec
     from .sides import Sides
 
@@ -25,17 +25,16 @@ class MixedEngine:
 
     name = "mixed"
 
-    def __init__(self, user: Engine, kernel: Engine) -> None:
-        self.engines = {USER: user, KERNEL: kernel}
+    def __init__(self, user: SharingEngine, kernel: Engine) -> None:
+        self._user = user
+        self._kernel = kernel
 
     def load(self, spec: ObjectSpec) -> MixedObject:
         """Load both halves. The caller closes the result. Raises ProbeError where they cannot be told apart, and what the engines raise; then nothing is left behind."""
         sides = divide(spec)
-        kernel = self.engines[KERNEL].load(
-            sides.halves[KERNEL]
-        )  # the process is not stopped for what the kernel refuses
+        kernel = self._kernel.load(sides.halves[KERNEL])  # the process is not stopped for what the kernel refuses
         try:
-            user = self.engines[USER].load(sides.halves[USER])
+            user = self._user.load_sharing(sides.halves[USER], {name: kernel.maps[name] for name in sides.shared})
         except BaseException:
             kernel.close()
             raise
@@ -43,7 +42,7 @@ class MixedEngine:
 
     def record_mappings(self) -> Any:
         """Have the kernel tell what processes map from now on. The caller closes the result. Raises SondeError."""
-        return self.engines[KERNEL].record_mappings()  # type: ignore[attr-defined]
+        return self._kernel.record_mappings()  # type: ignore[attr-defined]
 
 
 class MixedObject:
@@ -54,7 +53,8 @@ class MixedObject:
         self._sides = sides
         self._halves = {USER: user, KERNEL: kernel}
         alone = frozenset(view for view, users in sides.users.items() if users == {USER})
-        self.maps: Mapping[str, Map] = merge_maps(spec, kernel.maps, user.maps, alone)
+        merged = merge_maps(spec, kernel.maps, user.maps, alone)
+        self.maps: Mapping[str, Map] = {**merged, **{name: kernel.maps[name] for name in sides.shared}}
         self._readers: list[MergedReader] = []
         self._links: dict[ProbeSpec, Link] = {}  # of those in the process
 

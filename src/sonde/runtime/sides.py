@@ -1,6 +1,7 @@
 """Which program of a script runs where: from one ObjectSpec to two, one for the process and one for the kernel (docs/design/0009-mixed-sessions.md).
 
 Programs that hand values to each other through a map must be on one side. An aggregation that all only add to is no such map: each side has copies of its own.
+Nor is one without keys where that cannot be: arrays can be in memory that both have.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _ANYWHERE = frozenset(["begin", "end", "self", "interval"])
 _SYSTEM_CALLS = frozenset(["syscalls", "raw_syscalls"])
 # Put together from copies, in any order, without anything being dropped.
 _ADDED_UP = frozenset(["count", "sum", "min", "max", "avg", "stats", "hist", "lhist"])
+_MMAPABLE = 1 << 10  # BPF_F_MMAPABLE
 _SHOWN = 4  # probes that are named in a list of them
 
 
@@ -37,11 +39,12 @@ class Part(Record):
 
 
 class Sides(Record, eq=False):
-    """An object in two halves. `parts` says on which side the probes of one kind of a program are; `ties` are views whose programs must be together."""
+    """An object in two halves. `parts` says on which side the probes of one kind of a program are, `shared` which arrays both halves must have in one memory."""
 
     halves: Mapping[str, ObjectSpec]
     parts: Mapping[tuple[str, str], str]  # (program, kind) -> side
     users: Mapping[str, frozenset[str]]  # view -> the sides that use it
+    shared: frozenset[str]
 
     def of(self, probe: ProbeSpec) -> str:
         """The side of a probe."""
@@ -69,17 +72,25 @@ def divide(spec: ObjectSpec) -> Sides:
     """Divide an object. Raises ProbeError where there is nothing for one of the sides, or programs of both need each other's values."""
     parts = list(_parts(spec))
     tied = [view.name for view in spec.views if not _is_added_up(view, spec, parts)]
-    sides = _spread(parts, tied)
+    try:
+        sides, shared = _spread(parts, tied), frozenset[str]()
+    except ProbeError:
+        shared = frozenset(view.map for view in spec.views if view.name in tied and _is_in_an_array(view, spec))
+        sides = _spread(parts, [view.name for view in spec.views if view.name in tied and view.map not in shared])
     for here, other in ((USER, KERNEL), (KERNEL, USER)):
         there = [probe for part, side in zip(parts, sides) if side == here for probe in part.probes]
         if all(probe.type in _ANYWHERE for probe in there):
             raise ProbeError(f"nothing happens {PLACES[here]}", hint=f"use --engine {other}")
+    if shared:
+        maps = [replace(each, flags=each.flags | _MMAPABLE) if each.name in shared else each for each in spec.maps]
+        spec = replace(spec, maps=tuple(maps))
     halves = {side: _half(spec, parts, sides, side) for side in (USER, KERNEL)}
     where = {(part.program.name, part.kind): side for part, side in zip(parts, sides)}
     users = {
         view.name: frozenset(side for part, side in zip(parts, sides) if part.how(view.name)) for view in spec.views
     }
-    return Sides(halves, where, users)
+    both = frozenset.intersection(*(frozenset(each.name for each in half.maps) for half in halves.values()))
+    return Sides(halves, where, users, shared & both)
 
 
 def _parts(spec: ObjectSpec) -> Iterable[Part]:
@@ -97,6 +108,11 @@ def _is_added_up(view: ViewSpec, spec: ObjectSpec, parts: Sequence[Part]) -> boo
     kind = next(each.type for each in spec.maps if each.name == view.map)
     hows = frozenset().union(*(part.how(view.name) for part in parts))
     return view.per_cpu and "lru" not in kind and view.value.kind in _ADDED_UP and hows <= {"add"}
+
+
+def _is_in_an_array(view: ViewSpec, spec: ObjectSpec) -> bool:
+    """Whether a view is memory of one place, which can be mapped."""
+    return view.key is None and any(each.name == view.map and each.type == "array" for each in spec.maps)
 
 
 def _spread(parts: Sequence[Part], tied: Iterable[str]) -> list[str]:

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
 
         def close(self) -> None: ...
 
+    class HasDescriptor(Protocol):
+        """What the kernel knows by a descriptor: a map whose memory can be mapped …"""
+
+        def fileno(self) -> int: ...
+
     class Reader(Protocol):
         """Reads a ring buffer."""
 
@@ -121,6 +126,13 @@ if TYPE_CHECKING:
         name: str
 
         def load(self, spec: ObjectSpec) -> LoadedObject: ...
+
+    class SharingEngine(Engine, Protocol):
+        """An engine that can put arrays into memory of the kernel's, where programs of both find the same values."""
+
+        def load_sharing(self, spec: ObjectSpec, memory: Mapping[str, Any]) -> LoadedObject:
+            """Load, with the arrays of these names in the memory of these maps (which have descriptors)."""
+            ...
 
     class Symbolizer(Protocol):
         """Names addresses. Never raises for an address that it does not know."""

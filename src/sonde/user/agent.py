@@ -23,17 +23,19 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from errno import EEXIST
 
 from ..debuginfo.procmaps import read_maps
 from ..errors import KernelError, TargetError
 from ..record import Record
 from .calls import Call, Result
-from .memory import PROT_EXEC, PROT_READ, PROT_WRITE, Shared, find_gap, page_up, share, share_at, unmap
+from .memory import PAGE, PROT_EXEC, PROT_READ, PROT_WRITE, Shared, find_gap, page_up, share, share_at, unmap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from ..debuginfo.procmaps import Mapping
     from .stopped import StoppedProcess
 
 MAGIC, VERSION, HEADER_BYTES, ENTRY_BYTES = b"SONDEAGT", 1, 64, 64
@@ -41,6 +43,11 @@ _CODE, _MAP = "sonde-agent", "sonde-map"
 _HEADER = struct.Struct("<8sIIIIQ")
 _ENTRY = struct.Struct("<QII24s24s")
 _COUNT_AT = 16
+_TRIES = 5
+# At the end of a page behind which memory of the kernel is mapped: how much of it.
+_LENT = struct.Struct("<8sQ")
+LENT_MAGIC, _LENT_AT = b"SONDELNT", PAGE - _LENT.size
+_KERNELS = "anon_inode:bpf-map"
 SITE_BYTES = 24  # of one site, at most
 
 
@@ -152,6 +159,35 @@ class Agent:
         if failed:
             raise KernelError(f"process {stopped.pid} could not map memory that it shares with sonde", -failed)
         return address
+
+    def borrow(self, stopped: StoppedProcess, fd: int, size: int) -> Shared:
+        """Make a page of memory as `share` does, and map `size` bytes of what our descriptor `fd` is open for right behind it: kernel memory.
+
+        It goes with this agent. The descriptor of the page is the caller's. Raises KernelError, TargetError.
+        """
+        from .passing import SCRATCH_BYTES, map_descriptor
+
+        size = page_up(size)
+        for _ in range(_TRIES):
+            address = find_gap(stopped.maps(), PAGE + size, None)
+            page = share_at(stopped, _name(_MAP), address, PAGE, PROT_READ | PROT_WRITE)
+            if page is None:
+                continue
+            self._memories.append((address, PAGE))
+            with mmap.mmap(page.fd, PAGE) as view:
+                view[_LENT_AT:PAGE] = _LENT.pack(LENT_MAGIC, size)
+                scratch = PAGE // 2
+                with memoryview(view)[scratch : scratch + SCRATCH_BYTES] as room:
+                    result = map_descriptor(stopped, fd, address + PAGE, size, room, address + scratch)
+            if result == address + PAGE:
+                self._memories.append((address + PAGE, size))
+                return page
+            os.close(page.fd)
+            if result != -EEXIST:
+                raise KernelError(f"process {stopped.pid} could not map an array of the kernel", -min(result, 0))
+        raise TargetError(
+            f"process {stopped.pid} maps memory faster than sonde finds free addresses in it", hint="try again"
+        )
 
     def map_private(self, stopped: StoppedProcess, size: int, wiped: int) -> int:
         """Map memory that is the process's alone, a child of fork gets a copy of, and that goes with this agent; return its address.
@@ -286,6 +322,8 @@ def start_time(pid: int) -> int:
 def find_agents(pid: int, within: Sequence[tuple[int, int]] | None = None) -> list[AgentInfo]:
     """Return what sondes, living or dead, have in a process, or in the memory `within` (addresses and sizes) of it. Raises TargetError, PrivilegeError."""
     found: dict[tuple[int, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+    before: Mapping | None = None
+    lent: list[tuple[Mapping, Mapping]] = []  # kernel memory, with what is before it
     for mapping in read_maps(pid):
         owner = _owner(mapping.path)
         if within is not None and not any(start <= mapping.start < start + size for start, size in within):
@@ -295,6 +333,9 @@ def find_agents(pid: int, within: Sequence[tuple[int, int]] | None = None) -> li
             memories.append((mapping.start, mapping.end - mapping.start))
             if owner[0] == _CODE:
                 code.append(memories[-1])
+        elif mapping.path == _KERNELS and before is not None and before.end == mapping.start:
+            lent.append((before, mapping))
+        before = mapping
     if not found:
         return []
     try:
@@ -304,6 +345,15 @@ def find_agents(pid: int, within: Sequence[tuple[int, int]] | None = None) -> li
 
         raise explain(pid) from None
     try:
+        for page, values in lent:
+            owner = _owner(page.path)
+            size = values.end - values.start
+            if (
+                owner is not None
+                and owner[1:] in found
+                and os.pread(fd, _LENT.size, page.start + _LENT_AT) == _LENT.pack(LENT_MAGIC, size)
+            ):
+                found[owner[1:]][1].append((values.start, size))
         return [
             AgentInfo(
                 pid, *owner, tuple(s for span in code for s in _read_sites(fd, *span)), tuple(code), tuple(memories)

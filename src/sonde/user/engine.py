@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ..bpf.isa import Insn
     from ..bpf.maps import SharedMap
-    from ..spec.engine import Reader, Sample
+    from ..spec.engine import HasDescriptor, Reader, Sample
     from ..spec.object import MapSpec, ObjectSpec, ProbeSpec, ProgramSpec
     from .agent import Agent
     from .budget import Limit
@@ -83,8 +83,13 @@ class UserEngine:
 
         Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
         """
+        return self.load_sharing(spec, {})
+
+    def load_sharing(self, spec: ObjectSpec, memory: Mapping[str, HasDescriptor]) -> UserObject:
+        """Load as `load` does, with some of the arrays in memory of the kernel's: maps by name, whose descriptors can be mapped."""
         switches = {"unsafe": self.unsafe, "traps": self.traps, "follow": self.follow}
-        return UserObject(spec, self.pid, self.held, self.sample, self.limit, **switches)
+        lent = {name: live.fileno() for name, live in memory.items()}
+        return UserObject(spec, self.pid, self.held, self.sample, self.limit, **switches, lent=lent)
 
 
 class UserLink:
@@ -113,8 +118,11 @@ class UserObject:
         unsafe: bool = False,
         traps: bool = False,
         follow: bool = True,
+        lent: Mapping[str, int] | None = None,
     ) -> None:
+        """`lent`: arrays in memory of the kernel's, descriptors by name."""
         self.spec = spec
+        self._lent = lent or {}
         self._traps = traps
         self._follow = follow
         self._files: Files | None = None
@@ -287,6 +295,9 @@ class UserObject:
             shape = self._shape(spec)
             size, repeated = measure(shape)
             known = self.maps.get(spec.name)
+            if spec.name in self._lent:
+                places[number] = self._borrow(spec, agent, stopped)
+                continue
             if known is not None and spec.type != "prog_array":  # its addresses are of one program's memory
                 places[number] = known, agent.lend(stopped, known.region.fd, size, repeated)
                 continue
@@ -296,6 +307,18 @@ class UserObject:
             self._fill(spec, create(shape, fd=shared.fd))
             places[number] = self.maps[spec.name], shared.address
         return places
+
+    def _borrow(self, spec: MapSpec, agent: Agent, stopped: StoppedProcess) -> tuple[SharedMap, int]:
+        """Map an array of the kernel's in the process, and here."""
+        from ..bpf.maps.lent import LentArray
+
+        lent = self._lent[spec.name]
+        page = agent.borrow(stopped, lent, spec.max_entries * ((spec.value_size + 7) & ~7))
+        if spec.name in self.maps:
+            os.close(page.fd)
+        else:
+            self.maps[spec.name] = LentArray(self._shape(spec), page.fd, lent)
+        return self.maps[spec.name], page.address
 
     def _share_state(self, agent: Agent, stopped: StoppedProcess) -> int:
         words = frame.state_bytes(self._slots)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .stopped import StoppedProcess
 
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
-_MAP_SHARED, _MAP_FIXED_NOREPLACE = 1, 0x100000
+SHARED, FIXED_NOREPLACE = 1, 0x100000
 _MFD_CLOEXEC, _MFD_NOEXEC_SEAL = 1, 8
 PAGE = 4096
 _LOWEST, _HIGHEST = 0x10000, 0x7FFF_FFFF_F000
@@ -157,7 +157,7 @@ def _make(stopped: StoppedProcess, pidfd: int, name: str, plan: Shared, protecti
         if min(results) >= 0:
             taken.append(ptrace.fetch_descriptor(pidfd, results[0]))
 
-    fixed = _MAP_SHARED | _MAP_FIXED_NOREPLACE
+    fixed = SHARED | FIXED_NOREPLACE
     calls = [
         Call("memfd_create", (name.encode() + b"\0", _memfd_flags())),
         Call("ftruncate", (Result(0), plan.size)),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..debuginfo.procmaps import Mapping as MemoryMapping
     from .ptrace import Registers
 
-    Step = Callable[[Sequence[int]], None]
+    Step = Callable[[Sequence[int]], int | None]
 
 _ALL_SIGNALS = (1 << 64) - 1
 _EIO = 5
@@ -232,7 +232,7 @@ class StoppedProcess:
         """Make system calls in the first stopped thread; return their results, negative ones are errnos.
 
         They follow each other whatever the results are. `after` has functions to be called when call number n has returned, with the
-        results so far. If sonde dies, the rest is done all the same, and the thread goes on (`calls`). Raises TargetError.
+        results so far; what they return, if that is not None, becomes the result. If sonde dies, the rest is done all the same, and the thread goes on (`calls`). Raises TargetError.
         """
         try:
             self._check_system_calls()
@@ -263,10 +263,14 @@ class StoppedProcess:
         for index in range(len(calls)):
             self._seized.go(tid, ptrace.SYSCALL)
             self._seized.go(tid, ptrace.SYSCALL)
-            value = ptrace.get_registers(tid, self.machine)[self.machine.result]
+            registers = ptrace.get_registers(tid, self.machine)
+            value = registers[self.machine.result]
             results.append(value - (1 << 64) if value >> 63 else value)
-            if index in after:
-                after[index](results)
+            instead = after[index](results) if index in after else None
+            if instead is not None:
+                results[-1] = instead
+                registers[self.machine.result] = instead & (1 << 64) - 1
+                ptrace.set_registers(tid, registers)
         return results
 
     def _call_back(self, tid: int, registers: Registers, mask: int) -> None:

@@ -139,7 +139,7 @@ def test_a_program_with_probes_of_both_kinds_is_on_both_sides() -> None:
 @pytest.mark.parametrize(
     ("mine", "its", "words"),
     [
-        ("@x write", "@x read", "@x is written in the process (uprobe:f) and read in the kernel (tracepoint:t)"),
+        ("@h write", "@h read", "@h is written in the process (uprobe:f) and read in the kernel (tracepoint:t)"),
         ("@h write", "@h write", "@h is written in the process (uprobe:f) and written in the kernel"),
         ("@c add", "@c add read", "@c is added to in the process (uprobe:f) and added to and read in the kernel"),
         ("@n add write", "@n add", "@n is added to and written in the process"),
@@ -153,9 +153,9 @@ def test_values_that_one_side_needs_of_the_other_are_named(mine: str, its: str, 
 
 def test_programs_that_hold_two_sides_together() -> None:
     """An interval that needs the values of both can be on neither side."""
-    f, t = (program("f", "@x write"), F[1]), (program("t", "@h write"), T[1])
-    tick = program("i", "@x read", "@h read"), probe("i", "interval")
-    with pytest.raises(ProbeError, match=r"@[xh] is .*interval:i"):
+    f, t = (program("f", "@c add"), F[1]), (program("t", "@h write"), T[1])
+    tick = program("i", "@c read", "@h read"), probe("i", "interval")
+    with pytest.raises(ProbeError, match=r"@[ch] is .*interval:i"):
         sides_of(f, t, tick)
 
 
@@ -172,6 +172,19 @@ def test_only_what_is_put_together_from_copies_is_shared(view: ViewSpec) -> None
     assert divide(spec)
     with pytest.raises(ProbeError, match="share no memory"):
         divide(replace(spec, views=(view, *VIEWS[1:])))
+
+
+def test_values_without_keys_are_in_one_memory_where_they_must() -> None:
+    """Both halves have the array, the kernel's as one that can be mapped; without need nothing is shared."""
+    f, t = (program("f", "@x read write"), F[1]), (program("t", "@x read", "@y write"), T[1])
+    begin = program("b", "@x write"), probe("b", "begin")
+    sides = divide(spec_of(f, t, begin))
+    assert sides.shared == {"globals"} and sides.of_program("b") == KERNEL
+    flags = {each.name: each.flags for each in sides.halves[KERNEL].maps}
+    assert flags["globals"] == 1 << 10 and not any(flags[name] for name in flags if name != "globals")
+    assert not divide(spec_of(f, T, begin)).shared
+    with pytest.raises(ProbeError, match="@h is read in the process"):
+        divide(spec_of((program("f", "@x read", "@h read"), F[1]), (program("t", "@x write", "@h write"), T[1])))
 
 
 def test_a_map_that_forgets_is_not_shared() -> None:
@@ -384,6 +397,21 @@ def test_scalars_are_those_of_the_side_that_has_them() -> None:
 
     def switch(loaded: FakeObject) -> None:
         loaded.maps["globals"].update(bytes(4), u64(0, 22, 1 << 8))
+        finish(loaded)
+
+    journal, _, _ = run(with_exit(spec_of(f, t)), {"f": write}, {"t": switch})
+    assert journal.maps["@x"] == {None: 11} and journal.maps["@y"] == {None: 22}
+
+
+def test_values_without_keys_cross_over() -> None:
+    f, t = (program("f", "@x write"), F[1]), (program("t", "@x read", "@y write", sends=(PRINT,)), T[1])
+
+    def write(loaded: FakeObject) -> None:
+        loaded.maps["globals"].update(bytes(4), u64(11, 0, 1))
+
+    def switch(loaded: FakeObject) -> None:
+        (value,) = loaded.maps["globals"].lookup(bytes(4)) or []
+        loaded.maps["globals"].update(bytes(4), value[:8] + u64(int.from_bytes(value[:8], "little") * 2, 0x101))
         finish(loaded)
 
     journal, _, _ = run(with_exit(spec_of(f, t)), {"f": write}, {"t": switch})
