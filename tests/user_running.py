@@ -52,6 +52,11 @@ class Running:
                 loaded.attach([probe])
         return loaded
 
+    def faults(self) -> int:
+        """How often the kernel had to give it a page."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        return int(fields[7]) + int(fields[9])
+
     def text(self) -> bytes:
         """The code of the program as it is in memory now."""
         pieces = []

@@ -10,6 +10,8 @@ When the process becomes another program by exec, all of this is gone with the o
 
 from __future__ import annotations
 
+import os
+
 from ..bpf.jit.here import cpu_features
 from ..bpf.maps.memory import POPULATE_WRITE
 from ..bpf.maps.ringbuf import RingMap
@@ -210,11 +212,12 @@ class Inside:
         tid_offset = -1 if self._loading else find_tid_offset(stopped)
         return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, knows_cpu=rseq is not None)
 
-    def _populate_rings(self, stopped: StoppedProcess) -> None:
-        """Map all pages of rings, which sonde has by now: a process that writes a record into one for the first time would wait for the kernel, a microsecond for each."""
+    def _map_rings(self, stopped: StoppedProcess) -> None:
+        """Have all pages of rings, which sonde has made by now, in the tables of the process: else it waits for the kernel a microsecond for each."""
         for table, address in self._tables.values():
             if isinstance(table, RingMap):
-                stopped.run([Call("madvise", (address, page_up(len(table.region.data)), POPULATE_WRITE))])
+                size = os.fstat(table.region.fd).st_size
+                stopped.run([Call("madvise", (address, page_up(size), POPULATE_WRITE))])
 
     def share(self, number: int, share: Callable[[Agent], tuple[SharedMap, int]]) -> None:
         """Share one more map."""
@@ -397,7 +400,7 @@ class Inside:
             agent = Agent.create(stopped, near=(low, high), size=size, entries=entries, reach=reach)
             if self._facts is None:
                 self._facts = self._learn(stopped)
-                self._populate_rings(stopped)
+                self._map_rings(stopped)
             self._images.append(Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features()))
             self._images[-1].lines = self._lines
             self._images[-1].own_reads = self.own_reads
