@@ -69,6 +69,20 @@ class Memory:
         return address
 
 
+def place_maps(spec: ObjectSpec, at: int) -> tuple[dict[str, SharedMap], dict[int, tuple[SharedMap, int]], int]:
+    """Make the maps of a script: by name; by number with the address of each, from `at` on; and where they end."""
+    maps, tables = {}, {}
+    for number, each in enumerate(spec.maps, 1):
+        entries = _RING_BYTES if each.type == "ringbuf" else each.max_entries
+        shape = MapShape(each.type, each.key_size, each.value_size, entries, each.flags & 1, each.name, cpus=SLOTS + 1)
+        table = maps[each.name] = create(shape)
+        if each.initial:
+            table.update(bytes(4), each.initial.ljust(each.value_size, b"\0"))
+        tables[number] = table, at
+        at += sum(measure(shape)) + 4095 & -4096
+    return maps, tables, at
+
+
 class Process:
     """A program, and the script that is in it when it runs."""
 
@@ -129,19 +143,8 @@ class Process:
         return looked, sum(passed)
 
     def _lay_out_maps(self) -> None:
-        self.tables: dict[int, tuple[SharedMap, int]] = {}
-        at = STATE + frame.state_bytes(SLOTS) + _GATES_BYTES
-        for number, spec in enumerate(self.spec.maps if self.spec else (), 1):
-            entries = _RING_BYTES if spec.type == "ringbuf" else spec.max_entries
-            shape = MapShape(
-                spec.type, spec.key_size, spec.value_size, entries, spec.flags & 1, spec.name, cpus=SLOTS + 1
-            )
-            table = self.maps[spec.name] = create(shape)
-            if spec.initial:
-                table.update(bytes(4), spec.initial.ljust(spec.value_size, b"\0"))
-            self.tables[number] = table, at
-            at += sum(measure(shape)) + 4095 & -4096
-        self.end = at
+        first = STATE + frame.state_bytes(SLOTS) + _GATES_BYTES
+        self.maps, self.tables, self.end = place_maps(self.spec, first) if self.spec else ({}, {}, first)
 
     # probes ---------------------------------------------------------------------------------------------------
 
