@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SHORT = bytes(1 if 0x70 <= n < 0x80 or 0xE0 <= n < 0xE4 or n == 0xEB else 0 for n in range(256))
 _NEAR = bytes({0xE8: 1, 0xE9: 1, 0x0F: 2, 0xC7: 3}.get(n, 0) for n in range(256))
 _STRIDE_BYTES = 256
-_QUESTIONS = 4  # that are answered without an index
+_QUESTIONS = 20  # that are answered without an index, in the time that it takes to make one
 _LONGEST = 15  # bytes of an instruction
 _TABLE_ENTRIES = 4096  # of one jump table
 

@@ -54,7 +54,7 @@ class Text:
     ) -> Window:
         """Return the window of a probe at address `at`. The arguments are those of `plan_window`. Raises FormatError for a corrupt file.
 
-        The first call costs 25 ms for libc, the next ones 5 ms; after four an index is made, and they cost 50 µs.
+        The first call costs 10 ms for libc, the next ones 3 ms; after twenty an index is made, which takes 60 ms, and they cost 50 µs.
         """
         section = self._section_at(at)
         if section is None:
