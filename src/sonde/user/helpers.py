@@ -214,10 +214,10 @@ UNSAFE = frozenset(["probe_write_user", "override_return"])
 NAMES = (frozenset([*ROUTINES, *DIRECT, "get_stack", "tail_call"]) | OF_MAPS | IN_PROGRAMS) - UNSAFE
 
 # What helpers make of system calls in the process, for those who would see them there. Time is read by system call where nothing better is known.
-_READS, _CLOCKS, _IDS = ("rt_sigprocmask",), ("clock_gettime",), ("getpid", "gettid")
+_READS, CLOCKS, _IDS = ("rt_sigprocmask",), ("clock_gettime",), ("getpid", "gettid")
 SYSTEM_CALLS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(["probe_read", "probe_read_user", "probe_read_str", "probe_read_user_str", "get_stack"], _READS),
-    **dict.fromkeys(["ktime_get_ns", "ktime_get_boot_ns", "ktime_get_coarse_ns", "ktime_get_tai_ns"], _CLOCKS),
+    **dict.fromkeys(["ktime_get_ns", "ktime_get_boot_ns", "ktime_get_coarse_ns", "ktime_get_tai_ns"], CLOCKS),
     "get_current_pid_tgid": _IDS,
     "get_current_uid_gid": ("getuid", "getgid"),
     "get_current_comm": ("prctl",),
