@@ -12,10 +12,13 @@ from a64_moved import CODE_AT, NEAR_AT, Moved, page_of, run_all
 from a64_process import Process, build_program
 from a64_runner import find_qemu
 
+from sonde.errors import FeatureError
 from sonde.user import frame
 from sonde.user.a64 import machine
 from sonde.user.a64.relocate import relocate
+from sonde.user.inside import Inside
 from sonde.user.runners import Calls
+from sonde.user.sites import Files
 
 
 class Runs:
@@ -270,3 +273,13 @@ def test_all_registers_are_as_before(rseq: bool, runs: Runs) -> None:
             cases.append(Moved(own, old, new, machine.jump_to(new, start), exits, bytes(64), number, registers))
     results = run_all(cases, runs.qemu, runs.assembler, runs.folder, process.memory_of_ours())
     assert [r for r in results if r != "same"] == []
+
+
+def test_processes_are_not_entered_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.uname()
+    there = os.uname_result((here.sysname, here.nodename, here.release, here.version, "aarch64"))
+    monkeypatch.setattr(os, "uname", lambda: there)
+    files = Files(os.getpid())
+    with pytest.raises(FeatureError, match="cannot enter processes of aarch64"):
+        Inside(files, [], {}, 1)
+    files.close()
