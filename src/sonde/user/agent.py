@@ -65,7 +65,10 @@ class Site(Record):
 
 
 class AgentInfo(Record):
-    """What one sonde has in a process, as another finds it: sites, and its memory as addresses and sizes (`code`: the part that can be executed)."""
+    """What one sonde has in a process, as another finds it: sites, and its memory as addresses and sizes (`code`: the part that can be executed).
+
+    `tables` are the addresses of memory that the process has for itself: of returns (`unwinding`).
+    """
 
     pid: int
     owner_pid: int
@@ -73,6 +76,7 @@ class AgentInfo(Record):
     sites: tuple[Site, ...]
     code: tuple[tuple[int, int], ...]
     memories: tuple[tuple[int, int], ...]
+    tables: tuple[int, ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -321,7 +325,7 @@ def start_time(pid: int) -> int:
 
 def find_agents(pid: int, within: Sequence[tuple[int, int]] | None = None) -> list[AgentInfo]:
     """Return what sondes, living or dead, have in a process, or in the memory `within` (addresses and sizes) of it. Raises TargetError, PrivilegeError."""
-    found: dict[tuple[int, int], tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+    found: dict[tuple[int, int], tuple[list[tuple[int, int]], list[tuple[int, int]], list[int]]] = {}
     before: Mapping | None = None
     lent: list[tuple[Mapping, Mapping]] = []  # kernel memory, with what is before it
     for mapping in read_maps(pid):
@@ -329,10 +333,12 @@ def find_agents(pid: int, within: Sequence[tuple[int, int]] | None = None) -> li
         if within is not None and not any(start <= mapping.start < start + size for start, size in within):
             continue
         if owner is not None:
-            code, memories = found.setdefault(owner[1:], ([], []))
+            code, memories, tables = found.setdefault(owner[1:], ([], [], []))
             memories.append((mapping.start, mapping.end - mapping.start))
             if owner[0] == _CODE:
                 code.append(memories[-1])
+            elif mapping.perms[3] == "p":
+                tables.append(mapping.start)
         elif mapping.path == _KERNELS and before is not None and before.end == mapping.start:
             lent.append((before, mapping))
         before = mapping
@@ -356,9 +362,14 @@ def find_agents(pid: int, within: Sequence[tuple[int, int]] | None = None) -> li
                 found[owner[1:]][1].append((values.start, size))
         return [
             AgentInfo(
-                pid, *owner, tuple(s for span in code for s in _read_sites(fd, *span)), tuple(code), tuple(memories)
+                pid,
+                *owner,
+                tuple(s for span in code for s in _read_sites(fd, *span)),
+                tuple(code),
+                tuple(memories),
+                tuple(tables),
             )
-            for owner, (code, memories) in found.items()
+            for owner, (code, memories, tables) in found.items()
         ]
     finally:
         os.close(fd)

@@ -11,6 +11,7 @@ from .memory import unmap
 from .patches import Patch, take_out, when_left
 from .stopped import StoppedProcess
 from .traps import restore
+from .unwinding import put_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,10 +101,15 @@ def _remove(
     also: Callable[[StoppedProcess], None] | None,
     limit_s: float,
 ) -> Cleaned:
-    with StoppedProcess(agent.pid) as stopped:
-        foreign = tuple(patch.address for patch in take_out(stopped, (), patches))
+    def leave(stopped: StoppedProcess) -> None:
         if also is not None:
             also(stopped)
+        for table in agent.tables:
+            put_back(stopped, table)
+
+    with StoppedProcess(agent.pid) as stopped:
+        foreign = tuple(patch.address for patch in take_out(stopped, (), patches))
+        leave(stopped)
     harmless = restore(agent.pid, agent.code) if not foreign else frozenset()
     if harmless is None:
         reasons = ["a thread has run into a breakpoint of sonde's and does not go on"]
@@ -117,6 +123,7 @@ def _remove(
             agent.code,
             lambda stopped: unmap(stopped, spans),
             returns=returns,
+            first=leave,
             harmless=harmless,
             limit_s=limit_s,
         )

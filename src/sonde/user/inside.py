@@ -715,13 +715,15 @@ class Inside:
                 registers.sp += way[1]
                 stopped.set_registers(tid, registers)
         if self._returns:
-            put_back(stopped, self._private, frozenset(self._returns))
+            put_back(stopped, self._private + frame.RETURNS)
 
     def remove(self) -> list[str]:
         """Take our memory out of the process and of its children; return the reasons why some is still there."""
         taken, self._taken = list(self._taken.values()), {}
         try:
-            reasons = self._restore_handler() or remove_when_left(self.pid, self.agents, self._returns)
+            reasons = self._restore_handler() or remove_when_left(
+                self.pid, self.agents, self._returns, first=self._leave
+            )
         except TargetError as failure:  # where it has ended, its memory has too
             reasons = [failure.message] if is_alive(self.pid) else []
         if taken:

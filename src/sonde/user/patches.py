@@ -241,13 +241,16 @@ def when_left(
     *,
     returns: Collection[int] | None = (),
     harmless: Collection[int] = (),
+    first: Callable[[StoppedProcess], object] | None = None,
     limit_s: float = 1.0,
 ) -> list[str]:
-    """Stop a process until no thread is in the memory `spans` (see `find_inside`), and call `then` while it stands still. Returns the
+    """Stop a process until no thread is in the memory `spans` (see `find_inside`), and call `then` while it stands still. Each time `first` is called first. Returns the
     reasons why that has not come within `limit_s`, an empty list when it has. Raises TargetError, PrivilegeError."""
     deadline, pause = monotonic() + limit_s, 0.001
     while True:
         with StoppedProcess(pid) as stopped:
+            if first is not None:
+                first(stopped)
             reasons = find_inside(stopped, spans, returns, harmless)
             if not reasons:
                 then(stopped)
@@ -259,7 +262,11 @@ def when_left(
 
 
 def remove_when_left(
-    pid: int, agents: Sequence[Agent], returns: Collection[int] | None = (), limit_s: float = 1.0
+    pid: int,
+    agents: Sequence[Agent],
+    returns: Collection[int] | None = (),
+    limit_s: float = 1.0,
+    first: Callable[[StoppedProcess], object] | None = None,
 ) -> list[str]:
     """Unmap the memory of agents as soon as no thread is in it. As `when_left`; it also stays while a site that is still in a table may lead to it."""
     sites = [address for agent in agents for address in agent.site_addresses()]
@@ -270,4 +277,5 @@ def remove_when_left(
         for agent in agents:
             agent.remove(stopped)
 
-    return when_left(pid, [span for agent in agents for span in agent.spans], remove, returns=returns, limit_s=limit_s)
+    spans = [span for agent in agents for span in agent.spans]
+    return when_left(pid, spans, remove, returns=returns, first=first, limit_s=limit_s)

@@ -9,16 +9,13 @@ what is not called at all, so that something else stands there.
 
 from __future__ import annotations
 
-import struct
-
 from ..bpf.asm import assemble
 from . import frame
-from .frames import find_values, iter_slots
 from .helpers import NUMBERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from ..bpf.isa import Insn
     from ..debuginfo.elf import Elf
@@ -31,12 +28,13 @@ UNWINDERS = (
 _BOUND = {
     "it returns more than once": (
         "setjmp", "_setjmp", "__sigsetjmp", "sigsetjmp", "__sigsetjmp_cancel", "getcontext", "__getcontext", "vfork", "__vfork", "__libc_vfork",
+        "swapcontext", "__swapcontext",
     ),
     "it looks at who has called it": ("dlopen", "dlmopen", "dlsym", "dlvsym", *UNWINDERS),
     "it is not called": ("__restore_rt", "__restore", "_dl_runtime_resolve_fxsave", "_dl_runtime_resolve_xsave", "_dl_runtime_resolve_xsavec", "_dl_start_user"),
 }  # fmt: skip
 _MOST_PAGES = 2048  # of a stack that are looked through: 8 MiB
-_PLACE = struct.Struct("<QQQQ")
+_HIGHEST, _PAGE = 1 << 48, 4096  # addresses of stacks are below; above are the keys of functions that were jumped to
 
 
 def find_bound(elf: Elf) -> dict[int, str]:
@@ -81,14 +79,20 @@ def restorer(private: int, spans: Iterable[tuple[int, int]], sp: int) -> list[In
     ]))  # fmt: skip
 
 
-def put_back(stopped: StoppedProcess, private: int, returns: Collection[int]) -> int:
-    """Put the return addresses on all stacks back, so that nobody comes to our code any more; return how many there were."""
-    table = stopped.read(private + frame.RETURNS, frame.RETURNS_BYTES)
-    originals = {place: address for place, address, *_ in _PLACE.iter_unpack(table) if place}
-    count = 0
-    for tid in stopped.threads:
-        for slot in iter_slots(stopped, tid, lambda words: find_values(words, returns)):
-            if slot.place in originals:
-                stopped.write(slot.place, originals[slot.place].to_bytes(8, "little"))
-                count += 1
+def put_back(stopped: StoppedProcess, table: int) -> int:
+    """Put return addresses back wherever one of ours stands in their stead, so that nobody comes to our code any more; return how many there were.
+
+    `table` is that of returns, whose places tell: they are on the stacks of threads, and on those of coroutines that nobody runs just now.
+    """
+    words = memoryview(stopped.read_some(table, frame.RETURNS_BYTES)).cast("Q")
+    step = 1 << frame.RETURN_SHIFT - 3
+    count, page, held = 0, -1, b""
+    for place, at in sorted((place, at) for at, place in enumerate(words[::step]) if 0 < place < _HIGHEST):
+        address, tail = words[at * step + 1], words[at * step + 2]
+        if place & -_PAGE != page:
+            page = place & -_PAGE
+            held = stopped.read_some(page, _PAGE + 8)
+        if held[place - page : place - page + 8] == tail.to_bytes(8, "little"):
+            stopped.write(place, address.to_bytes(8, "little"))
+            count += 1
     return count

@@ -16,6 +16,7 @@ import pytest
 import user_targets
 from user_running import Running, total
 from user_spawned import run_traced
+from user_suites import Tracer, run
 
 pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="these probes are x86-64 code"),
@@ -118,11 +119,78 @@ int main() {
 """
 
 
+STACKS = r"""
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <ucontext.h>
+#include <unistd.h>
+#define APART __attribute__((noipa))
+extern char **environ;
+static ucontext_t first, second;
+static char stack[65536];
+static int steps;
+APART int leaf(int x) { return x + 1; }
+APART void coroutine(void) { for (;;) { steps = leaf(steps); swapcontext(&second, &first); } }
+APART void *ends(void *number) { for (int i = 0; i < 1000; i++) leaf(i); if ((long)number & 1) pthread_exit((void *)7); return (void *)8; }
+APART void *stays(void *unused) { for (;;) { leaf(1); usleep(500); } return unused; }
+APART void handler(int number) { char *memory = malloc(leaf(100)); memset(memory, number, 100); free(memory); }
+
+static void round_of(int number) {
+  pthread_t threads[16];
+  void *result;
+  long sum = 0, cancelled = 0;
+  for (int i = 0; i < 1000; i++) swapcontext(&first, &second);
+  for (long i = 0; i < 16; i++) pthread_create(&threads[i], NULL, ends, (void *)i);
+  for (int i = 0; i < 16; i++) { pthread_join(threads[i], &result); sum += (long)result; }
+  for (int i = 0; i < 3; i++) {
+    pthread_create(&threads[0], NULL, stays, NULL);
+    usleep(1000);
+    pthread_cancel(threads[0]);
+    pthread_join(threads[0], &result);
+    cancelled += result == PTHREAD_CANCELED;
+  }
+  for (int i = 0; i < 100; i++) raise(SIGUSR1);
+  pid_t child;
+  int status = 0;
+  char *words[] = {"true", NULL}, line[20] = "";
+  posix_spawn(&child, "/bin/true", NULL, NULL, words, environ);
+  waitpid(child, &status, 0);
+  FILE *pipe = popen("echo hello", "r");
+  fgets(line, sizeof line, pipe);
+  printf("%d: %d %ld %ld %d %d %s", number, steps, sum, cancelled, status, pclose(pipe), line);
+}
+
+int main(int count, char **words) {
+  stack_t other = {.ss_sp = malloc(65536), .ss_size = 65536};
+  struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+  char line[10];
+  sigaltstack(&other, NULL);
+  sigaction(SIGUSR1, &action, NULL);
+  getcontext(&second);
+  second.uc_stack.ss_sp = stack;
+  second.uc_stack.ss_size = sizeof stack;
+  makecontext(&second, coroutine, 0);
+  printf("ready\n");
+  fflush(stdout);
+  fgets(line, sizeof line, stdin);
+  for (int i = 0; i < atoi(words[count - 1]); i++) round_of(i);
+}
+"""
+
+
 def build(folder: Path, source: str, compiler: str) -> str:
     """Compile with optimisation, so that calls at the end of functions become jumps."""
     path = str(folder / "program")
     language = "c++" if compiler == "g++" else "c"
-    subprocess.run([compiler, "-O2", "-x", language, "-", "-o", path, "-ldl"], input=source, text=True, check=True)
+    subprocess.run(
+        [compiler, "-O2", "-x", language, "-", "-o", path, "-ldl", "-pthread"], input=source, text=True, check=True
+    )
     return path
 
 
@@ -155,6 +223,18 @@ def test_every_function_of_a_program_and_its_c_library(program: str) -> None:
     assert "its return is not probed, as it returns more than once" in done.stderr
     assert "its return is not probed, as it is not called" in done.stderr
     assert int(re.findall(r"@l: (\d+)", done.stdout)[0]) > 100
+
+
+@pytest.mark.parametrize("some", [0, 2000])
+def test_coroutines_threads_that_are_cancelled_other_stacks(some: int, tmp_path: Path) -> None:
+    """With all functions probed from the beginning, and with many of them probed and left alone while it runs."""
+    words = [build(tmp_path, STACKS, "gcc"), "200" if some else "20"]
+    bare = run(words, tmp_path)
+    assert bare.status == 0 and bare.text.count("hello") == int(words[1])
+    tracer = Tracer(f"uretprobe:{words[0]}:* {{ @ = count(); }} uretprobe:libc:* {{ @l = count(); }}", some=some)
+    probed = run(words, tmp_path, tracer)
+    assert (probed.status, probed.text) == (bare.status, bare.text)
+    assert tracer.hits > 0 and tracer.rounds >= (2 if some else 1)
 
 
 def test_a_go_program_keeps_its_return_addresses() -> None:
