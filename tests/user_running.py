@@ -18,9 +18,11 @@ from sonde.user.target import user_target
 class Running:
     """The program at work: `ask("work 10")` returns the number that it answers."""
 
-    def __init__(self, path: str, *arguments: str) -> None:
+    def __init__(self, path: str, *arguments: str, user: int | None = None) -> None:
         self.path = path
-        self.process = subprocess.Popen([path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, user=user, group=user
+        )
         assert self.process.stdout is not None and self.process.stdin is not None
         assert self.process.stdout.readline() == "ready\n"
         self.pid = self.process.pid

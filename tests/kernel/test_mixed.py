@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +63,13 @@ def test_mixed_is_chosen_where_it_serves(app: Running) -> None:
     assert "@calls: 300\n" in out
     found = re.search(r"@switches: (\d+)", out)
     assert found and int(found[1]) >= 600  # it has slept so often
+
+
+def test_the_compilers_warnings_are_told_once(app: Running) -> None:
+    """However many engines were tried: here one that would not see every system call, and both, of which one would see calls of the other."""
+    script = "uprobe:PATH:work { @c[tid] = count(); } tracepoint:raw_syscalls:sys_enter { @n[args.id % 4] = count(); }"
+    _, said = traced(app, "", script, lambda app: app.ask("5"))
+    assert "engine: kernel" in said and said.count("WARNING") == 1, said
 
 
 def test_where_values_cross_over_the_kernel_runs_it_and_says_why(app: Running) -> None:
@@ -123,6 +132,21 @@ def test_a_child_of_fork_has_the_same_values(app: Running) -> None:
     script = "uprobe:PATH:work { @n++; } tracepoint:sched:sched_switch { @seen = @n; }"
     out, _ = traced(app, "", script, lambda app: (app.ask("20 100"), app.ask("30 -1"), app.ask("5 100")))
     assert "@n: 55\n" in out and "@seen: 55\n" in out
+
+
+def test_another_users_process(path: str) -> None:
+    """root hands the kernel's memory to a process that could not have opened anything of root's."""
+    if os.getuid():
+        pytest.skip("needs root, to start a process of another user")
+    with tempfile.TemporaryDirectory(prefix="mixed") as folder:
+        os.chmod(folder, 0o755)
+        running = Running(shutil.copy(path, folder), user=65534)
+        try:
+            script = """uprobe:PATH:work { @n++; @c = count(); } tracepoint:sched:sched_switch { @seen = @n; @s = count(); }"""
+            out, said = traced(running, "", script, lambda app: app.ask("40 100"))
+        finally:
+            running.close()
+    assert "engine: mixed" in said and "@n: 40\n" in out and "@c: 40\n" in out and "@seen: 40\n" in out
 
 
 def test_the_next_program_has_the_same_values(app: Running) -> None:

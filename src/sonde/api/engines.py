@@ -27,6 +27,15 @@ def choose_engine(program: str | Source, options: TraceOptions) -> Choice:
 
     Raises CompileError, ProbeError, UsageError; what the engine that was asked for cannot do is told with the reason.
     """
+    from .trace import _warner
+
+    choice = _choose(program, options)
+    for text in choice.warnings:
+        _warner(options)(text)
+    return choice
+
+
+def _choose(program: str | Source, options: TraceOptions) -> Choice:
     wanted = options.engine or os.environ.get("SONDE_ENGINE", "")
     if wanted not in ("", *ENGINES):
         raise UsageError(f"SONDE_ENGINE is {wanted!r}; it may be {' or '.join(ENGINES)}")

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 class Choice:
     """An engine with the object compiled for it, and the command that waits to be traced."""
 
-    def __init__(self, engine: Engine, spec: ObjectSpec, reason: str, child: Command | None) -> None:
+    def __init__(
+        self, engine: Engine, spec: ObjectSpec, reason: str, child: Command | None, warnings: tuple[str, ...] = ()
+    ) -> None:
+        """`warnings` of the compiler are to be told once this is what runs: of an engine that runs nothing nobody wants to hear them."""
         self.engine = engine
         self.spec = spec
         self.reason = reason
         self.child = child
+        self.warnings = warnings
 
     def close(self) -> None:
         """End the command if it still runs. Twice is harmless."""
@@ -72,23 +76,19 @@ class InProcess:
         )
 
     def choice(self, engine: Engine, spec: ObjectSpec, reason: str) -> Choice:
-        """Choose this. Only now there are warnings: where another engine runs the program, that one warns."""
-        self._warn()
+        """Choose this."""
         self._chosen = True
-        return Choice(engine, spec, reason, self._child)
-
-    def _warn(self) -> None:
-        from .trace import _warner
-
-        for text in self._warnings:
-            _warner(self._options)(text)
+        return Choice(engine, spec, reason, self._child, tuple(self._warnings))
 
     def __enter__(self) -> InProcess:
         return self
 
     def __exit__(self, _: object, failure: object, __: object) -> None:
         if isinstance(failure, CompileError) and not self._options.any_engine:
-            self._warn()
+            from .trace import _warner
+
+            for text in self._warnings:
+                _warner(self._options)(text)
         if not self._chosen and self._child is not None:
             self._child.close()
 
