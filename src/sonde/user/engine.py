@@ -12,7 +12,16 @@ from contextlib import nullcontext
 from ..bpf.maps import MapShape, create, measure
 from ..bpf.maps.memory import prepare
 from ..bpf.maps.ringbuf import RingMap
-from ..errors import BusyError, FeatureError, FormatError, ProbeError, SondeError, TargetError, UsageError
+from ..errors import (
+    BusyError,
+    FeatureError,
+    FormatError,
+    PrivilegeError,
+    ProbeError,
+    SondeError,
+    TargetError,
+    UsageError,
+)
 from ..record import replace
 from . import frame, helpers
 from .budget import Budget
@@ -419,9 +428,12 @@ class UserObject:
             elif (self._ticks < _EAGER_TICKS or not self._ticks % _LAZY_TICKS) and inside.has_new_files():
                 self._look_for_files(inside)
         except (SondeError, OSError) as failure:
+            last = self._begins == 1
             self._begins -= self._begins > 0
             if not self._begins and is_alive(self.pid):
                 self._tell(f"process {self.pid} could not be followed: {failure}")
+            if last:
+                self._lose()
         self._keep_halts()
         self._tell(*inside.notes)
         if self._inside is not inside and self._inside is not None:
@@ -541,6 +553,12 @@ class UserObject:
         self._inside = self._make_inside()
         return self._inside
 
+    def _lose(self) -> None:
+        """Give a program up that could not be begun in."""
+        inside, self._inside, self._attached = self._inside, None, False
+        if inside is not None:
+            inside.remove()
+
     def _follow_exec(self) -> None:
         """Begin again in the program that the process has become unseen; nothing, when it has ended or is not to be followed."""
         assert self._inside is not None
@@ -604,10 +622,10 @@ class UserObject:
                 with self._stop() as stopped:
                     inside.take_out(stopped)
                     return
-            except TargetError as failure:
+            except (TargetError, PrivilegeError) as failure:
                 if not is_alive(self.pid):
                     return
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or isinstance(failure, PrivilegeError):
                     self._tell(
                         f"the probes stay in process {self.pid}: {failure.message}; sonde clean -p {self.pid} tries again"
                     )

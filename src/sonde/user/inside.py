@@ -15,7 +15,7 @@ import os
 from ..bpf.jit.here import cpu_features
 from ..bpf.maps.memory import POPULATE_WRITE
 from ..bpf.maps.ringbuf import RingMap
-from ..errors import ProbeError, TargetError
+from ..errors import PrivilegeError, ProbeError, TargetError
 from ..record import Record, replace
 from . import frame, halts, helpers
 from .agent import Agent
@@ -724,7 +724,7 @@ class Inside:
             reasons = self._restore_handler() or remove_when_left(
                 self.pid, self.agents, self._returns, first=self._leave
             )
-        except TargetError as failure:  # where it has ended, its memory has too
+        except (TargetError, PrivilegeError) as failure:  # where it has ended, its memory has too
             reasons = [failure.message] if is_alive(self.pid) else []
         if taken:
             for child in clean_children(self.pid, taken, carried=self.agents, returns=self._returns, also=self._leave):

@@ -401,8 +401,8 @@ def test_a_library_that_the_next_program_begins_with(tmp_path: Path) -> None:
         running.close()
 
 
-def asks_as(user: int, paths: list[Path]) -> list[bool]:
-    """What a user's sonde says of its own process about to become each of the programs."""
+def run_as(user: int, task: Callable[[], str]) -> str:
+    """What a task says that runs as another user, in a process of its own."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -412,17 +412,25 @@ def asks_as(user: int, paths: list[Path]) -> list[bool]:
                 os.setgid(user)
                 os.setuid(user)
                 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: /proc/self belongs to this user
-            for path in paths:
-                name = ctypes.create_string_buffer(os.fsencode(path))
-                call = (59, ctypes.addressof(name), 0, 0, 0, 0)
-                os.write(writer, b"\1" if keeps_privileges(os.getpid(), call) else b"\0")
+            os.write(writer, task().encode())
+        except BaseException as error:
+            os.write(writer, f"failed: {error!r}".encode())
         finally:
             os._exit(0)
     os.close(writer)
+    with open(reader) as answers:
+        answer = answers.read()
     os.waitpid(child, 0)
-    answers = os.read(reader, 100)
-    os.close(reader)
-    return [bool(answer) for answer in answers]
+    return answer
+
+
+def ask_about(paths: list[Path]) -> str:
+    """What sonde says of its own process about to become each of the programs."""
+    answers = []
+    for path in paths:
+        name = ctypes.create_string_buffer(os.fsencode(path))
+        answers.append(keeps_privileges(os.getpid(), (59, ctypes.addressof(name), 0, 0, 0, 0)))
+    return str(answers)
 
 
 def test_rights_of_a_program_are_kept() -> None:
@@ -435,8 +443,46 @@ def test_rights_of_a_program_are_kept() -> None:
             shutil.copy("/bin/true", path)
         special.chmod(0o4755)
         paths = [plain, special, Path("/nonexistent")]
-        assert asks_as(0, paths) == [True, True, True]
-        assert asks_as(65534, paths) == [True, False, False]
+        assert run_as(0, lambda: ask_about(paths)) == "[True, True, True]"
+        assert run_as(65534, lambda: ask_about(paths)) == "[True, False, False]"
+
+
+def test_as_another_user_and_into_a_program_with_rights_of_its_own(program: str) -> None:
+    if os.getuid():
+        pytest.skip("needs root, to make a program that others run as root")
+
+    def follow() -> str:
+        running = Running(f"{folder}/plain")
+        try:
+            with running.attach(COUNT) as loaded:
+                said = [work(loaded, running, f"{how} 3 {folder}/plain") for how in ("exec", "thread")]
+                said.append(work(loaded, running, f"exec 4 {folder}/special"))
+                status = Path(f"/proc/{running.pid}/status").read_text()
+                until = time.monotonic() + 20
+                while not loaded.notes and time.monotonic() < until:
+                    loaded.look()
+                    time.sleep(0.001)
+                said += [int(status.partition("Uid:")[2].split()[1]), count(loaded), len(loaded.notes)]
+                assert "could not be followed" in loaded.notes[0], loaded.notes
+            said.append(running.ask("work 5"))
+            return str(said)
+        finally:
+            assert running.process.stdin is not None
+            running.process.stdin.close()
+            running.process.wait(10)
+
+    with tempfile.TemporaryDirectory(prefix="rights-") as folder:
+        os.chmod(folder, 0o755)
+        for name, mode in (("plain", 0o755), ("special", 0o4755)):
+            shutil.copy(program, f"{folder}/{name}")
+            os.chmod(f"{folder}/{name}", mode)
+        if os.statvfs(folder).f_flag & os.ST_NOSUID:
+            pytest.skip("programs there get no rights (nosuid)")
+        ready = Running(program)
+        with ready.attach(COUNT) as loaded:  # all of sonde is read while root may
+            work(loaded, ready, f"exec 1 {program}")
+        ready.close()
+        assert run_as(65534, follow) == str([7, 7, 7, 0, 2 * (NUMBER + 3), 1, 5])
 
 
 def test_a_process_that_calls_itself_by_another_number(program: str) -> None:
