@@ -44,10 +44,12 @@ class Running:
         target = user_target(live_target(), unsafe=unsafe)
         return compile(script.replace("PATH", self.path), target, TraceOptions(pid=self.pid, unsafe=unsafe))
 
-    def attach(self, script: str, limit: Limit | None = None, *, unsafe: bool = False) -> UserObject:
+    def attach(
+        self, script: str, limit: Limit | None = None, *, unsafe: bool = False, unwind: str = "fp"
+    ) -> UserObject:
         spec = self.compile(script, unsafe=unsafe)
         sample = lambda probe: Sampler(probe, os.uname().machine)  # noqa: E731
-        engine = UserEngine(self.pid, None, sample, limit, unsafe=unsafe)
+        engine = UserEngine(self.pid, None, sample, limit, unsafe=unsafe, unwind=unwind)
         loaded = engine.load(spec)
         for probe in spec.probes:
             if probe.type not in ("begin", "end"):

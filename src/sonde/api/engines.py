@@ -47,6 +47,8 @@ def _choose(program: str | Source, options: TraceOptions) -> Choice:
         return _user(program, options, "--traps is its option")
     if options.on_exec == "drop" and not wanted:
         return _user(program, options, "--on-exec is its option")
+    if options.unwind != "fp" and not wanted:
+        return _user(program, options, "--unwind is its option")
     if wanted == "mixed":
         return _mixed(program, options)
     if wanted == "kernel":
@@ -128,6 +130,11 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
         raise UsageError(
             "--budget is the user engine's, the kernel's probes cannot be thinned",
             hint="leave out --engine kernel, or --budget",
+        )
+    if options.unwind != "fp":
+        raise UsageError(
+            "--unwind is the user engine's, the kernel follows frame pointers",
+            hint="leave out --engine kernel, or --unwind",
         )
     from ..kernel.engine import KernelEngine
     from .trace import _warner, compile, live_target

@@ -73,6 +73,7 @@ class InProcess:
             unsafe=options.unsafe,
             traps=options.traps,
             follow=options.on_exec == "follow",
+            unwind=options.unwind,
         )
 
     def choice(self, engine: Engine, spec: ObjectSpec, reason: str) -> Choice:

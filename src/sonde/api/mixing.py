@@ -23,8 +23,9 @@ def choose_mixed(program: str | Source, options: TraceOptions) -> Choice:
 
     if not isinstance(program, str) and program.name.endswith(".c"):
         raise UsageError("mixed sessions are for scripts: who uses which map of a C program is not known")
-    if options.budget or options.traps or options.on_exec == "drop":
-        option = "--budget" if options.budget else "--traps" if options.traps else "--on-exec"
+    if options.budget or options.traps or options.unwind != "fp" or options.on_exec == "drop":
+        unwinds = "--unwind" if options.unwind != "fp" else "--on-exec"
+        option = "--budget" if options.budget else "--traps" if options.traps else unwinds
         raise UsageError(f"{option} is the user engine's, and part of the script is the kernel's", hint="leave it out")
     with InProcess(program, options, _mixed_target(live_target(options))) as inside:
         spec = inside.compile()

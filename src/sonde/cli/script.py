@@ -109,6 +109,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         budget=_read_budget(arguments.get("budget")),
         traps=bool(arguments.have("traps")),
         on_exec=_choice(arguments, "on_exec", ("follow", "drop")),
+        unwind=_choice(arguments, "unwind", ("fp", "dwarf")),
         over_budget=_choice(arguments, "over_budget", ("thin", "off")),
         notify="__BPFTRACE_NOTIFY_PROBES_ATTACHED" in os.environ,
     )

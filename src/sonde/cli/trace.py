@@ -20,6 +20,9 @@ OPTIONS = (
     Option("over_budget", ("--over-budget",), "what becomes of a probe that fires more often: thin or off", "WHAT"),
     Option("traps", ("--traps",), "put breakpoints where no jump fits, 2 us a hit, by a SIGTRAP handler; user engine"),
     Option("on_exec", ("--on-exec",), "when the process runs another program: follow it, or drop; user engine", "WHAT"),
+    Option(
+        "unwind", ("--unwind",), "walk user stacks by frame pointers (fp) or unwind tables (dwarf); user engine", "HOW"
+    ),
     Option("explain", ("--explain",), "print syntax tree, types, IR, bytecode and attach plan; run nothing"),
     HELP,
 )

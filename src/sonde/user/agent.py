@@ -134,9 +134,10 @@ class Agent:
         os.close(shared.fd)
         return self._islands[-1]
 
-    def share(self, stopped: StoppedProcess, size: int, repeated: int = 0) -> Shared:
-        """Make memory that the process may read and write (a map's); it goes with this agent. The descriptor is the caller's."""
-        shared = share(stopped, _name(_MAP), size, PROT_READ | PROT_WRITE, repeated=repeated)
+    def share(self, stopped: StoppedProcess, size: int, repeated: int = 0, *, read_only: bool = False) -> Shared:
+        """Make memory that the process may read and write (a map's), or only read; it goes with this agent. The descriptor is the caller's."""
+        protection = PROT_READ if read_only else PROT_READ | PROT_WRITE
+        shared = share(stopped, _name(_MAP), size, protection, repeated=repeated)
         self._memories.append((shared.address, shared.extent))
         return shared
 

@@ -32,6 +32,7 @@ from .follow import Watch
 from .halts import Halts
 from .inside import Inside
 from .local import LocalPrograms, local_helpers
+from .machine import get_native
 from .sampled import SampledWorld
 from .sites import Files
 from .stopped import StoppedProcess, is_alive
@@ -59,6 +60,7 @@ _FEW_THREADS = 32  # that are stopped in less time than one takes for its calls 
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 _STAY_S, _STAY_PAUSE_S = 0.05, 0.0002  # with a thread that calls exec
 _RETRY_S, _MOST_EXEC_S = 0.003, 10.0  # between two calls of exec; in one
+_STACKS = frozenset(["get_stack", "get_stackid"])
 _NOTHING: dict[str, int] = {}
 
 
@@ -77,8 +79,9 @@ class UserEngine:
         unsafe: bool = False,
         traps: bool = False,
         follow: bool = True,
+        unwind: str = "fp",
     ) -> None:
-        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `follow`: also through exec. `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
+        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `follow`: also through exec. `unwind`: stacks by frame pointers ("fp") or unwind tables ("dwarf"). `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
         self.pid = pid
         self.held = held
         self.sample = sample
@@ -86,6 +89,7 @@ class UserEngine:
         self.unsafe = unsafe
         self.traps = traps
         self.follow = follow
+        self.unwind = unwind
 
     def load(self, spec: ObjectSpec) -> UserObject:
         """Verify the programs of `spec` and put them into the process. The caller closes the result.
@@ -98,7 +102,7 @@ class UserEngine:
         """Load as `load` does, with some of the arrays in memory of the kernel's: maps by name, whose descriptors can be mapped."""
         switches = {"unsafe": self.unsafe, "traps": self.traps, "follow": self.follow}
         lent = {name: live.fileno() for name, live in memory.items()}
-        return UserObject(spec, self.pid, self.held, self.sample, self.limit, **switches, lent=lent)
+        return UserObject(spec, self.pid, self.held, self.sample, self.limit, **switches, unwind=self.unwind, lent=lent)
 
 
 class UserLink:
@@ -128,6 +132,7 @@ class UserObject:
         traps: bool = False,
         follow: bool = True,
         lent: Mapping[str, int] | None = None,
+        unwind: str = "fp",
     ) -> None:
         """`lent`: arrays in memory of the kernel's, descriptors by name."""
         self.spec = spec
@@ -137,6 +142,7 @@ class UserObject:
         self._files: Files | None = None
         self._halts: Halts | None = None
         self._exec: Exec | None = None  # a thread that is on its way through exec
+        self._unwind = unwind
         self.pid = pid
         self._held = held
         self._sample = sample
@@ -163,6 +169,10 @@ class UserObject:
         check_probes(spec, pid)
         if limit is not None and any("override_return" in program.helpers for program in spec.programs):
             raise UsageError("--budget would let calls through that override() is to replace: leave out one of them")
+        if unwind == "dwarf" and not get_native().UNWINDS:
+            raise FeatureError(
+                "unwind tables are followed on x86-64 only", feature="user:unwind", hint="leave out --unwind"
+            )
         self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
         placed = [probe.name for probe in spec.probes if probe.type in PLACED]
         self._helpers = helpers.NAMES | helpers.UNSAFE if unsafe else helpers.NAMES
@@ -266,7 +276,11 @@ class UserObject:
         self._files.refresh()
         inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._follow)
         inside.traps_allowed = self._traps
+        inside.unwinds = self._unwind == "dwarf" and self._walks_stacks()
         return inside
+
+    def _walks_stacks(self) -> bool:
+        return any(_STACKS.intersection(program.helpers) for program in self.spec.programs)
 
     def _enter(self, inside: Inside) -> list[Patch]:
         """Begin in a program; return the patches for what it has mapped. Two stops, so that neither is long."""

@@ -39,7 +39,7 @@ OWNER = 4096 - 24  # u32: not 0 while sonde lives (see `owner`)
 BUSY = 4096  # for each slot 64 bytes, the first of which says that a run has it
 BUSY_STRIDE = 64
 
-# The private memory: a page that the kernel empties in a child of fork, then the table of returns.
+# The private memory: a page that the kernel empties in a child of fork, then the table of returns, then a page for what a child has too.
 PROCESS = 0  # u64: number of the process; 0: ask the kernel
 RETURNS = 4096
 RETURN_BITS, RETURN_SHIFT = 16, 5  # so many places, of four words each
@@ -49,6 +49,7 @@ RETURN_ADDRESS, TAIL, DEPTH = 8, 16, 24
 HASH = 0x9E3779B97F4A7C15  # a key times this: its upper bits are the first place to look at
 PROBES = 64  # places that are looked at before a return is given up
 MOST_JUMPS = 64  # from one probed function to the next, before returns are given up: as the kernel has it
+UNWIND = RETURNS + RETURNS_BYTES  # u64: address of the index of unwind tables, 0: none (see `walking`)
 DEPTH_SHIFT = 48  # of a key: addresses of stacks are below
 
 
@@ -59,4 +60,4 @@ def state_bytes(slots: int) -> int:
 
 def private_bytes() -> int:
     """The size of the private memory, whole pages."""
-    return RETURNS + RETURNS_BYTES
+    return UNWIND + 4096

@@ -65,9 +65,14 @@ class GrowingObject(UserObject):
     """A context manager. All methods may be called by several threads."""
 
     def __init__(
-        self, pid: int = 0, sample: Callable[[ProbeSpec], Sampler] | None = None, *, unsafe: bool = False
+        self,
+        pid: int = 0,
+        sample: Callable[[ProbeSpec], Sampler] | None = None,
+        *,
+        unsafe: bool = False,
+        unwind: str = "fp",
     ) -> None:
-        """`sample` begins to take samples for a probe. `unsafe`: programs may change what the process does."""
+        """`sample` begins to take samples for a probe. `unsafe`: programs may change what the process does. `unwind`: as UserEngine has it."""
         self._lock = threading.RLock()
         self._shared: set[str] = set()  # maps that the process has
         self._links: list[GrownLink] = []
@@ -75,7 +80,7 @@ class GrowingObject(UserObject):
         self._ending = threading.Event()
         self._later: list[ProbeSpec] = []  # probes that are to be placed together
         self._place_at = 0.0  # when
-        super().__init__(ObjectSpec(()), pid, sample=sample, unsafe=unsafe)
+        super().__init__(ObjectSpec(()), pid, sample=sample, unsafe=unsafe, unwind=unwind)
         self._helpers |= HELPERS
 
     # maps and programs ----------------------------------------------------------------------------------------
@@ -178,6 +183,9 @@ class GrowingObject(UserObject):
             self._sampled.add(program, self._programs[program])
         for probe in probes:
             self.worker.add_sampler(probe, self._sample(probe))
+
+    def _walks_stacks(self) -> bool:
+        return True  # programs come later
 
     def _check_placed(self) -> None:
         """There may be nothing to probe yet: probes come later."""

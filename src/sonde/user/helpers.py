@@ -27,7 +27,7 @@ _NAMES = (
 )  # fmt: skip
 NUMBERS = {name: PRIMITIVE + at for at, name in enumerate(_NAMES)}
 PRIMITIVE_NAMES = {number: name for name, number in NUMBERS.items()}
-_USER_STACK = 256
+USER_STACK = 256
 
 
 class Facts(Record):
@@ -130,11 +130,20 @@ _STRNCMP = [
 ]  # fmt: skip
 
 
-def _take(name: str) -> list[str]:
-    """Add the address in r1 to the stack at r7, unless it is one of those to be skipped; r8: the room that is left."""
+def take(name: str) -> list[str]:
+    """Add the address in r1 to the stack at r7, unless it is one of those to be skipped (r10 - 24: how many); r8: the room that is left. Goes to "done" when there is none."""
     return [
         "r2 = *(u64 *)(r10 -24)", f"if r2 == 0x0 goto {name}", "r2 += -1", "*(u64 *)(r10 -24) = r2", f"goto {name}_end",
         f"{name}:", "if r8 < 0x8 goto done", "*(u64 *)(r7 +0) = r1", "r7 += 8", "r8 += -8", f"{name}_end:",
+    ]  # fmt: skip
+
+
+def load(name: str) -> list[str]:
+    """r1: the word at the address in r1; goes to "done" where it cannot be read. r10 - 32: the page that was asked for last; r10 - 40 is used."""
+    return [
+        "r2 = r1", "r2 &= 7", "if r2 != 0x0 goto done", "r2 = r1", "r2 &= -4096", "r3 = *(u64 *)(r10 -32)", f"if r2 == r3 goto {name}",
+        "*(u64 *)(r10 -40) = r1", _call("check"), "if r0 != 0x0 goto done", "r1 = *(u64 *)(r10 -40)",
+        "r2 = r1", "r2 &= -4096", "*(u64 *)(r10 -32) = r2", f"{name}: r1 = *(u64 *)(r1 +0)",
     ]  # fmt: skip
 
 
@@ -148,17 +157,16 @@ def _stack(registers: PtRegs) -> list[str]:
     caller = f"*(u64 *)(r6 +{registers.get_offset(registers.link)})" if registers.link else "*(u64 *)(r9 +0)"
     return [
         "*(u64 *)(r10 -8) = r3", "r5 = r4", "r5 &= 255", "*(u64 *)(r10 -24) = r5", "r4 &= -256",
-        f"if r4 == {_USER_STACK} goto user", f"r0 = {-EOPNOTSUPP}", "exit",
+        f"if r4 == {USER_STACK} goto user", f"r0 = {-EOPNOTSUPP}", "exit",
         "user: r7 = r2", "r8 = r3", _call("registers"), "r6 = r0",
-        f"r1 = *(u64 *)(r6 +{ip})", *_take("first"),
+        f"r1 = *(u64 *)(r6 +{ip})", *take("first"),
         f"r9 = *(u64 *)(r6 +{sp})",
         f"r1 = *(u64 *)(r6 {kind:+d})", f"if r1 != {frame.ENTRY} goto frames",
-        f"r1 = {caller}", *_take("caller"),
-        f"frames: r6 = *(u64 *)(r6 +{fp})",
-        "walk: if r6 < r9 goto done", "r1 = r6", "r1 &= 7", "if r1 != 0x0 goto done",
-        "r1 = r6", _call("check"), "if r0 != 0x0 goto done", "r1 = r6", "r1 += 8", _call("check"), "if r0 != 0x0 goto done",
-        "r1 = *(u64 *)(r6 +8)", "if r1 == 0x0 goto done", *_take("frame"),
-        "r9 = r6", "r9 += 16", "r6 = *(u64 *)(r6 +0)", "goto walk",
+        f"r1 = {caller}", *take("caller"),
+        f"frames: r6 = *(u64 *)(r6 +{fp})", "*(u64 *)(r10 -32) = 1",
+        "walk: if r6 < r9 goto done", "r1 = r6", *load("pointer"), "*(u64 *)(r10 -16) = r1",
+        "r1 = r6", "r1 += 8", *load("return"), "if r1 == 0x0 goto done", *take("frame"),
+        "r9 = r6", "r9 += 16", "r6 = *(u64 *)(r10 -16)", "goto walk",
         "done: r0 = *(u64 *)(r10 -8)", "r0 -= r8", "r0 &= -8", "exit",
     ]  # fmt: skip
 

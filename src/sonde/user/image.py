@@ -20,6 +20,7 @@ from .islands import Islands
 from .prepare import prepare
 from .runners import Runner, Surroundings
 from .unwinding import restorer
+from .walking import walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Image:
         self._placed: dict[object, int] = {}
         self._runners: dict[tuple[bool, tuple[tuple[int, ...], ...]], Runner] = {}
         self.lines = 0  # the number of the ring for bpf_trace_printk
+        self.unwinds = False  # whether get_stack walks by unwind tables
         self.own_reads = False  # whether bpf_probe_read_kernel reads what it can, and not the kernel's memory only
         self._look_at_maps()
         self.around = replace(around, claim=agent.place(machine.claim_routine(around)))
@@ -157,6 +159,8 @@ class Image:
             return self._sender(name)
         if self.own_reads:
             name = name.replace("_kernel", "_user")
+        if name == "get_stack" and self.unwinds:
+            return self._routine(name, assemble("\n".join(walk(self.machine.REGISTERS, self.facts.private))))
         lines = helpers.lines_of(name, self.machine.REGISTERS)
         if lines is None:
             raise FeatureError(f"helper bpf_{name} is not in the user engine", feature=f"helper:{name}")

@@ -34,6 +34,7 @@ from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
 from .traps import MOST, Traps, blocking_thread, restore
 from .unwinding import UNWINDERS, find_bound, is_moved, put_back
+from .unwindtables import UnwindTables
 from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
 
 TYPE_CHECKING = False
@@ -90,6 +91,7 @@ class Inside:
         self.found = False  # whether there is a place for any of the probes
         self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
         self.traps_allowed = False  # breakpoints where no jump fits
+        self.unwinds = False  # whether programs walk stacks by unwind tables
         self._traps: Traps | None = None
         self._blocking = 0  # a thread that blocks SIGTRAP
         self._lines = 0  # the number of the map that takes the lines of bpf_trace_printk
@@ -101,6 +103,7 @@ class Inside:
         self._budget = budget
         self._accounts: dict[int, set[int]] = {}  # of the probes at a patch, by its address
         self._files = files
+        self._unwind_tables = UnwindTables(files)
         self._seen: frozenset[tuple[str, int]] = frozenset()  # files that were looked into: path and address
         self._home: Agent | None = None
         self._images: list[Image] = []
@@ -302,11 +305,17 @@ class Inside:
                 window = plan(site, self._files)
                 self._hold(stopped, "an unwinder that is probed too", site, window)
                 patches.append(self._build(stopped, image, site, window, [self._guard(image)], []))
-        return patches + self._plan_hook(stopped, hook)
+        patches += self._plan_hook(stopped, hook)
+        if self.unwinds and self._home is not None:
+            spans = [span for agent in self.agents for span in agent.spans]
+            self._unwind_tables.publish(stopped, self._home, self._private, spans)
+        return patches
 
     def study(self) -> None:
         """Read what the files tell about the places of probes. `look` would do it too, while the process waits for it."""
         self._blocking = blocking_thread(self.pid) if self.traps_allowed else 0
+        if self.unwinds:
+            self._unwind_tables.study()
         planned, calls, guards, hook = self._find()
         for site in [*(each.site for each in planned), *guards, *hook]:
             self._try_plan(site)
@@ -404,6 +413,7 @@ class Inside:
             self._images.append(Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features()))
             self._images[-1].lines = self._lines
             self._images[-1].own_reads = self.own_reads
+            self._images[-1].unwinds = self.unwinds
 
     def _image_at(self, address: int) -> Image:
         """The newest memory in reach: that was made for it."""

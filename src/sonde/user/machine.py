@@ -67,6 +67,10 @@ if TYPE_CHECKING:
         def HALTS(self) -> HaltCode | None:
             """The routines of halts; None where there are none yet."""
 
+        @property
+        def UNWINDS(self) -> bool:
+            """Whether stacks can be walked by unwind tables (see `walking`)."""
+
         def trap_handler(self, old: int, default: int, table: int) -> tuple[bytes, int]:
             """The handler for SIGTRAP of `traps`, and where in it the return from signals begins. `old`, `default`: addresses of what the kernel's struct sigaction was
             and of one that asks for the default; `table`: that of the traps."""

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ..debuginfo.ehframe import UnwindTable
     from ..debuginfo.elf import Elf, Symbol
     from ..spec.object import ProbeSpec
     from .x86.text import Text
@@ -33,7 +34,7 @@ class Files:
     """The files that a process has mapped, opened once each, and what was found in them. A context manager.
 
     `windows` are those that were planned, with the addresses of the file: by path, address, and whether they may begin early. `calls` are the places that make system
-    calls, as offset and number: by path and offset of the mapped part.
+    calls, as offset and number: by path and offset of the mapped part. `unwinding` has what `unwindtables` has compiled.
     """
 
     def __init__(self, pid: int) -> None:
@@ -43,6 +44,7 @@ class Files:
         self._texts: dict[str, Text] = {}
         self.windows: dict[tuple[str, int, bool, bool], Window] = {}
         self.calls: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self.unwinding: dict[tuple[str, str, int], UnwindTable | None] = {}
 
     def mappings(self) -> list[Mapping]:
         """Return the mappings as they are now."""
@@ -69,6 +71,7 @@ class Files:
             self._texts.pop(path, None)
             self.windows = {key: window for key, window in self.windows.items() if key[0] != path}
             self.calls = {key: calls for key, calls in self.calls.items() if key[0] != path}
+            self.unwinding = {key: table for key, table in self.unwinding.items() if key[0] != path}
 
     def text(self, path: str) -> Text:
         """Return what is known about the code of the file at `path`. Raises FormatError, OSError."""
@@ -83,6 +86,7 @@ class Files:
         self._texts.clear()
         self.windows.clear()
         self.calls.clear()
+        self.unwinding.clear()
         while self._elves:
             self._elves.popitem()[1].close()
 

@@ -53,6 +53,21 @@ def test_an_engine_that_is_none() -> None:
     assert wrong.returncode == 2 and "SONDE_ENGINE" in wrong.stderr
 
 
+def test_unwind_tables_are_the_user_engines() -> None:
+    sleeper = subprocess.Popen(["sleep", "100"])
+    try:
+        script = "uprobe:libc:malloc { @[ustack] = count(); } interval:ms:50 { exit(); }"
+        done = trace("-v", "--unwind", "dwarf", "-p", str(sleeper.pid), "-e", script)
+        assert done.returncode == 0 and "engine: user (--unwind is its option)" in done.stderr, done.stderr
+        for engine in ("kernel", "mixed"):
+            refused = trace("--unwind", "dwarf", "--engine", engine, "-p", str(sleeper.pid), "-e", script)
+            assert refused.returncode == 2 and "--unwind is the user engine's" in refused.stderr
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert trace("--unwind", "orc", "-e", "begin { }").returncode == 2
+
+
 def test_the_number_of_cpus_is_that_of_the_machine() -> None:
     """Per-CPU values have more copies in a process, which is nobody's business; reading one looks at all of them."""
     script = 'begin { @c[1] = count(); printf("%d %d\\n", ncpus, @c[1]); exit(); }'

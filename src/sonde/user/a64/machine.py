@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from ..relocated import Relocated
 
 __all__ = [
-    "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
+    "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
     "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "aarch64"
 HALTS = None
+UNWINDS = False
 BREAKPOINT = b""  # brk would do, but a jump fits wherever one may stand
 REACH = (1 << 27) - (1 << 23)
 REGISTERS = LAYOUT

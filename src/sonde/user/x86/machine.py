@@ -14,12 +14,13 @@ from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
 from .traps import BREAKPOINT, trap_handler
 
 __all__ = [
-    "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL",
+    "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
     "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "x86_64"
 REACH = (1 << 31) - (1 << 26)
+UNWINDS = True
 _REGISTERS = get_ptregs(NAME)
 assert _REGISTERS is not None
 REGISTERS = _REGISTERS
