@@ -311,3 +311,30 @@ def test_what_cannot_be_mixed_is_an_error(app: Running, tmp_path: Path, words: l
         timeout=60,
     )
     assert done.returncode in (1, 2) and reason in done.stderr, done.stderr
+
+
+def test_no_breakpoint_of_the_kernels_comes_into_a_jump(app: Running) -> None:
+    """It would send the process into the middle of the jump; where there is none it may stand beside."""
+
+    def other(function: str) -> subprocess.CompletedProcess[str]:
+        script = f"uprobe:{app.path}:{function} {{ @c = count(); }} interval:ms:50 {{ exit(); }}"
+        return subprocess.run(
+            [sys.executable, "-m", "sonde", "trace", "--engine", "kernel", "-p", str(app.pid), "-e", script],
+            env={**os.environ, "PYTHONPATH": str(SRC)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    first = Traced("--engine", "user", "-p", str(app.pid), "-e", f"uprobe:{app.path}:work {{ @c = count(); }}")
+    assert app.ask("7") == 7
+    refused = other("work")
+    assert refused.returncode == 1 and f"sonde {first.process.pid} has a jump there" in refused.stderr
+    assert f"end sonde {first.process.pid}" in refused.stderr and other("quiet").returncode == 0
+    assert app.ask("5") == 5 and "@c: 12\n" in first.end()
+    assert other("work").returncode == 0
+
+    second = Traced("--engine", "user", "-p", str(app.pid), "-e", f"uprobe:{app.path}:work {{ @c = count(); }}")
+    second.process.kill()
+    second.process.communicate()
+    assert f"sonde clean -p {app.pid}" in other("work").stderr

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .trace import TraceOptions
 
 ENGINES = ("kernel", "user", "mixed")
+_BREAKPOINTS = ("uprobe", "uretprobe", "usdt")  # of the kernel's
 _NEEDS = ("CAP_BPF", "CAP_PERFMON")
 
 
@@ -150,6 +151,10 @@ def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice
             from ..lang.c.printk import with_lines
 
             spec = with_lines(spec, live_target(options))
+        if options.pid and any(probe.type in _BREAKPOINTS for probe in spec.probes):
+            from ..user.breakpoints import check_breakpoints
+
+            check_breakpoints(options.pid, spec.probes)
     except BaseException:
         if child is not None:
             child.close()
