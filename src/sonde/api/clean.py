@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Left(Record):
-    """What became of one process: how many probes were taken out, and what could not be ("": all of it was)."""
+    """What became of one process: at how many places its code was put back (`probes`: those of probes, and of halts before exec), and what could not be ("": all of it was)."""
 
     pid: int
     probes: int
