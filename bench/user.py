@@ -218,16 +218,25 @@ ATTACHED = {"a function of the program": SCRIPTS["count()"], "malloc": "uprobe:l
 
 
 def measure_memory(folder: str) -> None:
-    with Target(build(folder)) as target:
-        target.time(1000)
-        before = target.memory_kib()
-        with Tracer(sonde("user"), target, SCRIPTS["[arg0] = count()"]):
-            target.time(100_000)
-            after = target.memory_kib()
-        left = target.memory_kib()
-    print(
-        f"memory added: {after[0] - before[0]} KiB and {after[1] - before[1]} threads; after detaching {left[0] - before[0]} KiB"
-    )
+    """Of a script that counts, and of one that has a ring for what it prints."""
+    from sonde.api.trace import TraceOptions, compile, live_target
+    from sonde.user import engine
+    from sonde.user.target import user_target
+
+    for title in ("[arg0] = count()", "record of 32 bytes with time"):
+        with Target(build(folder)) as target:
+            target.time(1000)
+            before = target.memory_kib()
+            script = SCRIPTS[title].replace("PATH", target.path)
+            spec = compile(script, user_target(live_target()), TraceOptions(pid=target.process.pid))
+            with engine.UserEngine(target.process.pid).load(spec) as loaded:
+                loaded.attach(spec.probes)
+                target.time(1000)
+                after = target.memory_kib()
+            left = target.memory_kib()
+        print(
+            f"memory added, {title}: {after[0] - before[0]} KiB and {after[1] - before[1]} threads; after detaching {left[0] - before[0]} KiB"
+        )
 
 
 def main() -> None:
