@@ -70,6 +70,10 @@ class _Placed(Record):
     end: int
 
 
+if TYPE_CHECKING:
+    _Found = tuple[list[_Planned], list[CallSite], list[Site], list[Site]]
+
+
 class Inside:
     """What sonde has in one program. `files` are those of its process, `probes` are to be placed, `programs` their code by name, `slots` how many runs there may be at a time,
     `budget` what keeps count of the hits, if they are limited. `follow`: whether there is to be a halt before exec.
@@ -129,6 +133,7 @@ class Inside:
         self._hookless = False  # there is none
         self._halting = False  # whether the hook has its halt
         self._loading = False  # whether the loader has not begun its work
+        self._studied: tuple[tuple[object, ...], _Found] | None = None  # what `study` asked, and found
 
     # more and fewer probes ------------------------------------------------------------------------------------
 
@@ -290,7 +295,9 @@ class Inside:
     def _find_patches(self, stopped: StoppedProcess) -> list[Patch]:
         self._seen = frozenset() if self._loading else self._mapped()
         self._claims = Claims((address, self._windows[address].end) for address in self._taken)
-        planned, calls, guards, hook = self._find()
+        studied, self._studied = self._studied, None
+        same = studied is not None and studied[0] == self._question()
+        planned, calls, guards, hook = studied[1] if studied is not None and same else self._find()
         placed = {id(each.probe) for each in planned}
         self.waiting = [probe for probe in self.waiting if id(probe) not in placed]
         for probe in self.waiting:
@@ -316,11 +323,18 @@ class Inside:
         self._blocking = blocking_thread(self.pid) if self.traps_allowed else 0
         if self.unwinds:
             self._unwind_tables.study()
-        planned, calls, guards, hook = self._find()
+        found = self._find()
+        self._studied = self._question(), found
+        planned, calls, guards, hook = found
         for site in [*(each.site for each in planned), *guards, *hook]:
             self._try_plan(site)
         for call in calls:
             self._try_plan(call.site, early=True)
+
+    def _question(self) -> tuple[object, ...]:
+        """What the answer of `_find` depends on."""
+        wanted = (*map(id, self.waiting), *(id(probe) for probe, _ in self._calls_wanted))
+        return self._mapped(), self._loading, wanted, frozenset(self._taken), frozenset(self._refused)
 
     def _try_plan(self, site: Site, *, early: bool = False) -> bool:
         try:
@@ -329,7 +343,7 @@ class Inside:
             return False  # told when it is looked at
         return True
 
-    def _find(self) -> tuple[list[_Planned], list[CallSite], list[Site], list[Site]]:
+    def _find(self) -> _Found:
         """What is to be probed and is not yet: probes at their sites, places that make system calls, entries of unwinders, the loader's hook.
 
         While the loader has not begun, only what is its own.
