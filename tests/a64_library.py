@@ -40,19 +40,22 @@ LOADER, LIBRARY = "ld-linux-aarch64.so.1", "libc.so.6"
 ALIGN = 1 << 16
 WRITE_TO = 2
 _EXIT_GROUP = 94
+_PT_GNU_STACK = 0x6474E551
 _CODE_ROOM = 8 * CODE_BYTES
 
 
 class Library:
-    """A file to be probed. `every`: beside all functions, one in so many instructions (0: none)."""
+    """A file to be probed. `every`: beside all functions, one in so many instructions (0: none). `guards`: functions that an unwinder begins in."""
 
-    def __init__(self, source: Path, every: int = 0) -> None:
+    def __init__(self, source: Path, every: int = 0, guards: Collection[str] = ()) -> None:
         self.source = source
         self.original = source.read_bytes()
         with Elf.open(str(source)) as elf:
             loads = [s for s in elf.segments if s.type == PT_LOAD]
             self.area = max(s.vaddr + s.memory_size for s in loads) + ALIGN & -ALIGN
-            self.note = next(n for n, segment in enumerate(elf.segments) if segment.type == PT_NOTE)
+            spare = (PT_NOTE, _PT_GNU_STACK)
+            self.note = next(n for n, segment in enumerate(elf.segments) if segment.type in spare)
+            self.guards = {s.vaddr for s in elf.iter_symbols() if s.name in guards}
             assert all(s.type != PT_LOAD for s in elf.segments[self.note :])  # segments to load are in order
             index = elf.get_section(".eh_frame_hdr")
             assert index is not None
@@ -113,6 +116,8 @@ class Library:
         at_entry = site in self.starts
         if returns and (not at_entry or site in self.bound):
             return b""
+        if site in self.guards:
+            runner, returns = image.guard(image.around.private, [agent]), False  # type: ignore[list-item]
         function = max(start for start in (self.first, *self._before(site)))
         window = plan_window(self.code, site, start=function, end=self.first + len(self.code), base=self.first)
         if window.kind not in ("nop", "relocated"):
@@ -226,10 +231,16 @@ class _Words:
         return found
 
 
-def run(command: Sequence[str], environment: dict[str, str]) -> tuple[tuple[int, str], bytes]:
+def run_bytes(command: Sequence[str], environment: dict[str, str]) -> tuple[tuple[int, bytes], bytes]:
     """Run a command; return its result and output, and what it has written to descriptor WRITE_TO."""
     done = subprocess.run(command, capture_output=True, env=environment, timeout=100)
-    return (done.returncode, done.stdout.decode()), done.stderr
+    return (done.returncode, done.stdout), done.stderr
+
+
+def run(command: Sequence[str], environment: dict[str, str]) -> tuple[tuple[int, str], bytes]:
+    """The same with output as text."""
+    (code, output), written = run_bytes(command, environment)
+    return (code, output.decode()), written
 
 
 def build_user(folder: Path, assembler: str, libraries: Path) -> Path:
@@ -240,4 +251,15 @@ def build_user(folder: Path, assembler: str, libraries: Path) -> Path:
     subprocess.run(
         [*link, "-o", str(made), str(made) + ".o", str(libraries / LIBRARY), str(libraries / LOADER)], check=True
     )
+    return made
+
+
+def build_unwinding(folder: Path, assembler: str, libraries: Path, signed: int) -> Path:
+    """Assemble a program that unwinds its stack by libgcc_s; `signed`: 1 if its return addresses are to be signed."""
+    source, made = Path(__file__).with_name("a64_unwinding.s"), folder / f"unwinding{signed}"
+    assemble = [assembler, "-march=armv8.3-a", "--defsym", f"SIGNED={signed}", "-o", str(made) + ".o", str(source)]
+    subprocess.run(assemble, check=True)
+    needed = [str(libraries / name) for name in ("libgcc_s.so.1", LIBRARY, LOADER)]
+    link = [assembler[: -len("as")] + "ld", "--eh-frame-hdr", "-dynamic-linker", str(libraries / LOADER)]
+    subprocess.run([*link, "-o", str(made), str(made) + ".o", *needed], check=True)
     return made

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PRIMITIVE = 1 << 12
 _NAMES = (
     "check", "clock", "boot_time", "monotonic_time", "pid_tgid", "uid_gid", "comm", "cpu", "cookie", "function", "random", "tgkill", "registers",
-    "check_write", "override", "node",
+    "check_write", "override", "node", "sign",
 )  # fmt: skip
 NUMBERS = {name: PRIMITIVE + at for at, name in enumerate(_NAMES)}
 PRIMITIVE_NAMES = {number: name for name, number in NUMBERS.items()}

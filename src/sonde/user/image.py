@@ -19,7 +19,6 @@ from . import frame, helpers, sending
 from .islands import Islands
 from .prepare import prepare
 from .runners import Runner, Surroundings
-from .unwinding import restorer
 from .walking import walk
 
 TYPE_CHECKING = False
@@ -105,7 +104,7 @@ class Image:
         """A program of our own for the entries of unwinders (see `unwinding`)."""
         registers = self.machine.REGISTERS
         spans = [(agent.address, agent.size) for agent in agents]
-        insns = restorer(private, spans, registers.get_offset(registers.sp))
+        insns = self.machine.restorer(private, spans)
         return Runner(self._routine("unwinding", insns), frozenset([registers.sp]))
 
     def exec_halt(self, pid: int) -> tuple[Runner, Runner]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Protocol
 
+    from ..bpf.isa import Insn
     from ..debuginfo.ptregs import PtRegs
     from .helpers import Facts
     from .relocated import Relocated
@@ -105,6 +106,9 @@ if TYPE_CHECKING:
 
         def claim_routine(self, around: Surroundings) -> bytes:
             """The routine that claims a slot."""
+
+        def restorer(self, private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
+            """A program for the entry of an unwinder: put back the return addresses above the stack pointer. `spans` are the memory of our code (address, size)."""
 
         def primitive(self, name: str, facts: Facts) -> bytes:
             """The code of a primitive of helpers."""

@@ -9,19 +9,14 @@ what is not called at all, so that something else stands there.
 
 from __future__ import annotations
 
-from ..bpf.asm import assemble
 from . import frame
-from .helpers import NUMBERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ..bpf.isa import Insn
     from ..debuginfo.elf import Elf
     from .stopped import StoppedProcess
 
-# Where unwinding begins: of exceptions (C++, Rust), of pthread_exit and pthread_cancel, of backtrace().
+# Each processor's `unwinding` has the program for this. Where unwinding begins: of exceptions (C++, Rust), of pthread_exit and pthread_cancel, of backtrace().
 UNWINDERS = (
     "_Unwind_RaiseException", "_Unwind_Resume", "_Unwind_Resume_or_Rethrow", "_Unwind_ForcedUnwind", "_Unwind_Backtrace",
 )  # fmt: skip
@@ -31,9 +26,9 @@ _BOUND = {
         "swapcontext", "__swapcontext",
     ),
     "it looks at who has called it": ("dlopen", "dlmopen", "dlsym", "dlvsym", *UNWINDERS),
-    "it is not called": ("__restore_rt", "__restore", "_dl_runtime_resolve_fxsave", "_dl_runtime_resolve_xsave", "_dl_runtime_resolve_xsavec", "_dl_start_user"),
+    "it is not called": ("__restore_rt", "__restore", "_dl_runtime_resolve", "_dl_runtime_resolve_fxsave", "_dl_runtime_resolve_xsave", "_dl_runtime_resolve_xsavec", "_dl_start_user"),
 }  # fmt: skip
-_MOST_PAGES = 2048  # of a stack that are looked through: 8 MiB
+MOST_PAGES = 2048  # of a stack that are looked through: 8 MiB
 _HIGHEST, _PAGE = 1 << 48, 4096  # addresses of stacks are below; above are the keys of functions that were jumped to
 
 
@@ -52,31 +47,6 @@ def is_moved(elf: Elf) -> bool:
 
 
 _GO_SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab", ".go.buildinfo")
-
-
-def restorer(private: int, spans: Iterable[tuple[int, int]], sp: int) -> list[Insn]:
-    """A program for the entry of an unwinder: put back the return addresses above the stack pointer, which is at `sp` in its context.
-
-    `spans` are the memory of our code (address, size).
-    """
-    inside = [
-        line
-        for start, size in spans
-        for line in ("r2 = r1", f"r3 = {start} ll", "r2 -= r3", f"if r2 < {size} goto ours")
-    ]
-    last = frame.RETURNS_BYTES - 1
-    return assemble("\n".join([
-        f"r6 = *(u64 *)(r1 +{sp})", "r6 &= -8", f"r7 = {_MOST_PAGES}",
-        "page: r1 = r6", f"call {NUMBERS['check']}", "if r0 != 0x0 goto done", "r8 = r6", "r8 |= 0xfff", "r8 += 1",
-        "word: r1 = *(u64 *)(r6 +0)", *inside,
-        "next: r6 += 8", "if r6 < r8 goto word", "r7 += -1", "if r7 != 0x0 goto page",
-        "done: r0 = 0", "exit",
-        f"ours: r2 = {frame.HASH} ll", "r2 *= r6", f"r2 >>= {64 - frame.RETURN_BITS}", f"r2 <<= {frame.RETURN_SHIFT}",
-        f"r3 = {private + frame.RETURNS} ll", f"r4 = {frame.PROBES}",
-        "look: r5 = r3", "r5 += r2", "r0 = *(u64 *)(r5 +0)", "if r0 == r6 goto found",
-        f"r2 += {1 << frame.RETURN_SHIFT}", f"r2 &= {last}", "r4 += -1", "if r4 != 0x0 goto look", "goto next",
-        f"found: r0 = *(u64 *)(r5 +{frame.RETURN_ADDRESS})", "*(u64 *)(r6 +0) = r0", "goto next",
-    ]))  # fmt: skip
 
 
 def put_back(stopped: StoppedProcess, table: int) -> int:

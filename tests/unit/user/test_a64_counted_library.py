@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from a64_library import LIBRARY, LOADER, Library, Record, build_user, run
+from a64_library import LIBRARY, LOADER, Library, Record, build_unwinding, build_user, run, run_bytes
 from a64_process import SLOTS
 from a64_runner import find_qemu
 
@@ -94,3 +94,25 @@ def test_returns_of_all_functions(name: str, tools: tuple[str, Path], tmp_path: 
     assert runs.found == runs.seen.count_returns(runs.sites, runs.files)
     assert sum(runs.found.values()) > 100
     assert runs.missed == 0
+
+
+@pytest.mark.parametrize("signed", [0, 1], ids=["plain", "signed"])
+def test_unwinders_find_true_return_addresses(signed: int, tools: tuple[str, Path], tmp_path: Path) -> None:
+    """Backtraces and exceptions by libgcc_s through functions with return probes, also where calls that were dropped have left entries inside of their frames."""
+    assembler = shutil.which("aarch64-linux-gnu-as")
+    assert assembler is not None
+    program = build_unwinding(tmp_path, assembler, FOLDER, signed)
+    clean = {"LD_LIBRARY_PATH": str(FOLDER)}
+    (code, seen), _ = run_bytes([tools[0], str(program)], clean)
+    assert code == 0
+    outputs = []
+    for guards in (("backtrace", "raise"), ()):
+        library = Library(program, guards=guards)
+        library.plan(compile_for(program, 'uretprobe:PLACE { @[reg("pc")] = count(); }'))
+        library.write(tmp_path / "probed", *library.probe(0, True))
+        outputs.append(run_bytes([tools[0], str(tmp_path / "probed")], clean))
+        if guards:
+            library.take(outputs[0][1])
+            assert len(list(library.maps["AT_"].items())) > 2  # what no unwinder looks at
+    assert outputs[0][0] == (0, seen)
+    assert outputs[1][0] != (0, seen)  # without, they are lost

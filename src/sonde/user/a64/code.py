@@ -140,3 +140,4 @@ def below_or_zero(register: int, limit: int, scratch: int) -> bytes:
 RET = word(0xD65F03C0)
 READ_FLAGS, WRITE_FLAGS = 0xD53B4200, 0xD51B4200  # mrs, msr: nzcv
 READ_THREAD = 0xD53BD040  # mrs: tpidr_el0
+READ_COUNTER = 0xD53BE040  # mrs: cntvct_el0

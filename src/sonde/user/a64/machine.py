@@ -10,6 +10,7 @@ from .code import jump_to
 from .primitives import map_door, primitive
 from .registers import LAYOUT, RECORD
 from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
+from .unwinding import restorer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
-    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
+    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "aarch64"

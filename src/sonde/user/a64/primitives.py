@@ -38,6 +38,7 @@ from ...bpf.jit.a64_encoding import (
 from .. import frame
 from .code import (
     EQUAL,
+    READ_COUNTER,
     READ_THREAD,
     RET,
     Code,
@@ -62,7 +63,7 @@ _GETCPU, _GETPID, _GETUID, _GETGID, _GETTID = 168, 172, 174, 176, 178
 _PR_GET_NAME = 16
 _FUTEX_WAKE_OP_PRIVATE = 5 | 128
 _ADD_0_IF_ODD = 1 << 28 | 0x800  # see x86.primitives
-_READ_COUNTER = 0xD53BE040  # mrs: cntvct_el0
+_PACIA1716 = 0xD503211F
 _OTHERS = ((6, 12), (13, 14), (15, 17))  # what C functions may change and trampolines do not save
 
 
@@ -136,7 +137,7 @@ def _counted(number: int, offset: int) -> Callable[[Facts], bytes]:
         code = Code()
         code.add(mov_imm(X9, facts.state), _load(X10, X9, frame.CLOCK))
         code.jump_if_zero("slow", X10)
-        code.add(add_shifted(X9, X9, X10), _load(X1, X9, 0), word(_READ_COUNTER | X0))
+        code.add(add_shifted(X9, X9, X10), _load(X1, X9, 0), word(READ_COUNTER | X0))
         code.add(word(0xEB000000 | X1 << 16 | X0 << 5 | X0))  # subs: the counter may have been read before the line
         code.add(word(0x9A800000 | ZERO << 16 | 2 << 12 | X0 << 5 | X0))  # csel: 0 then
         code.add(_load(X2, X9, 16), word(0x9BC07C00 | X2 << 16 | X0 << 5 | X3), multiply(X0, X0, X2))  # umulh
@@ -233,6 +234,12 @@ def _registers(facts: Facts) -> bytes:
     return add_imm(X0, FRAME, frame.REGS) + RET
 
 
+def _sign(facts: Facts) -> bytes:
+    """sign(address, stack pointer): as `paciasp` signs it, where the processor and the process do that."""
+    code = push(X16, 17) + mov(17, X0) + mov(X16, X1) + word(_PACIA1716)
+    return code + mov(X0, 17) + pop(X16, 17) + RET
+
+
 _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "check": _check,
     "clock": _clock,
@@ -247,6 +254,7 @@ _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "random": _random,
     "tgkill": _tgkill,
     "registers": _registers,
+    "sign": _sign,
     "check_write": _check_write,
     "override": _override,
     "node": lambda facts: _getcpu(4),

@@ -44,6 +44,7 @@ from ...bpf.jit.a64_encoding import (
 from .. import frame
 from .code import (
     NOT_EQUAL,
+    READ_COUNTER,
     READ_FLAGS,
     READ_THREAD,
     RET,
@@ -62,7 +63,7 @@ from .code import (
     shift_right,
     subtract,
 )
-from .registers import FRAME, FRAME_BYTES, NUMBERS, OFFSETS, RECORD
+from .registers import DEPTH_BITS, FRAME, FRAME_BYTES, NUMBERS, OFFSETS, RECORD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -363,6 +364,11 @@ def _find_place(code: Code, around: Surroundings, key: int, name: str) -> None:
     code.label(f"mine {name}")
 
 
+def _depth_of(register: int, word_of: int) -> bytes:
+    """How many functions were jumped to, from what an entry has of it: `unwinding` wants to know when it was made, too."""
+    return word(0x92401C00 | word_of << 5 | register)  # and 255
+
+
 def _head(
     at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int, tail_bytes: int
 ) -> bytes:
@@ -379,7 +385,8 @@ def _head(
     _claim_place(code, around, X9, "first")
     code.add(_load(X3, SP, _field("r30")), _load(X5, X2, frame.TAIL), subtract(X5, X5, X3))
     code.jump_if_zero("jumped to", X5)
-    code.add(_store(X3, X2, frame.RETURN_ADDRESS), _store(ZERO, X2, frame.DEPTH))
+    code.add(_store(X3, X2, frame.RETURN_ADDRESS), word(READ_COUNTER | X4), shift_left(X4, X4, DEPTH_BITS))
+    code.add(_store(X4, X2, frame.DEPTH))
     code.label("noted")
     code.load_address(X3, "tail")
     code.add(_store(X3, X2, frame.TAIL))
@@ -390,9 +397,10 @@ def _head(
     _close(code, frame.ENTRY, 0)
     code.jump("call")
     code.label("jumped to")
-    code.add(mov(X5, X2), _load(X7, X5, frame.DEPTH), add_imm(X7, X7, 1), add_imm(X3, X7, -frame.MOST_JUMPS))
+    code.add(mov(X5, X2), _load(X7, X5, frame.DEPTH), add_imm(X7, X7, 1), _depth_of(X8, X7))
+    code.add(add_imm(X3, X8, -frame.MOST_JUMPS))
     code.jump_if_zero("missed", X3)
-    code.add(or_shifted(X8, X9, X7, frame.DEPTH_SHIFT))
+    code.add(or_shifted(X8, X9, X8, frame.DEPTH_SHIFT))
     _claim_place(code, around, X8, "jumped to")
     code.add(_load(X3, SP, _field("r30")), _store(X3, X2, frame.RETURN_ADDRESS))
     code.add(_store(X7, X5, frame.DEPTH), mov(X2, X5))
@@ -420,15 +428,16 @@ def _tail(at: int, after: Sequence[Runner], around: Surroundings, site: int) -> 
     _find_place(code, around, X9, "first")
     if any("pc" in runner.fields for runner in after):
         code.add(_load(X3, X2, frame.RETURN_ADDRESS), _store(X3, SP, _field("pc")))
-    code.add(_load(X7, X2, frame.DEPTH))
-    code.jump_if_zero("jumped to", X7, is_zero=False)
+    code.add(_load(X7, X2, frame.DEPTH), _depth_of(X8, X7))
+    code.jump_if_zero("jumped to", X8, is_zero=False)
+    code.add(_store(ZERO, X2, frame.TAIL))  # it has returned
     code.label("back")
     code.add(_load(X3, X2, frame.RETURN_ADDRESS), _store(X3, SP, _field("r30")))
     _run(code, at, after, around)
     _close(code, frame.RETURN, 0)
     code.add(RET)
     code.label("jumped to")
-    code.add(add_imm(X3, X7, -1), _store(X3, X2, frame.DEPTH), or_shifted(X8, X9, X7, frame.DEPTH_SHIFT))
+    code.add(add_imm(X3, X7, -1), _store(X3, X2, frame.DEPTH), or_shifted(X8, X9, X8, frame.DEPTH_SHIFT))
     _find_place(code, around, X8, "jumped to")
     code.jump("back")
     return code.finish()

@@ -12,10 +12,11 @@ from .registers import RECORD
 from .relocate import relocate
 from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
 from .traps import BREAKPOINT, trap_handler
+from .unwinding import restorer
 
 __all__ = [
     "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
-    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "returning", "system_calls", "trap_handler",
+    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "x86_64"
