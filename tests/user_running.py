@@ -48,7 +48,7 @@ class Running:
         self, script: str, limit: Limit | None = None, *, unsafe: bool = False, unwind: str = "fp"
     ) -> UserObject:
         spec = self.compile(script, unsafe=unsafe)
-        sample = lambda probe: Sampler(probe, os.uname().machine)  # noqa: E731
+        sample = lambda probe: Sampler(probe, os.uname().machine, stacks=unwind == "dwarf")  # noqa: E731
         engine = UserEngine(self.pid, None, sample, limit, unsafe=unsafe, unwind=unwind)
         loaded = engine.load(spec)
         for probe in spec.probes:

@@ -68,7 +68,7 @@ class InProcess:
         return UserEngine(
             self.pid,
             held,
-            lambda probe: Sampler(probe, arch),
+            lambda probe: Sampler(probe, arch, stacks=options.unwind == "dwarf"),
             limit,
             unsafe=options.unsafe,
             traps=options.traps,

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-USAGE = """usage: sonde bcc [-v] [--engine kernel|user] [--unsafe] [-p PID] TOOL [argument...]
+USAGE = """usage: sonde bcc [-v] [--engine kernel|user] [--unsafe] [--unwind fp|dwarf] [-p PID] TOOL [argument...]
        sonde bcc --path
 
 Run a script that begins with `from bcc import BPF`, without BCC, LLVM or kernel headers.
@@ -19,6 +19,7 @@ TOOL is the path of a script, or the name of an installed tool (opensnoop, opens
                  system calls); kernel where this user may, unless you say so
   -p, --pid PID  the process, where neither the tool's own -p nor its probes say which
   --unsafe       in a process: let programs write to its memory and replace its functions
+  --unwind HOW   in a process: walk user stacks by frame pointers (fp), or by unwind tables (dwarf)
   -v, --verbose  say how each probe was attached, and what was refused before
   -h, --help     show this help
 """
@@ -46,7 +47,7 @@ def main(words: Sequence[str]) -> int:
     return run_tool(find_tool(rest[0]), rest[1:])
 
 
-_VARIABLES = {"-p": "SONDE_PID", "--pid": "SONDE_PID", "--engine": "SONDE_ENGINE"}
+_VARIABLES = {"-p": "SONDE_PID", "--pid": "SONDE_PID", "--engine": "SONDE_ENGINE", "--unwind": "SONDE_UNWIND"}
 
 
 def _take_options(words: Sequence[str]) -> list[str]:

@@ -28,10 +28,20 @@ if TYPE_CHECKING:
     from ..spec.object import ProbeSpec
 
 RING_BYTES = 1 << 15  # of each thread: some hundred samples
-_IP, _TID, _TIME, _ADDR, _CALLCHAIN, _CPU, _PERIOD, _REGS_USER = (1 << n for n in (0, 1, 2, 3, 5, 7, 8, 12))
+STACK_BYTES, STACK_RING_BYTES = (
+    8192,
+    1 << 17,
+)  # of a stack that is copied; of each thread: some dozen samples with stacks
+_IP, _TID, _TIME, _ADDR, _CALLCHAIN, _CPU, _PERIOD, _REGS_USER, _STACK_USER = (
+    1 << n for n in (0, 1, 2, 3, 5, 7, 8, 12, 13)
+)
 _SAMPLE_TYPE = _IP | _TID | _TIME | _ADDR | _CPU | _PERIOD | _CALLCHAIN | _REGS_USER
 _EXCLUDE_KERNEL, _EXCLUDE_HV, _EXCLUDE_CALLCHAIN_KERNEL, _USE_CLOCKID = (1 << n for n in (5, 6, 21, 25))
-_REGS_AT, _CLOCK_AT = 80, 92  # of sample_regs_user and clockid in struct perf_event_attr
+_REGS_AT, _STACK_AT, _CLOCK_AT = (
+    80,
+    88,
+    92,
+)  # of sample_regs_user, sample_stack_user and clockid in struct perf_event_attr
 _CLOCK_MONOTONIC = 1  # a clock that may be read in an NMI, as breakpoints do
 _RECORD_SAMPLE = 9
 _CONTEXT = -4096 & (1 << 64) - 1  # what is above in a call chain says whose addresses follow
@@ -51,14 +61,16 @@ _ORDER = {
 class Sampler:
     """Samples the threads of `probe.pid`. New threads are sampled from the next `look` on. Raises AttachError, PrivilegeError, ProbeError, TargetError."""
 
-    def __init__(self, probe: ProbeSpec, arch: str) -> None:
+    def __init__(self, probe: ProbeSpec, arch: str, *, stacks: bool = False) -> None:
+        """`stacks`: each sample has a copy of the stack, from the stack pointer on."""
         layout = get_ptregs(arch)
         if arch not in _ORDER or layout is None:
             raise FeatureError(f"samples of {arch} are not known here", feature="arch")
         self.probe = probe
         self._order = [(bit, layout.get_offset(name)) for bit, name in enumerate(_ORDER[arch]) if name]
         self._regs_bytes = 8 * len(layout.names)
-        self._attr = _attr_of(probe, sum(1 << bit for bit, _ in self._order))
+        self._stacks = stacks
+        self._attr = _attr_of(probe, sum(1 << bit for bit, _ in self._order), STACK_BYTES if stacks else 0)
         self._rings: dict[int, Ring] = {}
         self._epoll = select.epoll()
         self.lost = 0  # samples that found no room
@@ -85,7 +97,7 @@ class Sampler:
 
     def _begin(self, tid: int) -> None:
         try:
-            ring = Ring(-1, RING_BYTES, self._attr, pid=tid)
+            ring = Ring(-1, STACK_RING_BYTES if self._stacks else RING_BYTES, self._attr, pid=tid)
         except (KernelError, OSError) as error:
             errno = error.errno or EINVAL
             if errno == ESRCH:
@@ -113,13 +125,15 @@ class Sampler:
         chain = memoryview(bytes(record[at : at + 8 * length])).cast("Q")
         at += 8 * length
         registers = bytearray(self._regs_bytes)
-        if int.from_bytes(record[at : at + 8], "little"):  # which ABI; 0: none, a thread of the kernel
-            at += 8
+        abi_of_registers = int.from_bytes(record[at : at + 8], "little")  # 0: none, a thread of the kernel
+        at += 8
+        if abi_of_registers:
             for _, offset in self._order:
                 registers[offset : offset + 8] = record[at : at + 8]
                 at += 8
         pcs = tuple(pc for pc in chain if pc < _CONTEXT)
-        return Sample(pid, tid, cpu, time_ns, addr, period, pcs or (ip,), bytes(registers))
+        stack = _read_stack(record, at) if self._stacks else b""
+        return Sample(pid, tid, cpu, time_ns, addr, period, pcs or (ip,), bytes(registers), stack)
 
     def close(self) -> None:
         """End sampling. Twice is harmless."""
@@ -129,7 +143,14 @@ class Sampler:
             self._epoll.close()
 
 
-def _attr_of(probe: ProbeSpec, registers: int) -> bytearray:
+def _read_stack(record: memoryview, at: int) -> bytes:
+    """What was copied of the stack: a size, so many bytes, and how many of them are of the stack."""
+    size = int.from_bytes(record[at : at + 8], "little")
+    end = at + 8 + size
+    return bytes(record[at + 8 : end])[: int.from_bytes(record[end : end + 8], "little")] if size else b""
+
+
+def _attr_of(probe: ProbeSpec, registers: int, stack: int) -> bytearray:
     kind, config, period, flags, breakpoint_type = abi.PERF_TYPE_SOFTWARE, 0, probe.count or 1, 0, 0
     if probe.type == "profile":
         config, period = abi.PERF_COUNT_SW_CPU_CLOCK, probe.period_ns or probe.frequency_hz
@@ -147,9 +168,10 @@ def _attr_of(probe: ProbeSpec, registers: int) -> bytearray:
         raise ProbeError(f"{probe.name}: {probe.type} probes are not sampled")
     flags |= _EXCLUDE_KERNEL | _EXCLUDE_HV | _EXCLUDE_CALLCHAIN_KERNEL | _USE_CLOCKID
     attr = abi.perf_event_attr(
-        kind, config, period=period, flags=flags, sample_type=_SAMPLE_TYPE, wakeup=1, breakpoint_type=breakpoint_type,
+        kind, config, period=period, flags=flags, sample_type=_SAMPLE_TYPE | (_STACK_USER if stack else 0), wakeup=1, breakpoint_type=breakpoint_type,
         config1=probe.address, config2=probe.length,
     )  # fmt: skip
     pack_into("<Q", attr, _REGS_AT, registers)
+    pack_into("<I", attr, _STACK_AT, stack)
     pack_into("<i", attr, _CLOCK_AT, _CLOCK_MONOTONIC)
     return attr

@@ -180,7 +180,10 @@ if TYPE_CHECKING:
 
 
 class Sample(Record, eq=False):
-    """One hit of a timer or counter in a thread. `registers` is a struct pt_regs, `chain` the program counters, the innermost first; `time_ns` the monotonic time."""
+    """One hit of a timer or counter in a thread. `registers` is a struct pt_regs, `chain` the program counters, the innermost first; `time_ns` the monotonic time.
+
+    `stack` is the memory from the stack pointer on, if the sampler was asked for it.
+    """
 
     pid: int
     tid: int
@@ -190,6 +193,7 @@ class Sample(Record, eq=False):
     period: int
     chain: tuple[int, ...]
     registers: bytes
+    stack: bytes = b""
 
 
 class LineFormat(Record, eq=False):

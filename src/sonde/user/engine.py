@@ -37,6 +37,7 @@ from .sampled import SampledWorld
 from .sites import Files
 from .stopped import StoppedProcess, is_alive
 from .target import slots_for
+from .unwindtables import Unwinder
 from .worker import PolledReader, Worker
 
 TYPE_CHECKING = False
@@ -235,7 +236,7 @@ class UserObject:
             self._local = LocalPrograms(tables, self._slots)
             self._take_programs(self._local, local)
         if sampled:
-            self._sampled = LocalPrograms(tables, self._slots, SampledWorld(self.pid))
+            self._sampled = LocalPrograms(tables, self._slots, SampledWorld(self.pid, self._make_unwinder()))
             self._take_programs(self._sampled, sampled)
         self.worker = Worker(self.run, self._run_on, self.look, self._state)
 
@@ -278,6 +279,14 @@ class UserObject:
         inside.traps_allowed = self._traps
         inside.unwinds = self._unwind == "dwarf" and self._walks_stacks()
         return inside
+
+    def _make_unwinder(self) -> Unwinder | None:
+        """What walks the stacks of samples; None: the kernel has done it, by frame pointers."""
+        if self._unwind != "dwarf":
+            return None
+        if self._files is None:
+            self._files = Files(self.pid)
+        return Unwinder(self._files, get_native().REGISTERS)
 
     def _walks_stacks(self) -> bool:
         return any(_STACKS.intersection(program.helpers) for program in self.spec.programs)

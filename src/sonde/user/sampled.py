@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..spec.engine import Sample
+    from .unwindtables import Unwinder
 
 
 class SampledWorld(World):
@@ -18,8 +19,10 @@ class SampledWorld(World):
 
     apart = True
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, unwinder: Unwinder | None = None) -> None:
+        """With an `unwinder`, stacks are those that it makes of the samples' registers and memory."""
         super().__init__()
+        self._unwinder = unwinder
         self.sample: Sample | None = None
         self._pid = pid
         self._memory = -1
@@ -51,7 +54,9 @@ class SampledWorld(World):
             return b""
 
     def stack(self, context: int, user: bool) -> Sequence[int] | None:
-        return list(self._now().chain) if user else None
+        if not user:
+            return None
+        return self._unwinder.walk(self._now()) if self._unwinder is not None else list(self._now().chain)
 
     def read(self, address: int, size: int, user: bool) -> bytes | None:
         if self._memory < 0:

@@ -13,11 +13,16 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from array import array
+from bisect import bisect_right
 
-from ..debuginfo.ehframe import UnwindTable, read_unwind_table
+from ..debuginfo import cfa
+from ..debuginfo.ehframe import Row, UnwindTable, read_unwind_table
 from ..debuginfo.elf import PT_LOAD, Elf
-from ..errors import FormatError
+from ..debuginfo.unwinder import BY_FRAME_POINTER as BY_FRAME
+from ..debuginfo.unwinder import walk
+from ..errors import FormatError, PrivilegeError, TargetError
 from ..record import Record
 from . import frame
 from .memory import page_up
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..debuginfo.procmaps import Mapping
+    from ..debuginfo.ptregs import PtRegs
+    from ..spec.engine import Sample
     from .agent import Agent
     from .sites import Files
     from .stopped import StoppedProcess
@@ -37,6 +44,10 @@ if TYPE_CHECKING:
 _EXECUTABLE = 1
 _MOST_TIMES = 4096  # that something is published: a process may load and unload for days
 _VDSO = "[vdso]"
+_OURS = "/memfd:sonde-agent"
+_OUR_CODE = Row(cfa.STOP, 0, 0, cfa.LOST, 0)  # where a return address is ours, only the process knows what it was
+_MOST_FRAMES = 127
+_LOOK_NS, _STALE_NS = 100_000_000, 900_000_000
 _NONE: _Key = ("", "", 0)
 
 
@@ -88,7 +99,7 @@ class UnwindTables:
         Raises TargetError, KernelError, PrivilegeError.
         """
         self.study()
-        spans = [self._span(mapping) for mapping in self._files.mappings() if mapping.executable]
+        spans = self.find_spans()
         ends = [(start, start + size) for start, size in ours]
         spans = [span for span in spans if not any(start <= span.start < end for start, end in ends)]
         spans += [_Span(start, end, 0, None) for start, end in ends]
@@ -112,10 +123,16 @@ class UnwindTables:
         self._index = index
         self._times += 1
 
+    def find_spans(self) -> list[_Span]:
+        """Return what the process has mapped of code, by address."""
+        return [self._span(mapping) for mapping in self._files.mappings() if mapping.executable]
+
     def _place(self, span: _Span) -> int:
         return OURS if span.table is None else self._places.get(span.table, BY_FRAME_POINTER)
 
     def _span(self, mapping: Mapping) -> _Span:
+        if mapping.path.startswith(_OURS):
+            return _Span(mapping.start, mapping.end, 0, None)
         key = _key(mapping)
         table = self._files.unwinding.get(key)
         bias = self._bias(mapping) if table is not None else None
@@ -131,6 +148,55 @@ class UnwindTables:
             if segment.type == PT_LOAD and segment.flags & _EXECUTABLE and overlaps:
                 return mapping.start - mapping.offset - (segment.vaddr - segment.offset)
         return None
+
+
+class Unwinder:
+    """Walks the stacks of samples: by the same tables, in sonde."""
+
+    def __init__(self, files: Files, registers: PtRegs) -> None:
+        self._files = files
+        self._offsets = [registers.get_offset(name) for name in (registers.ip, registers.sp, registers.fp)]
+        self._tables = UnwindTables(files)
+        self._spans: list[_Span] = []
+        self._look_at_ns = self._stale_at_ns = 0  # when the mappings may be read again, and when they must be
+
+    def walk(self, sample: Sample) -> list[int]:
+        """Return the addresses of a sample's stack, the innermost first; by frame pointers where it has no copy of the stack."""
+        if not sample.stack:
+            return list(sample.chain)
+        if time.monotonic_ns() >= self._stale_at_ns:  # the program may be another one by now
+            self._look()
+        pc, sp, fp = (int.from_bytes(sample.registers[at : at + 8], "little") for at in self._offsets)
+
+        def read(address: int) -> int | None:
+            at = address - sp
+            return int.from_bytes(sample.stack[at : at + 8], "little") if 0 <= at <= len(sample.stack) - 8 else None
+
+        return walk(self._find, read, pc, sp, fp, _MOST_FRAMES)
+
+    def _find(self, address: int) -> Row:
+        span = self._find_span(address)
+        if span is None and time.monotonic_ns() >= self._look_at_ns:
+            self._look()
+            span = self._find_span(address)
+        table = self._files.unwinding.get(span.table) if span is not None and span.table is not None else None
+        if span is None or table is None:
+            return _OUR_CODE if span is not None and span.table is None else BY_FRAME
+        return table.find(address - span.base + table.base)
+
+    def _find_span(self, address: int) -> _Span | None:
+        at = bisect_right(self._spans, address, key=lambda span: span.start) - 1
+        return self._spans[at] if at >= 0 and address < self._spans[at].end else None
+
+    def _look(self) -> None:
+        """See what the process has mapped."""
+        self._look_at_ns = time.monotonic_ns() + _LOOK_NS
+        self._stale_at_ns = self._look_at_ns + _STALE_NS
+        try:
+            self._tables.study()
+            self._spans = self._tables.find_spans()
+        except (TargetError, PrivilegeError):
+            return  # it has ended
 
 
 def _key(mapping: Mapping) -> _Key:

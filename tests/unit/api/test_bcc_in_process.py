@@ -179,7 +179,9 @@ def test_lines_of_trace_printk(running: Running) -> None:
     assert line is not None and line.endswith(b"bpf_trace_printk: 100% of target")
 
 
-def test_stacks_by_number(running: Running) -> None:
+@pytest.mark.parametrize("unwind", ["fp", "dwarf"])
+def test_stacks_by_number(running: Running, unwind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONDE_UNWIND", unwind)
     text = """
     BPF_STACK_TRACE(stacks, 1024);
     BPF_HASH(counts, int, u64);
@@ -196,6 +198,7 @@ def test_stacks_by_number(running: Running) -> None:
         assert counts == {number: 10, -14: 5}  # -EFAULT: there is no stack of the kernel's
         names = [b.sym(address, running.pid) for address in b["stacks"].walk(number)]
     assert names[:2] == [b"work", b"main"]
+    assert (names[-1] == b"_start") == (unwind == "dwarf")
 
 
 def test_programs_that_change_the_process(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

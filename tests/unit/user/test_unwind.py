@@ -50,6 +50,7 @@ APART void tell(void) { for (int i = 0; i < count; i++) printf("%lx ", (long)fou
 APART int recursion(int n) { volatile int k = n; return (n ? recursion(n - 1) : here(n)) + k; }
 APART int variable(int n) { volatile char a[n + 1]; char *b = alloca(n * 7 + 1); a[n] = b[n] = 1; return (n ? variable(n - 1) : here(n)) + a[n] + b[n]; }
 APART int aligned(int n) { _Alignas(128) volatile char a[256]; char *b = alloca(n + 1); a[n] = b[n] = n; return (n ? aligned(n - 1) : here(n)) + a[n] + b[n]; }
+APART int busy(int n) { volatile int k = n; if (n) return busy(n - 1) + k; here(0); for (volatile long i = 0; i < 300000000; i++); return k; }
 APART int large(int n) { volatile char a[300000]; a[n] = n; return (n ? large(n - 1) : here(n)) + a[n]; }
 APART int mixed(int n);
 APART __attribute__((optimize("no-omit-frame-pointer"))) int framed(int n) { return (n ? mixed(n - 1) : here(n)) + 1; }
@@ -103,7 +104,7 @@ static void *thread(void *number) {
 
 APART int work(const char *what, int n) {
   static const struct { const char *name; int (*f)(int); } all[] = {
-    {"recursion", recursion}, {"variable", variable}, {"aligned", aligned}, {"large", large}, {"mixed", mixed}, {"sorting", sorting}, {"interrupted", interrupted},
+    {"recursion", recursion}, {"variable", variable}, {"aligned", aligned}, {"large", large}, {"busy", busy}, {"mixed", mixed}, {"sorting", sorting}, {"interrupted", interrupted},
     {"trapped", trapped}, {"steps", steps}, {"lie_far", lie_far}, {"lie_fp", lie_fp}, {"lie_back", lie_back}, {"lie_odd", lie_odd}, {"lie_same", lie_same},
     {"lie_saved", lie_saved}, {"lie_deref", lie_deref}, {"lie_null", lie_null}, {"lie_return", lie_return} };
   if (!strcmp(what, "hidden")) return hidden(recursion, n) + 1;
@@ -274,6 +275,21 @@ def test_return_probes_in_the_middle(running: Running) -> None:
         found = ask(running, "sorting 0")
         (taken,) = stacks(loaded)
     assert taken[0] == found[0] and list(taken[1:]) == found[2:]
+
+
+def test_samples(running: Running) -> None:
+    """The kernel copies registers and stack; sonde walks it."""
+    with running.attach("profile:hz:199 { @[ustack] = count(); }", unwind="dwarf") as loaded:
+        assert loaded.worker is not None
+        running.say("busy 6")
+        assert running.process.stdout is not None
+        found = [int(word, 16) for word in running.process.stdout.readline().split()]
+        loaded.worker.work()
+        taken = stacks(loaded)
+    busy = running.address("busy")
+    inside = [stack for stack in taken if busy <= stack[0] < busy + 200]
+    assert any(list(stack[1:]) == found[3:] for stack in inside), (inside, found)
+    assert len(found) > 12
 
 
 def test_where_a_function_returns(running: Running) -> None:

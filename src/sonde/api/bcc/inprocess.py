@@ -102,6 +102,14 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+def _unwind() -> str:
+    """How user stacks are walked (`sonde bcc --unwind`). Raises UsageError."""
+    how = os.environ.get("SONDE_UNWIND", "") or "fp"
+    if how not in ("fp", "dwarf"):
+        raise UsageError(f"SONDE_UNWIND is {how!r}; it may be fp or dwarf")
+    return how
+
+
 class ProcessMap:
     """A map of the object (see kernel.maps.KernelMap). `operations` has what is no method of those."""
 
@@ -216,7 +224,9 @@ class ProcessObject:
         from ...kernel.sampling import Sampler
         from ...user.growing import GrowingObject
 
-        self.grown = GrowingObject(pid, lambda probe: Sampler(probe, os.uname().machine), unsafe=_is_unsafe())
+        arch, unwind = os.uname().machine, _unwind()
+        sample = lambda probe: Sampler(probe, arch, stacks=unwind == "dwarf")  # noqa: E731
+        self.grown = GrowingObject(pid, sample, unsafe=_is_unsafe(), unwind=unwind)
         self.maps: dict[str, ProcessMap] = {}
         self.programs: dict[str, ProcessProgram] = {}
         self._lines: LinePipe | None = None
