@@ -512,7 +512,7 @@ def open_debug_file(elf: Elf, dirs: tuple[str, ...] = ("/usr/lib/debug",), root:
     link = elf.debug_link()
     paths = [f"{root}{d}/.build-id/{ident[:2]}/{ident[2:]}.debug" for d in dirs] if len(ident) > 2 else []
     if link and "/" not in link[0]:
-        here = os.path.dirname(os.path.realpath(elf.path))
+        here = os.path.dirname(_real_path(elf.path))
         inside = here[len(root) :] if root and here.startswith(root) else here
         paths += [f"{here}/{link[0]}", f"{here}/.debug/{link[0]}", *(f"{root}{d}{inside}/{link[0]}" for d in dirs)]
     for path in paths:
@@ -525,6 +525,13 @@ def open_debug_file(elf: Elf, dirs: tuple[str, ...] = ("/usr/lib/debug",), root:
             return debug
         debug.close()
     return None
+
+
+def _real_path(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except OSError:  # /proc/PID/map_files/… of a process that has ended since
+        return path
 
 
 def _belongs(debug: Elf, ident: str, link: tuple[str, int] | None) -> bool:

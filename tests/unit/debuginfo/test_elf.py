@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import lzma
 import os
 import struct
@@ -169,6 +170,19 @@ def test_debug_file_by_link_and_crc(tmp_path: Path) -> None:
         with Elf.open(str(program)) as elf:
             assert elf.function_names() == expected
             assert (elf.get_function("hidden") is not None) == (len(expected) == 2)
+
+
+def test_a_file_of_a_process_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its path in /proc is one that nobody can follow any more: then there is no debug file beside it."""
+
+    def gone(path: str) -> str:
+        raise ProcessLookupError(errno.ESRCH, "No such process", path)
+
+    monkeypatch.setattr(os.path, "realpath", gone)
+    path = tmp_path / "stripped"
+    path.write_bytes(make_elf(dynsym=symbols(("public", CODE, 4)), debug_link=(b"program.debug", 1)))
+    with Elf.open(str(path)) as elf:
+        assert elf.function_names() == ["public"]
 
 
 def test_a_debug_file_that_links_to_itself(tmp_path: Path) -> None:
