@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from ..bpf.isa import Insn
     from ..debuginfo.ptregs import PtRegs
+    from .calls import Call
     from .helpers import Facts
+    from .ptrace import Registers
     from .relocated import Relocated
     from .runners import Calls, Runner, Surroundings
 
@@ -36,6 +38,15 @@ if TYPE_CHECKING:
 
         def files_halt(self, state: int, pid: int, changing: int) -> bytes:
             """What runs in the loader's function. `changing`: the address of a word that is not 0 while its list is not complete, or 0."""
+
+    class Assembled(Protocol):
+        """Code that can still go anywhere, or anywhere near."""
+
+        def __len__(self) -> int:
+            """How many bytes it takes."""
+
+        def at(self, address: int) -> bytes:
+            """The code for an address. Raises TargetError for one that is too far from where the thread goes on."""
 
     class Machine(Protocol):
         """A processor."""
@@ -97,6 +108,9 @@ if TYPE_CHECKING:
 
             `moved` are the addresses of the moved instruction and of what follows it.
             """
+
+        def assemble_calls(self, calls: list[Call], registers: Registers, signal_mask: int) -> Assembled:
+            """The code that makes system calls (see `calls`), for a thread that has `registers` and goes on with them afterwards."""
 
         def find_calls(self, code: bytes, start_of: Callable[[int], int]) -> Iterator[tuple[int, int]]:
             """Yield where code makes system calls, with the number of the only call that can be made there, -1 when that is not known.

@@ -18,9 +18,10 @@ from time import monotonic
 
 from ..errors import FeatureError, KernelError, PrivilegeError, TargetError
 from . import ptrace
-from .calls import Call, assemble
+from .calls import Call
 from .frames import find_between, iter_slots
 from .interrupted import is_in_system_call, mend
+from .machine import get_native
 from .refusal import is_confined
 from .seized import SeizedThreads, runs_kernel_code, state_of
 from .slack import find_leftovers, find_slack, is_slack
@@ -241,7 +242,7 @@ class StoppedProcess:
             tid = self.threads[0]
             registers = self._outside_rseq(tid)
             mask = ptrace.get_signal_mask(tid)
-            code = assemble(calls, registers, mask)
+            code = get_native().assemble_calls(calls, registers, mask)
             place = self._find_slack(len(code))
             there = self.read(place, len(code))
             self.write(place, code.at(place))

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from sonde.debuginfo.procmaps import Mapping
 from sonde.errors import FeatureError, TargetError
-from sonde.user.calls import Call, Result, assemble
+from sonde.user.calls import Call, Result
 from sonde.user.interrupted import mend, restarted
 from sonde.user.memory import find_gap
 from sonde.user.ptrace import MACHINES, Registers
 from sonde.user.slack import find_slack, is_slack
 from sonde.user.stopped import StoppedProcess
+from sonde.user.x86.calls import assemble_calls
 
 PAGE, REACH = 4096, 1 << 31
 TOP = 0x7FFF_FFFF_F000
@@ -130,7 +131,7 @@ def test_the_code_of_calls_touches_no_flag_and_has_the_size_that_was_planned(tmp
         Call("mmap", (0, -1, 5, 1 << 40, Result(0), 0)),
         Call("close", (Result(0),)),
     ]
-    first, second = (assemble(calls, registers, 7).at(address) for address in (0, 0x7F12_3456_7000))
+    first, second = (assemble_calls(calls, registers, 7).at(address) for address in (0, 0x7F12_3456_7000))
     assert len(first) == len(second)
     assert second.endswith(b"abc\0")
     path = tmp_path / "code"

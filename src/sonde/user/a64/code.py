@@ -28,6 +28,10 @@ class Code:
         """Give the next instruction a name."""
         self._places[name] = len(self.bytes)
 
+    def label_at(self, name: str, offset: int) -> None:
+        """Give a name to a place that is `offset` bytes from the beginning, in what will follow the code."""
+        self._places[name] = offset
+
     def jump(self, name: str, condition: int = ALWAYS) -> None:
         """Jump to a name, which may come later."""
         self._refer(name, _B if condition < 0 else _B_IF | condition)

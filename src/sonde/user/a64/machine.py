@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...bpf.jit.a64_encoding import SYSCALL
 from ...errors import FeatureError
 from . import relocate as moving
+from .calls import assemble_calls
 from .callsites import find_calls
 from .code import jump_to
 from .primitives import map_door, primitive
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
-    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
+    "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "aarch64"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...bpf.jit.x86_encoding import SYSCALL
 from ...debuginfo.ptregs import get_ptregs
 from . import halts as HALTS
+from .calls import assemble_calls
 from .callsites import find_calls
 from .code import jump_to
 from .primitives import map_door, primitive
@@ -16,7 +17,7 @@ from .unwinding import restorer
 
 __all__ = [
     "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
-    "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
+    "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "x86_64"
