@@ -42,14 +42,9 @@ def _choose(program: str | Source, options: TraceOptions) -> Choice:
         raise UsageError(f"SONDE_ENGINE is {wanted!r}; it may be {' or '.join(ENGINES)}")
     if wanted == "user":
         return _user(program, options, "asked for")
-    if options.budget and not wanted:
-        return _user(program, options, "--budget is its option")
-    if options.traps and not wanted:
-        return _user(program, options, "--traps is its option")
-    if options.on_exec == "drop" and not wanted:
-        return _user(program, options, "--on-exec is its option")
-    if options.unwind != "fp" and not wanted:
-        return _user(program, options, "--unwind is its option")
+    own = _own_options(options)
+    if own and not wanted:
+        return _user(program, options, f"{own[0][0]} is its option")
     if wanted == "mixed":
         return _mixed(program, options)
     if wanted == "kernel":
@@ -72,8 +67,28 @@ def _choose(program: str | Source, options: TraceOptions) -> Choice:
         return choice
 
 
+def _own_options(options: TraceOptions) -> list[tuple[str, str]]:
+    """The options in use that are the user engine's, and why the kernel's has no such thing."""
+    known = (
+        (options.budget, "--budget", "the kernel's probes cannot be thinned"),
+        (options.traps, "--traps", "the kernel's probes are breakpoints wherever they stand"),
+        (options.on_exec == "drop", "--on-exec", "the kernel's probes go on in the next program"),
+        (options.unwind != "fp", "--unwind", "the kernel follows frame pointers"),
+    )
+    return [(option, why) for used, option, why in known if used]
+
+
+# Words that name a probe in a process. A script without any is not compiled for a process first, which takes some 20 ms.
+_IN_PROCESS = r"(?<!\w)(u|ur|U|uprobe|uretprobe|usdt|syscalls|raw_syscalls|profile|p|software|s|hardware|h|(async)?(watchpoint|w|aw))\s*:"
+
+
 def _best(program: str | Source, options: TraceOptions) -> Choice:
     """For those who may use every engine: as much in the process as can be."""
+    import re
+
+    text = program if isinstance(program, str) else program.text
+    if not re.search(_IN_PROCESS, text) and "SEC" not in text:
+        return _kernel(program, options, "no probe of it is in a process")
     try:
         return _complete(_loaded(_user(program, options, "all of it happens in one process")))
     except SondeError as failure:
@@ -117,26 +132,8 @@ def _complete(choice: Choice) -> Choice:
 
 
 def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice:
-    if options.traps:
-        raise UsageError(
-            "--traps is the user engine's, the kernel's probes are breakpoints wherever they stand",
-            hint="leave out --engine kernel, or --traps",
-        )
-    if options.on_exec == "drop":
-        raise UsageError(
-            "--on-exec is the user engine's, the kernel's probes go on in the next program",
-            hint="leave out --engine kernel, or --on-exec drop",
-        )
-    if options.budget:
-        raise UsageError(
-            "--budget is the user engine's, the kernel's probes cannot be thinned",
-            hint="leave out --engine kernel, or --budget",
-        )
-    if options.unwind != "fp":
-        raise UsageError(
-            "--unwind is the user engine's, the kernel follows frame pointers",
-            hint="leave out --engine kernel, or --unwind",
-        )
+    for option, why in _own_options(options):
+        raise UsageError(f"{option} is the user engine's, {why}", hint=f"leave out --engine kernel, or {option}")
     from ..kernel.engine import KernelEngine
     from .trace import _warner, compile, live_target
 
