@@ -39,7 +39,7 @@ _ACTION = struct.Struct("<4Q")
 _CODE_AT = 2 * _ACTION.size
 _CODE_BYTES = 512
 _BIT = 1 << _SIGTRAP - 1
-_MOMENT_S = 0.2
+_MOMENT_S = 1.0
 
 
 class Traps:
