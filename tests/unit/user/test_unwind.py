@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import select
 import shutil
 import struct
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from user_running import Running
 
 from sonde.debuginfo.procmaps import read_maps
+from sonde.user.cleaning import remove_agents
 from sonde.user.engine import UserObject
 
 pytestmark = [
@@ -44,7 +46,7 @@ SOURCE = r"""
 static __thread void *found[MOST];
 static __thread int count;
 static int quiet;
-APART int here(int x) { if (quiet) return x; found[0] = here; count = backtrace(found + 1, MOST - 1) + 1; return x + count; }
+APART int here(int x) { if (quiet) return x; found[0] = here; getppid(); count = backtrace(found + 1, MOST - 1) + 1; return x + count; }
 APART void tell(void) { for (int i = 0; i < count; i++) printf("%lx ", (long)found[i]); }
 
 APART int recursion(int n) { volatile int k = n; return (n ? recursion(n - 1) : here(n)) + k; }
@@ -142,6 +144,8 @@ int main(int argc, char **argv) {
     } else if (!strcmp(what, "release")) {
       write(gate[1], "x", 1);
       waitpid(child, NULL, 0);
+    } else if (!strcmp(what, "exec")) {
+      execl("/proc/self/exe", argv[0], NULL);
     } else if (!strcmp(what, "quiet")) {
       quiet = n;
     } else if (*what == '/') {
@@ -277,6 +281,14 @@ def test_return_probes_in_the_middle(running: Running) -> None:
     assert taken[0] == found[0] and list(taken[1:]) == found[2:]
 
 
+def test_system_calls(running: Running) -> None:
+    """The place is in the C library, in the middle of a function, below which the red zone is kept."""
+    with running.attach("tracepoint:syscalls:sys_enter_getppid { @[ustack] = count(); }", unwind="dwarf") as loaded:
+        found = ask(running, "sorting 0")
+        (taken,) = stacks(loaded)
+    assert running.address("here") < taken[1] < found[1] and list(taken[2:]) == found[2:] and len(taken) > 8
+
+
 def test_samples(running: Running) -> None:
     """The kernel copies registers and stack; sonde walks it."""
     with running.attach("profile:hz:199 { @[ustack] = count(); }", unwind="dwarf") as loaded:
@@ -344,6 +356,39 @@ def test_a_child_of_fork_does_not_have_what_its_parent_maps_later(running: Runni
         (taken,) = stacks(loaded)
         assert running.process.stdout is not None and running.process.stdout.readline() == "\n"
     assert (found[0], *found[2:]) == taken and len(taken) > 8
+
+
+def test_the_next_program_has_tables_of_its_own(running: Running) -> None:
+    with running.attach(HERE, unwind="dwarf") as loaded:
+        assert ask(running, "recursion 3")
+        running.say("exec 0")
+        assert running.process.stdout is not None
+        while not select.select([running.process.stdout], [], [], 0.01)[0]:
+            loaded.look()
+        assert running.process.stdout.readline() == "ready\n"
+        while "sonde-agent" not in Path(f"/proc/{running.pid}/maps").read_text():
+            loaded.look()
+        loaded.look()
+        found = ask(running, "sorting 0")
+        assert (found[0], *found[2:]) in stacks(loaded) and len(found) > 10
+    assert not running.traces()
+
+
+def test_sonde_is_killed(running: Running) -> None:
+    """The process goes on with the probe and its tables, and the next sonde takes them out."""
+    script = f"uprobe:{running.path}:here {{ print(ustack(raw)); }}"
+    words = [sys.executable, "-m", "sonde", "trace", "--unwind", "dwarf", "-p", str(running.pid), "-e", script]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3] / "src")}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, text=True) as tracer:
+        assert tracer.stdout is not None and "Attached" in tracer.stdout.readline()
+        found = ask(running, "sorting 0")
+        wanted = [f"{address:x}\n" for address in (found[0], *found[2:])]
+        lines = (line.lstrip() for line in tracer.stdout if line.strip())
+        assert [line for _, line in zip(wanted, lines)] == wanted
+        tracer.kill()
+    assert ask(running, "sorting 0") == found and running.traces()
+    remove_agents(running.pid)
+    assert ask(running, "sorting 0") == found and not running.traces()
 
 
 def test_a_python_program_down_to_its_beginning(built: Path) -> None:
