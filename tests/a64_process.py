@@ -95,9 +95,12 @@ class Process:
         features: Iterable[str] = (),
         allowed: int = -1,
         unsafe: bool = False,
+        clock: bytes = b"",
         **facts: int,
     ) -> None:
-        """`allowed`: so many hits of each probe are looked at (-1: all). `facts` are those of the process that helpers may use (helpers.Facts)."""
+        """`allowed`: so many hits of each probe are looked at (-1: all). `clock`: code that stands for the vdso's clock_gettime. `facts` are others that
+        helpers may use (helpers.Facts).
+        """
         self.path, self.unsafe = path, unsafe
         self.agent = Memory()
         self.maps: dict[str, SharedMap] = {}
@@ -117,7 +120,7 @@ class Process:
         self._lay_out_maps()
         cpu_code = machine.cpu_code(RSEQ if rseq else None, SLOTS)
         around = Surroundings(STATE, PRIVATE, SLOTS, cpu_code, gates=self._open_gates(allowed))
-        known = Facts(STATE, PRIVATE, knows_cpu=rseq, **facts)
+        known = Facts(STATE, PRIVATE, self.agent.place(clock) if clock else 0, knows_cpu=rseq, **facts)
         self.image = Image(self.agent, self.tables, around, known, machine, frozenset(features))  # type: ignore[arg-type]
         if self.spec is not None:
             self._put_in(self.spec)

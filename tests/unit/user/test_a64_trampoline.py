@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from a64_moved import CODE_AT, NEAR_AT, Moved, page_of, run_all
 from a64_process import Process, build_program
 from a64_runner import find_qemu
 
+from sonde.bpf.jit.a64_encoding import STORE, memory, mov_imm
 from sonde.errors import FeatureError
 from sonde.user import frame
 from sonde.user.a64 import machine
+from sonde.user.a64.code import RET
 from sonde.user.a64.relocate import relocate
 from sonde.user.inside import Inside
 from sonde.user.runners import Calls
@@ -248,13 +251,42 @@ INSTRUCTIONS = {
 }
 
 
+def clock_function() -> bytes:
+    """What the vdso has: as many seconds as the clock's number, and 7 ns. It changes what functions of C may change."""
+    code = memory(STORE, 3, 0, 1, 0) + mov_imm(2, 7) + memory(STORE, 3, 2, 1, 8)
+    return code + b"".join(mov_imm(n, 0xBAD0 + n) for n in range(1, 18)) + mov_imm(0, 0) + RET
+
+
+def test_the_functions_of_the_vdso(runs: Runs) -> None:
+    script = "uprobe:PATH:takes { @[nsecs(boot), nsecs(monotonic), nsecs(tai)] = count(); }"
+    process = runs(script, clock=clock_function())
+    assert words(process.numbers()) == {(7 * 10**9 + 7, 10**9 + 7, 11 * 10**9 + 7): 10}
+
+
+def test_clocks_by_system_calls(runs: Runs) -> None:
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    process = runs("uprobe:PATH:six { @[nsecs(boot)] = count(); @t[tid] = count(); }", tid_offset=-48)
+    ((found,),) = words(process.numbers())
+    assert before < found < time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert not any(next(iter(process.numbers("t"))))  # where the C library would have kept it is a 0 here
+
+
+def test_a_signal_to_itself(runs: Runs) -> None:
+    """The handler is one of the program's own, which calls a probed function."""
+    script = (
+        "uprobe:PATH:takes { signal(10); } uprobe:PATH:handler { @ = count(); } uprobe:PATH:work { @w[0] = count(); }"
+    )
+    process = runs(script, unsafe=True)
+    assert process.number("w") == 1001 + 10
+
+
 @pytest.mark.parametrize("rseq", [True, False], ids=["rseq", "without"])
 def test_all_registers_are_as_before(rseq: bool, runs: Runs) -> None:
     """Also flags and vector registers; one instruction under three programs, alone and together, and system calls between two."""
     script = "uprobe:PATH:flags+4 { @[0] = count(); } uprobe:PATH:flags+4 { @s[str(arg1), pid, comm] = sum(arg0 + arg5); @n = max(nsecs); }"
     script += ' uprobe:PATH:flags+4 { @u[ustack, reg("pc"), reg("x28"), reg("x30"), reg("sp"), rand] = count(); }'
     script += " tracepoint:raw_syscalls:sys_enter { @e[args.id, args.args[5]] = count(); } tracepoint:syscalls:sys_exit_getpid { @x[args.ret] = avg(args.ret); }"
-    process = Process(runs.program, script, rseq=rseq)
+    process = Process(runs.program, script, rseq=rseq, clock=clock_function())
     *inside, enter, leave = process.runners
     cases = []
     for number, (word, registers) in enumerate(INSTRUCTIONS.values()):
