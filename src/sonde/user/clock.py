@@ -2,20 +2,22 @@
 
     ns = base + (counter - counter at base) * slope
 
-Reading it costs what `rdtsc` costs, a third of the vdso's clock. Every second the line bends so that it meets the kernel's clock again a second later; it never jumps,
-so that times of one thread are in order. Used only where the kernel itself trusts the counter (its clock source is "tsc").
+Reading it costs what the instruction for it costs, on x86-64 a third of the vdso's clock. Every second the line bends so that it meets the kernel's clock again a second later; it never jumps,
+so that times of one thread are in order. Used only where the kernel itself trusts the counter (its clock source is the machine's CLOCK_SOURCE).
 """
 
 from __future__ import annotations
 
+import os
 import time
 
 from ..bpf.jit.code import MachineCode
 from ..bpf.jit.here import Placed
+from ..errors import FeatureError
 from . import frame
+from .machine import get_machine
 
 _SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-_READ = b"\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\xc3"  # rdtsc; shl rdx, 32; or rax, rdx; ret
 FIRST_NS, THEN_NS = 100_000_000, 1_000_000_000  # when to draw it: after so long, then every
 _TRIES = 7
 
@@ -24,8 +26,8 @@ def is_trusted() -> bool:
     """Whether the kernel keeps time by the processor's counter."""
     try:
         with open(_SOURCE) as file:
-            return file.read().strip() == "tsc"
-    except OSError:
+            return file.read().strip() == get_machine(os.uname().machine).CLOCK_SOURCE
+    except (OSError, FeatureError):
         return False
 
 
@@ -35,7 +37,8 @@ class Clock:
     def __init__(self, words: memoryview) -> None:
         """`words` is the state as 64-bit words."""
         self._words = words
-        self._counter = Placed(MachineCode("x86_64", _READ, (), ()))
+        machine = get_machine(os.uname().machine)
+        self._counter = Placed(MachineCode(machine.NAME, machine.COUNTER, (), ()))
         self._line = 0
         self._slope = 0
         self._last = self._sample()

@@ -68,6 +68,14 @@ if TYPE_CHECKING:
             """How far a jump leads, in bytes, with room for code on both sides."""
 
         @property
+        def COUNTER(self) -> bytes:
+            """A function that returns the processor's counter."""
+
+        @property
+        def CLOCK_SOURCE(self) -> str:
+            """What the kernel calls its clock where it goes by that counter."""
+
+        @property
         def SYSCALL(self) -> bytes:
             """The instruction that enters the kernel."""
 

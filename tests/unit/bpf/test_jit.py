@@ -16,7 +16,7 @@ from sonde.bpf.interp import Machine, Program
 from sonde.bpf.isa import Insn
 from sonde.bpf.jit import translate
 from sonde.bpf.jit.code import MachineCode
-from sonde.bpf.jit.here import Placed, cpu_features
+from sonde.bpf.jit.here import Placed, cpu_features, features_of
 from sonde.errors import FeatureError, FormatError, RunError
 
 M = (1 << 64) - 1
@@ -242,3 +242,9 @@ def test_any_instructions_are_translated_or_refused(insns: list[Insn]) -> None:
     except (FormatError, FeatureError):
         return
     assert code.text.endswith(b"\xc3")
+
+
+def test_features_are_told_by_the_kernels_words() -> None:
+    assert features_of(["processor\t: 0\n", "flags\t\t: fpu bmi1 bmi2 avx\n"]) == {"bmi2"}
+    assert features_of(["BogoMIPS\t: 50.00\n", "Features\t: fp asimd aes atomics cpuid\n"]) == {"lse"}
+    assert features_of(["processor\t: 0\n"]) == frozenset()

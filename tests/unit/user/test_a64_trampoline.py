@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from a64_moved import CODE_AT, NEAR_AT, Moved, page_of, run_all
 from a64_process import Process, build_program
-from a64_runner import find_qemu
+from a64_runner import Image, find_qemu
 
 from sonde.bpf.jit.a64_encoding import STORE, memory, mov_imm
+from sonde.bpf.jit.code import MachineCode
 from sonde.errors import FeatureError
 from sonde.user import frame
 from sonde.user.a64 import machine
@@ -181,6 +182,14 @@ def test_all_system_calls(runs: Runs) -> None:
     assert 4 < exits.pop((220,)) <= 8  # clone returns twice; two threads that make an entry may be in each other's way
     assert enters == {**common, (64,): 2, (220,): 4}
     assert exits == {**common, (64,): 1}
+
+
+def test_the_counter_goes_on(runs: Runs) -> None:
+    image = Image(8)
+    for _ in range(3):
+        image.add(MachineCode(machine.NAME, machine.COUNTER, (), ()), bytes(8))
+    counts = [count for count, _ in image.run(runs.qemu, runs.folder)]
+    assert 0 < counts[0] < counts[2] and counts == sorted(counts)
 
 
 def test_time_by_the_counter(runs: Runs) -> None:

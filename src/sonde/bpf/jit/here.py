@@ -11,7 +11,7 @@ from .code import bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .code import CodeReloc, MachineCode
 
@@ -129,7 +129,15 @@ def cpu_features() -> frozenset[str]:
     """Return what this CPU has beyond the base of its architecture, of what the JIT can use."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            flags = next((line.split() for line in file if line.startswith("flags")), [])
+            return features_of(file)
     except OSError:
-        flags = []
-    return frozenset({"bmi2"} & set(flags))
+        return frozenset()
+
+
+def features_of(lines: Iterable[str]) -> frozenset[str]:
+    """The same from the lines of a /proc/cpuinfo."""
+    words = next((line.split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return frozenset(_FEATURES[word] for word in words if word in _FEATURES)
+
+
+_FEATURES = {"bmi2": "bmi2", "atomics": "lse"}  # the kernel's words to ours

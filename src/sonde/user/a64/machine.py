@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ...bpf.jit.a64_encoding import SYSCALL
+from ...bpf.jit.a64_encoding import SYSCALL, word
 from ...errors import FeatureError
 from . import relocate as moving
 from .calls import assemble_calls
 from .callsites import find_calls
-from .code import jump_to
+from .code import READ_COUNTER, RET, jump_to
 from .primitives import map_door, primitive
 from .registers import LAYOUT, RECORD
 from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from ..relocated import Relocated
 
 __all__ = [
-    "BREAKPOINT", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
+    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
     "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "aarch64"
+CLOCK_SOURCE = "arch_sys_counter"
+COUNTER = word(READ_COUNTER) + RET
 HALTS = None
 UNWINDS = False
 BREAKPOINT = b""  # brk would do, but a jump fits wherever one may stand
