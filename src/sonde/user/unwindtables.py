@@ -108,7 +108,7 @@ class UnwindTables:
         if index <= self._index or self._times >= _MOST_TIMES:
             return
         fresh = [key for key in dict.fromkeys(span.table for span in spans) if key and key not in self._places]
-        tables = {key: _pack(table) for key in fresh if (table := self._files.unwinding.get(key)) is not None}
+        tables = {key: pack_table(table) for key in fresh if (table := self._files.unwinding.get(key)) is not None}
         offset = _align(8 + 32 * len(spans))
         shared = agent.share(stopped, page_up(offset + sum(map(len, tables.values()))), read_only=True)
         with mmap.mmap(shared.fd, shared.size) as memory:
@@ -170,7 +170,11 @@ class Unwinder:
 
         def read(address: int) -> int | None:
             at = address - sp
-            return int.from_bytes(sample.stack[at : at + 8], "little") if 0 <= at <= len(sample.stack) - 8 else None
+            return (
+                int.from_bytes(sample.stack[at : at + 8], "little")
+                if 0 <= at <= len(sample.stack) - 8 and not at & 7
+                else None
+            )
 
         return walk(self._find, read, pc, sp, fp, _MOST_FRAMES)
 
@@ -203,7 +207,7 @@ def _key(mapping: Mapping) -> _Key:
     return (mapping.path, mapping.dev, mapping.inode) if mapping.is_file or mapping.path == _VDSO else _NONE
 
 
-def _pack(table: UnwindTable) -> bytes:
+def pack_table(table: UnwindTable) -> bytes:
     """A table as the process reads it (see `walking`)."""
     padding = array("I", [0] * (len(table.pcs) & 1))
     return struct.pack("<Q", len(table.pcs)) + (table.pcs + padding).tobytes() + table.entries.tobytes()

@@ -97,7 +97,7 @@ _UP = [
 ]  # fmt: skip
 
 _INTERRUPTED = [
-    "signal: r1 = r6", f"r1 += {cfa.SIGNAL_PC}", *load("counter"), _set(_PC, "r1"), _set(_CALL, 0), _set(_PLACE, 0),
+    "signal: r1 = r6", f"r1 += {cfa.SIGNAL_PC}", *load("counter"), "if r1 == 0x0 goto done", _set(_PC, "r1"), _set(_CALL, 0), _set(_PLACE, 0),
     "r1 = r6", f"r1 += {cfa.SIGNAL_FP}", *load("base"), "r9 = r1",
     "r1 = r6", f"r1 += {cfa.SIGNAL_SP}", *load("top"), "r6 = r1", "goto next",
 ]  # fmt: skip
