@@ -54,6 +54,7 @@ class Running:
         for probe in spec.probes:
             if probe.type not in ("begin", "end"):
                 loaded.attach([probe])
+        loaded.begin_to_follow()
         return loaded
 
     def faults(self) -> int:

@@ -256,6 +256,7 @@ class UserObject:
             for left in remove_agents(self.pid):  # of a sonde that was killed
                 self._tell(f"{left.sites} places that another sonde has changed in process {self.pid} were put back")
         self._inside = self._make_inside()
+        self._inside.halts_later = self._held is None  # a program that runs gets its probes first: halts cost more time than they do
         self._inside.study()
         prepare()
         self._plan = self._enter(self._inside)
@@ -411,6 +412,13 @@ class UserObject:
             self._keep_halts()
         return [UserLink(self, self._inside.hows.get(probe.name, "")) for probe in probes]
 
+    def begin_to_follow(self) -> None:
+        """Put in the halts, by which exec and the loader tell us; `look` does it at its first turn. Twice is harmless. Raises TargetError."""
+        if self._inside is not None and self._attached and self._inside.halts_later:
+            self._inside.halts_later = False
+            self._look_for_files(self._inside)
+            self._keep_halts()
+
     def _fill_tails(self, inside: Inside) -> None:
         """Write the addresses of programs into the arrays of programs, once there is a place for them."""
         for table, entries in self._tails.items() if inside.ready else ():
@@ -444,6 +452,8 @@ class UserObject:
             if self._budget is not None and self._exec is None:
                 self._heed_budget(self._budget, inside)
             self._answer()
+            if self._exec is None and not self._is_gone():
+                self.begin_to_follow()
             if self._exec is not None:
                 self._go_through_exec(self._exec)
             elif self._is_gone() or self._begins:

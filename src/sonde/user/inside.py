@@ -95,6 +95,7 @@ class Inside:
         self.found = False  # whether there is a place for any of the probes
         self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
         self.traps_allowed = False  # breakpoints where no jump fits
+        self.halts_later = False  # halts are not looked for yet
         self.unwinds = False  # whether programs walk stacks by unwind tables
         self._traps: Traps | None = None
         self._blocking = 0  # a thread that blocks SIGTRAP
@@ -265,6 +266,8 @@ class Inside:
     @property
     def halts(self) -> int:
         """The halts at which the process is to wait for sonde."""
+        if self.halts_later:
+            return 0
         return (frame.FILES if self._halting and self.expects_files else 0) | (frame.EXEC if self._follows else 0)
 
     def has_new_files(self) -> bool:
@@ -334,7 +337,7 @@ class Inside:
     def _question(self) -> tuple[object, ...]:
         """What the answer of `_find` depends on."""
         wanted = (*map(id, self.waiting), *(id(probe) for probe, _ in self._calls_wanted))
-        return self._mapped(), self._loading, wanted, frozenset(self._taken), frozenset(self._refused)
+        return self._mapped(), self._loading, self.halts_later, wanted, frozenset(self._taken), frozenset(self._refused)
 
     def _try_plan(self, site: Site, *, early: bool = False) -> bool:
         try:
@@ -368,7 +371,7 @@ class Inside:
         """The places that make system calls of interest."""
         numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
         found = find_calls(numbers, self._files) if numbers else []
-        if self._follows:
+        if self._follows and not self.halts_later:
             known = {call.site.address for call in found}
             execs = find_exec_calls(halts.exec_numbers(self._machine), self._files)
             found += [call for call in execs if call.site.address not in known]
@@ -376,6 +379,8 @@ class Inside:
 
     def _find_hook(self) -> LoaderHook | None:
         """Where the loader is to halt, if it is."""
+        if self.halts_later:
+            return None
         if self._hook is None and self._own_pid and self.expects_files and not self._hookless:
             self._hook = find_loader_hook(self._files)
             self._hookless = self._hook is None
