@@ -18,7 +18,7 @@ from sonde.bpf.isa import decode
 from sonde.bpf.maps import MapShape, SharedMap, create, measure
 from sonde.debuginfo.elf import PT_LOAD, Elf
 from sonde.record import replace
-from sonde.spec.object import ObjectSpec, ProbeSpec
+from sonde.spec.object import MapSpec, ObjectSpec, ProbeSpec
 from sonde.spec.relocation import relocate as number_maps
 from sonde.user import frame
 from sonde.user.a64 import machine
@@ -96,9 +96,10 @@ class Process:
         allowed: int = -1,
         unsafe: bool = False,
         clock: bytes = b"",
+        maps: Sequence[MapSpec] = (),
         **facts: int,
     ) -> None:
-        """`allowed`: so many hits of each probe are looked at (-1: all). `clock`: code that stands for the vdso's clock_gettime. `facts` are others that
+        """`maps` are those that there are without a script. `allowed`: so many hits of each probe are looked at (-1: all). `clock`: code that stands for the vdso's clock_gettime. `facts` are others that
         helpers may use (helpers.Facts).
         """
         self.path, self.unsafe = path, unsafe
@@ -116,7 +117,7 @@ class Process:
             self.symbols = {s.name: s.vaddr for s in elf.iter_symbols() if s.name}
             self.functions = frozenset(elf.function_starts())
             self.entry = elf.entry
-        self.spec: ObjectSpec | None = self._compile(script) if script else None
+        self.spec = self._compile(script) if script else ObjectSpec((), tuple(maps)) if maps else None
         self._lay_out_maps()
         cpu_code = machine.cpu_code(RSEQ if rseq else None, SLOTS)
         around = Surroundings(STATE, PRIVATE, SLOTS, cpu_code, gates=self._open_gates(allowed))

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,20 @@ from a64_moved import CODE_AT, NEAR_AT, Moved, page_of, run_all
 from a64_process import Process, build_program
 from a64_runner import Image, find_qemu
 
+from sonde.bpf.asm import assemble
+from sonde.bpf.isa import Insn
 from sonde.bpf.jit.a64_encoding import STORE, memory, mov_imm
 from sonde.bpf.jit.code import MachineCode
+from sonde.bpf.maps.ringbuf import RingMap
 from sonde.errors import FeatureError
+from sonde.spec.object import MapSpec
 from sonde.user import frame
 from sonde.user.a64 import machine
 from sonde.user.a64.code import RET
 from sonde.user.a64.relocate import relocate
 from sonde.user.inside import Inside
 from sonde.user.runners import Calls
+from sonde.user.sending import read_line
 from sonde.user.sites import Files
 
 
@@ -258,6 +264,56 @@ INSTRUCTIONS = {
     "getpid": (0xD4000001, {8: 172}),
     "no such call": (0xD4000001, {8: 9999}),
 }
+
+
+def map_in(register: int, number: int) -> Insn:
+    return Insn(0x18, register, 1, 0, number)
+
+
+def test_perf_events_lines_stacks_and_tail_calls(runs: Runs) -> None:
+    """The helpers that programs of BCC have besides, of which no script makes use."""
+    kinds = (
+        ("programs", "array", 4, 8),
+        ("events", "ringbuf", 0, 0),
+        ("stacks", "stack_trace", 4, 1016),
+        ("counts", "array", 4, 8),
+    )
+    maps = [MapSpec(name, kind, key, value, 512) for name, kind, key, value in kinds]
+    process = Process(runs.program, maps=maps)
+    process.image.lines = 2
+    last = [
+        *assemble("*(u32 *)(r10 -4) = 3\nr2 = r10\nr2 += -4"), map_in(1, 4),
+        *assemble("call 1\nif r0 == 0x0 goto out\nr1 = 1\nlock *(u64 *)(r0 +0) += r1\nout: r0 = 0\nexit"),
+    ]  # fmt: skip
+    process.maps["programs"].update(
+        (2).to_bytes(4, "little"), process.image.program(last).address.to_bytes(8, "little")
+    )
+    first = [
+        *assemble("r6 = r1\nr7 = *(u64 *)(r1 +0)\n*(u64 *)(r10 -16) = r7\n*(u64 *)(r10 -8) = 77"), map_in(2, 2),
+        *assemble(f"r1 = r6\nr3 = {0xFFFFFFFF} ll\nr4 = r10\nr4 += -16\nr5 = 16\ncall 25"),
+        *assemble(f"r1 = {int.from_bytes(b'n is %d', 'little')} ll\n*(u64 *)(r10 -24) = r1\nr1 = r10\nr1 += -24\nr2 = 8\nr3 = r7\nr4 = 0\nr5 = 0\ncall 6"),
+        map_in(2, 3), *assemble("r1 = r6\nr3 = 256\ncall 27\nr8 = r0"),
+        *assemble("*(u32 *)(r10 -4) = 1\nr2 = r10\nr2 += -4"), map_in(1, 4), *assemble("call 1\nif r0 == 0x0 goto on\n*(u64 *)(r0 +0) = r8\non: r1 = r6"),
+        map_in(2, 1), *assemble("r3 = 2\ncall 12\nr0 = 0\nexit"),
+    ]  # fmt: skip
+    process.probe(process.symbols["depth"], [process.image.program(first)])
+    assert process.run(runs.qemu, runs.folder) == runs.plain
+    assert (process.missed(), process.busy()) == (0, 0)
+    counts, ring, stacks = process.maps["counts"], process.maps["events"], process.maps["stacks"]
+    assert counts.lookup((3).to_bytes(4, "little")) == [(25).to_bytes(8, "little")]  # each went on in the other program
+    (number,) = counts.lookup((1).to_bytes(4, "little")) or [b""]
+    (stack,) = stacks.lookup(number[:4]) or [b""]
+    assert struct.unpack("<3Q", stack[:24])[:2] == (process.symbols["depth"], process.symbols["depth"] + 20)
+    records: list[bytes] = []
+    assert isinstance(ring, RingMap)
+    with closing(ring.reader()) as reader:
+        reader.drain(lambda data, at, size: records.append(bytes(data[at : at + size])))
+    assert len(records) == 50
+    arguments = [*range(20, -1, -1), *range(3, -1, -1)]
+    for argument, event, line in zip(arguments, records[::2], records[1::2]):
+        assert struct.unpack_from("<IQQ", event) == (1, argument, 77)
+        told = read_line(line)
+        assert (told.format, told.arguments[0], told.cpu) == (b"n is %d", argument, 1)
 
 
 def clock_function() -> bytes:
