@@ -256,7 +256,9 @@ class UserObject:
             for left in remove_agents(self.pid):  # of a sonde that was killed
                 self._tell(f"{left.sites} places that another sonde has changed in process {self.pid} were put back")
         self._inside = self._make_inside()
-        self._inside.halts_later = self._held is None  # a program that runs gets its probes first: halts cost more time than they do
+        self._inside.halts_later = (
+            self._held is None
+        )  # a program that runs gets its probes first: halts cost more time than they do
         self._inside.study()
         prepare()
         self._plan = self._enter(self._inside)
@@ -277,7 +279,7 @@ class UserObject:
             self._files = Files(self.pid)
         self._files.refresh()
         inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._follow)
-        inside.traps_allowed = self._traps
+        inside.places.allows_traps = self._traps
         inside.unwinds = self._unwind == "dwarf" and self._walks_stacks()
         return inside
 

@@ -26,16 +26,16 @@ from .image import Image
 from .machine import get_native
 from .memory import page_up
 from .patches import Patch, put_in, remove_when_left, take_out
+from .placing import Places
 from .process import find_clock, find_rseq, find_tid_offset
-from .relocated import Relocated
 from .runners import Calls, Runner, Surroundings
 from .sites import Site, find_data, find_functions, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
-from .traps import MOST, Traps, blocking_thread, restore
+from .traps import blocking_thread
 from .unwinding import UNWINDERS, find_bound, is_moved, put_back
 from .unwindtables import UnwindTables
-from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
+from .windows import NoWindowError, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from .sites import Files
     from .stopped import StoppedProcess
     from .syscalls import Wanted
-    from .x86.window import Window
 
 _HOME_BYTES = 1 << 12
 _CODE_BYTES, _CODE_BYTES_A_SITE, _CODE_BYTES_ANY_CALL = 1 << 18, 1 << 11, 1 << 13
@@ -61,13 +60,6 @@ class _Planned(Record, eq=False):
 
     probe: ProbeSpec
     site: Site
-
-
-class _Placed(Record):
-    """A patch: the site that it is for, and the end of what its jump displaces or consists of."""
-
-    site: int
-    end: int
 
 
 if TYPE_CHECKING:
@@ -94,11 +86,8 @@ class Inside:
         self.hows: dict[str, str] = {}  # by the probe's name
         self.found = False  # whether there is a place for any of the probes
         self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
-        self.traps_allowed = False  # breakpoints where no jump fits
         self.halts_later = False  # halts are not looked for yet
         self.unwinds = False  # whether programs walk stacks by unwind tables
-        self._traps: Traps | None = None
-        self._blocking = 0  # a thread that blocks SIGTRAP
         self._lines = 0  # the number of the map that takes the lines of bpf_trace_printk
         self.waiting = [probe for probe in probes if probe.type != "tracepoint"]  # their files are not there yet
         self._calls_wanted = [(probe, wanted_of(probe)) for probe in probes if probe.type == "tracepoint"]
@@ -114,18 +103,13 @@ class Inside:
         self._images: list[Image] = []
         self._taken: dict[int, Patch] = {}  # what is in, by its address
         self._refused: set[int] = set()  # places of system calls that no jump fits
-        self._windows: dict[int, _Placed] = {}  # by a patch's address
-        self._claims = Claims()
         self._bounds: dict[str, dict[int, str]] = {}  # by file: functions whose return address must stay
         self._semaphores: set[int] = set()  # of USDT probes that are to be put in
         self._counted: set[int] = set()  # of those that are in
-        self._ways_back: dict[
-            int, tuple[int, int]
-        ] = {}  # from a state in our code: address, bytes of ours on the stack
-        self._returns: list[int] = []  # where functions with a return probe come back to
         self._private = self._state = 0
         self._facts: helpers.Facts | None = None
         self._machine = get_native()
+        self.places = Places(files, self._machine)
         self._probes_at: dict[int, list[ProbeSpec]] = {}  # by the address of the site
         self._calls_at: dict[int, int] = {}  # what each place calls that was patched for it, -1: nobody knows
         self._own_pid = halts.find_own_pid(self.pid) if self._machine.HALTS is not None else 0
@@ -145,7 +129,7 @@ class Inside:
         self._calls_wanted += [(probe, wanted_of(probe)) for probe in calls]
         self._returning = self._returning or any(probe.type == "uretprobe" for probe in others)
         self.waiting += others
-        taken = {placed.site for placed in self._windows.values()}
+        taken = self.places.sites()
         shared = {site.address for probe in others for site in find_sites(probe, self._files)} & taken
         return self._with_neighbours(shared) | self._sites_of_calls(calls)
 
@@ -181,11 +165,12 @@ class Inside:
 
     def release(self, stopped: StoppedProcess, sites: set[int]) -> None:
         """Put the code back at some sites; their probes wait for `look` again."""
-        gone = [patch for address, patch in self._taken.items() if self._windows[address].site in sites]
+        gone = [patch for address, patch in self._taken.items() if self.places.site_of(address) in sites]
         kept = {patch.address for patch in take_out(stopped, self.agents, gone)}
         for patch in gone:
             if patch.address not in kept:
-                del self._taken[patch.address], self._windows[patch.address]
+                del self._taken[patch.address]
+                self.places.drop(patch.address)
                 self._accounts.pop(patch.address, None)
         if self._hook is not None and self._hook.address in sites:
             self._halting = False
@@ -297,7 +282,7 @@ class Inside:
 
     def _find_patches(self, stopped: StoppedProcess) -> list[Patch]:
         self._seen = frozenset() if self._loading else self._mapped()
-        self._claims = Claims((address, self._windows[address].end) for address in self._taken)
+        self.places.begin(self._taken)
         studied, self._studied = self._studied, None
         same = studied is not None and studied[0] == self._question()
         planned, calls, guards, hook = studied[1] if studied is not None and same else self._find()
@@ -313,8 +298,8 @@ class Inside:
             if site.address not in addresses:
                 image = self._image_at(site.address)
                 window = plan(site, self._files)
-                self._hold(stopped, "an unwinder that is probed too", site, window)
-                patches.append(self._build(stopped, image, site, window, [self._guard(image)], []))
+                self.places.hold(stopped, "an unwinder that is probed too", site, window)
+                patches.append(self.places.build(stopped, image, site, window, [self._guard(image)], []))
         patches += self._plan_hook(stopped, hook)
         if self.unwinds and self._home is not None:
             spans = [span for agent in self.agents for span in agent.spans]
@@ -323,7 +308,7 @@ class Inside:
 
     def study(self) -> None:
         """Read what the files tell about the places of probes. `look` would do it too, while the process waits for it."""
-        self._blocking = blocking_thread(self.pid) if self.traps_allowed else 0
+        self.places.blocking = blocking_thread(self.pid) if self.places.allows_traps else 0
         if self.unwinds:
             self._unwind_tables.study()
         found = self._find()
@@ -351,7 +336,7 @@ class Inside:
 
         While the loader has not begun, only what is its own.
         """
-        taken = {self._windows[address].site for address in self._taken}
+        taken = {self.places.site_of(address) for address in self._taken}
         planned = [_Planned(probe, site) for probe in self.waiting for site in find_sites(probe, self._files)]
         calls = [call for call in self._find_calls() if call.site.address not in taken | self._refused]
         guards = find_functions(UNWINDERS, self._files) if self._returning and not self._loading else []
@@ -396,9 +381,9 @@ class Inside:
         for site in [] if self._halting else sites:
             try:
                 window = plan(site, self._files)
-                self._hold(stopped, "the loader's function for debuggers", site, window)
+                self.places.hold(stopped, "the loader's function for debuggers", site, window)
                 image, runners = self._image_at(site.address), self._files_halt(site)
-                patches.append(self._build(stopped, image, site, window, runners, []))
+                patches.append(self.places.build(stopped, image, site, window, runners, []))
                 self._halting = True
             except ProbeError:
                 self._hook, self._hookless = None, True
@@ -472,7 +457,7 @@ class Inside:
                 self.hows.update({each.probe.name: how for each in group})
                 continue
             try:
-                patch, how = self._place_probes(stopped, image, site, name, before, after)
+                patch, how = self.places.place_probes(stopped, image, site, name, before, after)
                 patches.append(patch)
                 self._accounts[patch.address] = {-1 if address in guarded or halting else account}
                 self.found, self._halting = True, self._halting or bool(halting)
@@ -484,45 +469,6 @@ class Inside:
                 self._probes_at.setdefault(address, []).extend(each.probe for each in group)
             self.hows.update({each.probe.name: how for each in group})
         return patches
-
-    def _place_probes(
-        self, stopped: StoppedProcess, image: Image, site: Site, name: str, before: list[Runner], after: list[Runner]
-    ) -> tuple[Patch, str]:
-        """Return the patch of a site, and how it is made: a jump, or where none fits and it was asked for a breakpoint. Raises NoWindowError, ProbeError."""
-
-        def place(window: Window) -> Patch:
-            self._hold(stopped, name, site, window)
-            return self._build(stopped, image, site, window, before, after)
-
-        try:
-            window = plan(site, self._files)
-            return place(window), f"{window.kind} window of {window.length} bytes"
-        except NoWindowError as failure:
-            if self.traps_allowed:
-                window = self._plan_trap(image, site, failure)
-                return place(window), f"breakpoint, some microseconds a hit: {window.reason}"
-            if self._fits_trap(site):
-                failure.message += " (--traps puts a breakpoint there)"
-            raise
-
-    def _fits_trap(self, site: Site) -> bool:
-        try:
-            return bool(plan(site, self._files, trap=True))
-        except NoWindowError:
-            return False
-
-    def _plan_trap(self, image: Image, site: Site, failure: NoWindowError) -> Window:
-        """The window of a breakpoint, where no jump fits for the reason of `failure`; the process gets a handler for it when it is put in."""
-        reason = ""
-        if self._blocking:
-            reason = f"a breakpoint would end the process, as thread {self._blocking} blocks SIGTRAP"
-        elif self._traps is not None and self._traps.is_full:
-            reason = f"there are {MOST} breakpoints already"
-        if reason:
-            raise NoWindowError(f"{failure.message}; and {reason}", hint=failure.hint)
-        window = plan(site, self._files, trap=True)
-        self._traps = self._traps or Traps(image.agent, self._machine)
-        return window
 
     def _account(self, probes: Sequence[ProbeSpec]) -> int:
         """The account of probes that share a place, so that all of them see a hit or none; -1 where nothing is limited."""
@@ -538,95 +484,8 @@ class Inside:
             self._bounds[site.path] = find_bound(self._files.open(site.path))
         return self._bounds[site.path].get(site.vaddr, "")
 
-    def _hold(self, stopped: StoppedProcess, name: str, site: Site, window: Window) -> None:
-        hold_against_file(name, site, window, self._files, stopped.read, self._claims)
-
     def _runner(self, image: Image, each: _Planned) -> Runner:
         return image.program(self._programs[each.probe.program], each.probe.cookie)
-
-    def _build(
-        self,
-        stopped: StoppedProcess,
-        image: Image,
-        site: Site,
-        window: Window,
-        before: list[Runner],
-        after: list[Runner],
-    ) -> Patch:
-        """Place the trampoline of a site, with what the window displaces behind it. Raises NoWindowError."""
-        kind = frame.ENTRY if site.is_entry else frame.INSIDE
-        if kind == frame.INSIDE and any(runner.overrides for runner in before):
-            raise ProbeError(
-                f"override() replaces functions, and at {site.vaddr:#x} of {site.path} none begins",
-                hint="probe the function's first instruction",
-            )
-        start = image.agent.reserve(0)
-        if after:
-            head, tail = self._machine.returning(start, before, after, image.around, site.address)
-            code, back = head + tail, start + len(head)
-        else:
-            code, back = self._machine.entry(start, before, image.around, kind, site.address), 0
-        moved = self._move(site, window.code, window.addr, start + len(code), window.patch)
-        patch = self._patch(stopped, image, site, window, start, [(code, None, 0), (moved.code, moved, 0)])
-        if back:
-            self._returns.append(back)
-        return patch
-
-    def _patch(
-        self,
-        stopped: StoppedProcess,
-        image: Image,
-        site: Site,
-        window: Window,
-        start: int,
-        parts: Sequence[tuple[bytes, Relocated | None, int]],
-    ) -> Patch:
-        """Place a trampoline, made for the address `start`; return the jump to it.
-
-        `parts` follow each other: code, and for moved instructions what became of them and where in the window they were.
-        """
-        end = window.addr + max(window.length, window.keep)
-        if not self._claims.add(window.addr, end):
-            raise refused(site, "another probe displaces some of the same instructions")
-        try:
-            jump = self._jump(stopped, image, site, window, start)
-        except ProbeError:
-            self._claims.remove(window.addr)
-            raise
-        code = b"".join(part for part, _, _ in parts)
-        image.agent.reserve(len(code))
-        image.agent.write(start, code)
-        moves: dict[int, int] = {}
-        here = start
-        for part, moved, first in parts:
-            if moved is not None:
-                self._ways_back.update((here + offset, (address, 0)) for offset, address in moved.returns)
-                moves.update((first + offset, here + place) for offset, place in moved.places)
-            here += len(part)
-        self._windows[window.addr] = _Placed(site.address, end)
-        return Patch(window.addr, original(site, self._files, window.addr, window.patch), jump, moves)
-
-    def _jump(self, stopped: StoppedProcess, image: Image, site: Site, window: Window, start: int) -> bytes:
-        """The bytes that make a window's first ones lead to `start`. Raises NoWindowError where nothing can be placed in reach of a shorter jump."""
-        if window.kind == "trap":
-            assert self._traps is not None
-            self._traps.add(window.addr, start)
-            return self._machine.BREAKPOINT
-        if window.kind != "punned":
-            return self._machine.jump_to(window.addr, start)
-        found = image.islands.place(stopped, window.puns, start)
-        if found is None:
-            raise refused(site, f"{window.reason}; and nothing is free where a shorter jump could lead to")
-        pun, island = found
-        self._ways_back[island] = window.addr, 0
-        return (pun.prefix + self._machine.jump_to(window.addr + len(pun.prefix), island))[: window.patch]
-
-    def _move(self, site: Site, code: bytes, old: int, new: int, patch: int, *, falls: bool = False) -> Relocated:
-        """Instructions of a window for another address, see `relocate`. Raises NoWindowError for what cannot be that far away."""
-        try:
-            return self._machine.relocate(code, old, new, patch=patch, falls=falls)
-        except ProbeError as failure:
-            raise refused(site, failure.message) from None
 
     def _plan_calls(self, stopped: StoppedProcess, calls: Sequence[CallSite]) -> list[Patch]:
         """Patches for the places that make system calls."""
@@ -637,7 +496,7 @@ class Inside:
             total += bool(wanted)
             runs = self._runs_at(image, call, wanted)
             try:
-                patches.append(self._place_call(stopped, image, call.site, runs))
+                patches.append(self.places.place_call(stopped, image, call.site, runs))
                 self._accounts[patches[-1].address] = {runner.account for _, runner in (*runs.enters, *runs.exits)}
                 self._calls_at[call.site.address] = call.number
                 self.found = self.found or bool(wanted)
@@ -675,40 +534,11 @@ class Inside:
         same = [other for other, w in others if ANY in (w.number, wanted.number) or w.number == wanted.number]
         return replace(runner, account=self._account(same))
 
-    def _place_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls) -> Patch:
-        """Return the patch of a place that makes system calls: a jump, or where none fits and it was asked for a breakpoint. Raises ProbeError."""
-        try:
-            return self._build_call(stopped, image, site, calls, plan(site, self._files, early=True))
-        except NoWindowError as failure:
-            if not self.traps_allowed:
-                raise
-            return self._build_call(stopped, image, site, calls, self._plan_trap(image, site, failure))
-
-    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls, window: Window) -> Patch:
-        """Place the trampoline of a system call, between what the window displaces before the call and the call with what follows."""
-        self._hold(stopped, "a system call", site, window)
-        start, split = image.agent.reserve(0), window.probe
-        head = Relocated(b"", (), ())
-        if split:
-            head = self._move(site, window.code[:split], window.addr, start, split, falls=True)
-        middle = start + len(head.code)
-        size = len(self._machine.system_calls(middle, calls, image.around, site.address, (middle, middle))[0])
-        tail = self._move(site, window.code[split:], site.address, middle + size, max(window.patch - split, 0))
-        behind = site.address + len(self._machine.SYSCALL)
-        ends = (middle + size, middle + size + _offset_of(tail, behind, behind - site.address))
-        code, waits = self._machine.system_calls(middle, calls, image.around, site.address, ends)
-        patch = self._patch(
-            stopped, image, site, window, start, [(head.code, head, 0), (code, None, 0), (tail.code, tail, split)]
-        )
-        self._ways_back.update((place, (behind, below)) for place, below in waits)
-        return patch
-
     # in and out -----------------------------------------------------------------------------------------------
 
     def put_in(self, stopped: StoppedProcess, patches: Sequence[Patch]) -> None:
         """Replace the code. Raises BusyError when a thread stands where it could not go on; nothing has been changed then."""
-        if self._traps is not None:
-            self._traps.install(stopped)
+        self.places.install_handler(stopped)
         put_in(stopped, self.agents[1:], patches)
         self._taken.update((patch.address, patch) for patch in patches)
         fresh, self._semaphores = self._semaphores - self._counted, set()
@@ -736,36 +566,26 @@ class Inside:
 
     def _leave(self, stopped: StoppedProcess) -> None:
         """Let threads that stand in moved instructions, wait in a system call of theirs, or will return to us, go on where these came from."""
-        for tid in stopped.threads:
-            way = self._ways_back.get(stopped.get_pc(tid))
-            if way is not None:
-                registers = stopped.registers(tid)
-                registers.pc = way[0]
-                registers.sp += way[1]
-                stopped.set_registers(tid, registers)
-        if self._returns:
+        self.places.leave(stopped)
+        if self.places.returns:
             put_back(stopped, self._private + frame.RETURNS)
 
     def remove(self) -> list[str]:
         """Take our memory out of the process and of its children; return the reasons why some is still there."""
         taken, self._taken = list(self._taken.values()), {}
         try:
-            reasons = self._restore_handler() or remove_when_left(
-                self.pid, self.agents, self._returns, first=self._leave
+            reasons = self.places.restore_handler(self.pid, self.agents) or remove_when_left(
+                self.pid, self.agents, self.places.returns, first=self._leave
             )
         except (TargetError, PrivilegeError) as failure:  # where it has ended, its memory has too
             reasons = [failure.message] if is_alive(self.pid) else []
         if taken:
-            for child in clean_children(self.pid, taken, carried=self.agents, returns=self._returns, also=self._leave):
+            for child in clean_children(
+                self.pid, taken, carried=self.agents, returns=self.places.returns, also=self._leave
+            ):
                 reasons += child.reasons
         self.forget()
         return reasons
-
-    def _restore_handler(self) -> list[str]:
-        spans = [span for agent in self.agents for span in agent.spans]
-        if self._traps is None or restore(self.pid, spans) is not None:
-            return []
-        return ["a thread has run into a breakpoint and does not go on"]
 
     def forget(self) -> None:
         """Let go of what is ours here; the process is not touched. Twice is harmless."""
@@ -786,9 +606,3 @@ def _neighbours(addresses: Sequence[int], reach: int) -> Iterator[tuple[int, int
         low = high = address
     if high:
         yield low, high
-
-
-def _offset_of(moved: Relocated, address: int, offset: int) -> int:
-    """Where moved code goes on for what was at an address, `offset` bytes behind its first: at an instruction, or at the jump back."""
-    places = dict(moved.places)
-    return places[offset] if offset in places else next(at for at, origin in moved.returns if origin == address)

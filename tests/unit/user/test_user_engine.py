@@ -349,7 +349,9 @@ def await_probes(loaded: UserObject, pid: int) -> None:
         assert time.monotonic() < deadline, loaded.notes
         loaded.look()
         time.sleep(0.005)
-    loaded.look()
+    for _ in range(10):  # what its loader has brought meanwhile
+        loaded.look()
+        time.sleep(0.005)
 
 
 def test_the_next_program_is_probed_too(running: Running) -> None:

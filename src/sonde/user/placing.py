@@ -1,0 +1,257 @@
+"""Sites of one program to patches: the trampoline placed in an image, the jump to it, and what must be known of both to leave again.
+
+    places.begin()                                         what stands already is not displaced
+    patch, how = places.place_probes(stopped, image, site, name, before, after)
+    patch = places.place_call(stopped, image, site, calls)
+    places.leave(stopped, …)                               threads go on where they came from
+
+Nothing of the process's own code is changed here (`patches` does that).
+"""
+
+from __future__ import annotations
+
+from ..errors import ProbeError
+from ..record import Record
+from . import frame
+from .patches import Patch
+from .relocated import Relocated
+from .traps import MOST, Traps, restore
+from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from .agent import Agent
+    from .image import Image
+    from .machine import Machine
+    from .runners import Calls, Runner
+    from .sites import Files, Site
+    from .stopped import StoppedProcess
+    from .x86.window import Window
+
+
+class _Placed(Record):
+    """A patch: the site that it is for, and the end of what its jump displaces or consists of."""
+
+    site: int
+    end: int
+
+
+class Places:
+    """What stands where in one program, or is about to. `files` are those of its process."""
+
+    def __init__(self, files: Files, machine: Machine) -> None:
+        self._files = files
+        self._machine = machine
+        self.allows_traps = False  # breakpoints where no jump fits
+        self.blocking = 0  # a thread that blocks SIGTRAP
+        self.returns: list[int] = []  # where functions with a return probe come back to
+        self._traps: Traps | None = None
+        self._placed: dict[int, _Placed] = {}  # by a patch's address
+        self._claims = Claims()
+        self._ways_back: dict[
+            int, tuple[int, int]
+        ] = {}  # from a state in our code: address, bytes of ours on the stack
+
+    def begin(self, taken: Collection[int]) -> None:
+        """Plan anew, around the patches that are in (their addresses)."""
+        self._claims = Claims((address, self._placed[address].end) for address in taken)
+
+    def site_of(self, patch: int) -> int:
+        """The address of the site that a patch is for."""
+        return self._placed[patch].site
+
+    def drop(self, patch: int) -> None:
+        """Forget a patch that has been taken out."""
+        del self._placed[patch]
+
+    def sites(self) -> set[int]:
+        """The addresses of the sites of all patches, also of those that are not in yet."""
+        return {placed.site for placed in self._placed.values()}
+
+    # patches --------------------------------------------------------------------------------------------------
+
+    def place_probes(
+        self, stopped: StoppedProcess, image: Image, site: Site, name: str, before: list[Runner], after: list[Runner]
+    ) -> tuple[Patch, str]:
+        """Return the patch of a site, and how it is made: a jump, or where none fits and it was asked for a breakpoint. Raises NoWindowError, ProbeError."""
+
+        def place(window: Window) -> Patch:
+            self.hold(stopped, name, site, window)
+            return self.build(stopped, image, site, window, before, after)
+
+        try:
+            window = plan(site, self._files)
+            return place(window), f"{window.kind} window of {window.length} bytes"
+        except NoWindowError as failure:
+            if self.allows_traps:
+                window = self._plan_trap(image, site, failure)
+                return place(window), f"breakpoint, some microseconds a hit: {window.reason}"
+            if self._fits_trap(site):
+                failure.message += " (--traps puts a breakpoint there)"
+            raise
+
+    def _fits_trap(self, site: Site) -> bool:
+        try:
+            return bool(plan(site, self._files, trap=True))
+        except NoWindowError:
+            return False
+
+    def _plan_trap(self, image: Image, site: Site, failure: NoWindowError) -> Window:
+        """The window of a breakpoint, where no jump fits for the reason of `failure`; the process gets a handler for it when it is put in."""
+        reason = ""
+        if self.blocking:
+            reason = f"a breakpoint would end the process, as thread {self.blocking} blocks SIGTRAP"
+        elif self._traps is not None and self._traps.is_full:
+            reason = f"there are {MOST} breakpoints already"
+        if reason:
+            raise NoWindowError(f"{failure.message}; and {reason}", hint=failure.hint)
+        window = plan(site, self._files, trap=True)
+        self._traps = self._traps or Traps(image.agent, self._machine)
+        return window
+
+    def hold(self, stopped: StoppedProcess, name: str, site: Site, window: Window) -> None:
+        hold_against_file(name, site, window, self._files, stopped.read, self._claims)
+
+    def build(
+        self,
+        stopped: StoppedProcess,
+        image: Image,
+        site: Site,
+        window: Window,
+        before: list[Runner],
+        after: list[Runner],
+    ) -> Patch:
+        """Place the trampoline of a site, with what the window displaces behind it. Raises NoWindowError."""
+        kind = frame.ENTRY if site.is_entry else frame.INSIDE
+        if kind == frame.INSIDE and any(runner.overrides for runner in before):
+            raise ProbeError(
+                f"override() replaces functions, and at {site.vaddr:#x} of {site.path} none begins",
+                hint="probe the function's first instruction",
+            )
+        start = image.agent.reserve(0)
+        if after:
+            head, tail = self._machine.returning(start, before, after, image.around, site.address)
+            code, back = head + tail, start + len(head)
+        else:
+            code, back = self._machine.entry(start, before, image.around, kind, site.address), 0
+        moved = self._move(site, window.code, window.addr, start + len(code), window.patch)
+        patch = self._patch(stopped, image, site, window, start, [(code, None, 0), (moved.code, moved, 0)])
+        if back:
+            self.returns.append(back)
+        return patch
+
+    def _patch(
+        self,
+        stopped: StoppedProcess,
+        image: Image,
+        site: Site,
+        window: Window,
+        start: int,
+        parts: Sequence[tuple[bytes, Relocated | None, int]],
+    ) -> Patch:
+        """Place a trampoline, made for the address `start`; return the jump to it.
+
+        `parts` follow each other: code, and for moved instructions what became of them and where in the window they were.
+        """
+        end = window.addr + max(window.length, window.keep)
+        if not self._claims.add(window.addr, end):
+            raise refused(site, "another probe displaces some of the same instructions")
+        try:
+            jump = self._jump(stopped, image, site, window, start)
+        except ProbeError:
+            self._claims.remove(window.addr)
+            raise
+        code = b"".join(part for part, _, _ in parts)
+        image.agent.reserve(len(code))
+        image.agent.write(start, code)
+        moves: dict[int, int] = {}
+        here = start
+        for part, moved, first in parts:
+            if moved is not None:
+                self._ways_back.update((here + offset, (address, 0)) for offset, address in moved.returns)
+                moves.update((first + offset, here + place) for offset, place in moved.places)
+            here += len(part)
+        self._placed[window.addr] = _Placed(site.address, end)
+        return Patch(window.addr, original(site, self._files, window.addr, window.patch), jump, moves)
+
+    def _jump(self, stopped: StoppedProcess, image: Image, site: Site, window: Window, start: int) -> bytes:
+        """The bytes that make a window's first ones lead to `start`. Raises NoWindowError where nothing can be placed in reach of a shorter jump."""
+        if window.kind == "trap":
+            assert self._traps is not None
+            self._traps.add(window.addr, start)
+            return self._machine.BREAKPOINT
+        if window.kind != "punned":
+            return self._machine.jump_to(window.addr, start)
+        found = image.islands.place(stopped, window.puns, start)
+        if found is None:
+            raise refused(site, f"{window.reason}; and nothing is free where a shorter jump could lead to")
+        pun, island = found
+        self._ways_back[island] = window.addr, 0
+        return (pun.prefix + self._machine.jump_to(window.addr + len(pun.prefix), island))[: window.patch]
+
+    def _move(self, site: Site, code: bytes, old: int, new: int, patch: int, *, falls: bool = False) -> Relocated:
+        """Instructions of a window for another address, see `relocate`. Raises NoWindowError for what cannot be that far away."""
+        try:
+            return self._machine.relocate(code, old, new, patch=patch, falls=falls)
+        except ProbeError as failure:
+            raise refused(site, failure.message) from None
+
+    def place_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls) -> Patch:
+        """Return the patch of a place that makes system calls: a jump, or where none fits and it was asked for a breakpoint. Raises ProbeError."""
+        try:
+            return self._build_call(stopped, image, site, calls, plan(site, self._files, early=True))
+        except NoWindowError as failure:
+            if not self.allows_traps:
+                raise
+            return self._build_call(stopped, image, site, calls, self._plan_trap(image, site, failure))
+
+    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls, window: Window) -> Patch:
+        """Place the trampoline of a system call, between what the window displaces before the call and the call with what follows."""
+        self.hold(stopped, "a system call", site, window)
+        start, split = image.agent.reserve(0), window.probe
+        head = Relocated(b"", (), ())
+        if split:
+            head = self._move(site, window.code[:split], window.addr, start, split, falls=True)
+        middle = start + len(head.code)
+        size = len(self._machine.system_calls(middle, calls, image.around, site.address, (middle, middle))[0])
+        tail = self._move(site, window.code[split:], site.address, middle + size, max(window.patch - split, 0))
+        behind = site.address + len(self._machine.SYSCALL)
+        ends = (middle + size, middle + size + _offset_of(tail, behind, behind - site.address))
+        code, waits = self._machine.system_calls(middle, calls, image.around, site.address, ends)
+        patch = self._patch(
+            stopped, image, site, window, start, [(head.code, head, 0), (code, None, 0), (tail.code, tail, split)]
+        )
+        self._ways_back.update((place, (behind, below)) for place, below in waits)
+        return patch
+
+    # in and out -----------------------------------------------------------------------------------------------
+
+    def install_handler(self, stopped: StoppedProcess) -> None:
+        """Give the process the handler that breakpoints need, if there is one. Twice is harmless."""
+        if self._traps is not None:
+            self._traps.install(stopped)
+
+    def restore_handler(self, pid: int, agents: Sequence[Agent]) -> list[str]:
+        """Take the handler away again, once all breakpoints are out; return the reason why that cannot be."""
+        spans = [span for agent in agents for span in agent.spans]
+        if self._traps is None or restore(pid, spans) is not None:
+            return []
+        return ["a thread has run into a breakpoint and does not go on"]
+
+    def leave(self, stopped: StoppedProcess) -> None:
+        """Let threads that stand in moved instructions, or wait in a system call of theirs, go on where these came from."""
+        for tid in stopped.threads:
+            way = self._ways_back.get(stopped.get_pc(tid))
+            if way is not None:
+                registers = stopped.registers(tid)
+                registers.pc = way[0]
+                registers.sp += way[1]
+                stopped.set_registers(tid, registers)
+
+
+def _offset_of(moved: Relocated, address: int, offset: int) -> int:
+    """Where moved code goes on for what was at an address, `offset` bytes behind its first: at an instruction, or at the jump back."""
+    places = dict(moved.places)
+    return places[offset] if offset in places else next(at for at, origin in moved.returns if origin == address)
