@@ -12,13 +12,17 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from user_running import Running
 
-from sonde.debuginfo.procmaps import read_maps
+from sonde.debuginfo import cfa
+from sonde.debuginfo.ehframe import read_unwind_table
+from sonde.debuginfo.elf import Elf
+from sonde.debuginfo.procmaps import find_mapping, read_maps
 from sonde.user.cleaning import remove_agents
 from sonde.user.engine import UserObject
 
@@ -416,3 +420,42 @@ def test_a_python_program_down_to_its_beginning(built: Path) -> None:
     assert 0 < asks - found[0] < 64  # behind the call of malloc, which stands behind that of backtrace
     assert list(taken[2:]) == found[1:] and len(taken) > 15
     assert os.path.exists(libc)
+
+
+WORK = """
+import ctypes, decimal, hashlib, json, re, sqlite3, sys, threading, zlib
+def work():
+    for i in range(20):
+        json.loads(json.dumps({"a": [i] * 50, "b": "x" * i})); re.compile("a%d(b|c)*" % i).match("abc"); hashlib.sha256(b"x" * 5000).hexdigest()
+        zlib.compress(b"abc" * 1000); sorted([object() for _ in range(100)], key=id); decimal.Decimal(i) / 7
+        c = sqlite3.connect(":memory:"); c.execute("create table t(a)"); c.execute("insert into t values (1)"); c.close()
+print("ready", flush=True)
+for line in sys.stdin:
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    [thread.start() for thread in threads]; work(); [thread.join() for thread in threads]
+    print(1, flush=True)
+"""
+
+
+def test_every_stack_of_a_python_program_with_threads_reaches_its_beginning() -> None:
+    """Of all that calls malloc and free: where the program's first thread, or another one, has begun, nothing has called it, as its table says."""
+    program = Running(sys.executable, "-c", WORK)
+    try:
+        libc = next(m.path for m in read_maps(program.pid) if "/libc.so" in m.path or "/libc-" in m.path)
+        with program.attach(
+            f"uprobe:{libc}:malloc, uprobe:{libc}:free {{ @[ustack] = count(); }}", unwind="dwarf"
+        ) as loaded:
+            assert program.ask("go") == 1
+            taken = stacks(loaded)
+            mappings = read_maps(program.pid)
+    finally:
+        program.close()
+    assert len(taken) > 300
+    ends = Counter(stack[-1] for stack in taken if len(stack) < 127)
+    for address, count in ends.items():
+        mapping = find_mapping(mappings, address)
+        assert mapping is not None and mapping.is_file, (hex(address), count)
+        with Elf.open(mapping.path) as elf:
+            vaddr = elf.get_vaddr(address - mapping.start + mapping.offset)
+            assert read_unwind_table(elf).find(vaddr - 1).cfa == cfa.END, (hex(address), mapping.path, count)
+    assert len(ends) >= 2
