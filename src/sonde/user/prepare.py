@@ -31,6 +31,7 @@ class Prepared(Record):
     alone: frozenset[int] = frozenset()
     context_bytes: int = 0  # how much of its context it reads
     overrides: bool = False  # it calls bpf_override_return()
+    stores: bool = False  # it puts whole values into maps that have copies of them
 
 
 def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], registers: PtRegs, *, record: bool = False) -> Prepared:
@@ -46,11 +47,13 @@ def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], registers: PtRegs, 
         fields |= found.of_helpers if record else found.fields | found.of_helpers
         reach = max(reach, found.reach)
         exclusive = exclusive or found.exclusive
-    return Prepared(out, frozenset(fields), exclusive, alone, reach, any(map(_is_override, out)))
+    stores = any("percpu" in kind for kind in kinds.values()) and any(_is_call(insn, "map_update_elem") for insn in out)
+    overrides = any(_is_call(insn, "override_return") for insn in out)
+    return Prepared(out, frozenset(fields), exclusive, alone, reach, overrides, stores)
 
 
-def _is_override(insn: Insn) -> bool:
-    return insn.opcode == CALL and insn.src == 0 and HELPERS[insn.imm].name == "override_return"
+def _is_call(insn: Insn, helper: str) -> bool:
+    return insn.opcode == CALL and insn.src == 0 and HELPERS[insn.imm].name == helper
 
 
 class _Flow:

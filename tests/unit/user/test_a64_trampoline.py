@@ -119,6 +119,17 @@ def test_the_cpu_is_asked_for_where_threads_do_not_know_it(runs: Runs) -> None:
     assert all(0 <= cpu < (os.cpu_count() or 1) for (cpu,) in found)
 
 
+def test_who_shares_a_copy_may_add_to_it_only(runs: Runs) -> None:
+    """A new entry is a whole value: where threads may share a copy it would be written over what others have added."""
+    adds, stores = "uprobe:PATH:work { @ = count(); }", "uprobe:PATH:work { @[arg0] = count(); }"
+    found = [
+        Process(runs.program, script, rseq=rseq).runners[0].exclusive
+        for rseq in (True, False)
+        for script in (adds, stores)
+    ]
+    assert found == [False, False, False, True]
+
+
 def test_flags_survive_in_the_middle_of_a_function(runs: Runs) -> None:
     process = runs('uprobe:PATH:flags+4 { @[reg("x0"), reg("x1"), reg("pc"), reg("sp") & 15] = count(); }')
     inside = process.symbols["inside"]
