@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(gcc libc6-dev python3-venv bpftrace bpfcc-tools xfsprogs btrfs-progs qemu-system-x86 qemu-system-common busybox-static
-          systemtap-sdt-dev zstd musl-tools qemu-user-static binutils-aarch64-linux-gnu libc6-arm64-cross tcpdump bpftool)
+          systemtap-sdt-dev zstd musl-tools qemu-user-static binutils-aarch64-linux-gnu libc6-arm64-cross libgcc-s1-arm64-cross tcpdump bpftool)
 missing=()
 if command -v dpkg-query >/dev/null; then
   for p in "${packages[@]}"; do

@@ -101,6 +101,8 @@ def test_unwinders_find_true_return_addresses(signed: int, tools: tuple[str, Pat
     """Backtraces and exceptions by libgcc_s through functions with return probes, also where calls that were dropped have left entries inside of their frames."""
     assembler = shutil.which("aarch64-linux-gnu-as")
     assert assembler is not None
+    if not (FOLDER / "libgcc_s.so.1").exists():
+        pytest.skip("needs libgcc_s for aarch64 (Debian package libgcc-s1-arm64-cross)")
     program = build_unwinding(tmp_path, assembler, FOLDER, signed)
     clean = {"LD_LIBRARY_PATH": str(FOLDER)}
     (code, seen), _ = run_bytes([tools[0], str(program)], clean)
