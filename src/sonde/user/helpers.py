@@ -34,7 +34,7 @@ class Facts(Record):
     """What helpers must know of the process: addresses in it. `clock` is that of its vdso's clock_gettime (0: none).
 
     `tid_offset` is where the C library keeps the number of the thread, from the thread pointer (-1: nobody knows).
-    `knows_cpu`: threads find the number of their CPU; else those that run at the same time may share a copy of per-CPU values.
+    `knows_cpu`: threads find the number of their CPU in a struct rseq.
     """
 
     state: int

@@ -89,8 +89,7 @@ class Image:
         )
         context = self.machine.RECORD if record else frame.REGS
         address = self._bind(code)
-        exclusive = prepared.exclusive or (prepared.stores and not self.facts.knows_cpu)
-        return Runner(address, prepared.fields, exclusive, context=context, overrides=prepared.overrides)
+        return Runner(address, prepared.fields, prepared.exclusive, context=context, overrides=prepared.overrides)
 
     def reaches(self, low: int, high: int) -> bool:
         """Whether jumps between here and both addresses are possible."""

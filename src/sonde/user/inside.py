@@ -204,8 +204,7 @@ class Inside:
         gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
         self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
         tid_offset = -1 if self._loading else find_tid_offset(stopped)
-        knows_cpu = self._machine.KNOWS_CPU or rseq is not None
-        return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, knows_cpu=knows_cpu)
+        return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, knows_cpu=rseq is not None)
 
     def _map_rings(self, stopped: StoppedProcess) -> None:
         """Have all pages of rings, which sonde has made by now, in the tables of the process: else it waits for the kernel a microsecond for each."""

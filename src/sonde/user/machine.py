@@ -68,10 +68,6 @@ if TYPE_CHECKING:
             """How far a jump leads, in bytes, with room for code on both sides."""
 
         @property
-        def KNOWS_CPU(self) -> bool:
-            """Whether threads find the number of their CPU without rseq, too."""
-
-        @property
         def COUNTER(self) -> bytes:
             """A function that returns the processor's counter."""
 

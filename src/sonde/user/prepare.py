@@ -31,7 +31,6 @@ class Prepared(Record):
     alone: frozenset[int] = frozenset()
     context_bytes: int = 0  # how much of its context it reads
     overrides: bool = False  # it calls bpf_override_return()
-    stores: bool = False  # it puts whole values into maps that have copies of them
 
 
 def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], registers: PtRegs, *, record: bool = False) -> Prepared:
@@ -47,9 +46,12 @@ def prepare(insns: Sequence[Insn], kinds: Mapping[int, str], registers: PtRegs, 
         fields |= found.of_helpers if record else found.fields | found.of_helpers
         reach = max(reach, found.reach)
         exclusive = exclusive or found.exclusive
-    stores = any("percpu" in kind for kind in kinds.values()) and any(_is_call(insn, "map_update_elem") for insn in out)
+    if any(
+        "percpu" in kind for kind in kinds.values()
+    ):  # of two that make the same entry, the later would undo what the other has added
+        exclusive = exclusive or any(_is_call(insn, "map_update_elem") for insn in out)
     overrides = any(_is_call(insn, "override_return") for insn in out)
-    return Prepared(out, frozenset(fields), exclusive, alone, reach, overrides, stores)
+    return Prepared(out, frozenset(fields), exclusive, alone, reach, overrides)
 
 
 def _is_call(insn: Insn, helper: str) -> bool:

@@ -140,6 +140,17 @@ def test_counts_are_exact_and_nothing_is_left(running: Running) -> None:
     assert running.ask("work 1000") == answer
 
 
+def test_who_makes_an_entry_undoes_nothing(running: Running) -> None:
+    """Threads on one CPU that make the same entries at the same time: each key is new to all of them."""
+    os.sched_setaffinity(running.pid, {min(os.sched_getaffinity(running.pid))})
+    with running.attach("uprobe:PATH:work { @k[arg0] = count(); } uprobe:PATH:work { @ = count(); }") as loaded:
+        running.ask("threads 4000")
+        values = [value for _, copies in loaded.maps["AT_k"].items() for value in copies]
+        counted = sum(int.from_bytes(value[:8], "little") for value in values)
+        assert counted + loaded.maps["AT_k"].lost == 8 * 4000
+        assert loaded.worker is not None and not loaded.worker.lost
+
+
 def test_threads_lose_no_count(running: Running) -> None:
     script = "uprobe:PATH:work { @ = count(); @k[arg0 & 3] = count(); @a = avg(arg0); @m = max(arg0); }"
     with running.attach(script) as loaded:

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from ..relocated import Relocated
 
 __all__ = [
-    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "HALTS", "KNOWS_CPU", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
+    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
     "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "aarch64"
-KNOWS_CPU = False
 CLOCK_SOURCE = "arch_sys_counter"
 COUNTER = word(READ_COUNTER) + RET
 HALTS = None

@@ -16,12 +16,11 @@ from .traps import BREAKPOINT, trap_handler
 from .unwinding import restorer
 
 __all__ = [
-    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "HALTS", "KNOWS_CPU", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
+    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
     "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
 ]  # fmt: skip
 
 NAME = "x86_64"
-KNOWS_CPU = True
 CLOCK_SOURCE = "tsc"
 COUNTER = b"\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\xc3"  # rdtsc; shl rdx, 32; or rax, rdx; ret
 REACH = (1 << 31) - (1 << 26)
