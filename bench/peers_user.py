@@ -102,9 +102,9 @@ def frida_in(python: str, pid: int, address: int, listener: str) -> Iterator[flo
 def measure_frida(python: str, folder: str, calls: int) -> Found:
     found = {}
     with Target(build(folder)) as target:
-        base = target.least(calls)
+        base, address = target.least(calls), address_of(target)  # before frida has changed what the process maps
         for title, listener in _FRIDA_LISTENERS.items():
-            with frida_in(python, target.process.pid, address_of(target), listener):
+            with frida_in(python, target.process.pid, address, listener):
                 found[title] = target.least(calls // 20) - base
     return found
 
