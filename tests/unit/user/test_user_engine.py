@@ -307,7 +307,7 @@ def test_no_sample_is_left_lying(running: Running) -> None:
     with loaded:
         assert loaded.worker is not None
         before = cpu_s()
-        running.say("work 300000000")
+        running.say("work 1000000000")
         while cpu_s() < before + 0.3:
             select.select([loaded.worker.fileno()], [], [], 1)
             loaded.worker.work()
