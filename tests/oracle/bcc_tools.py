@@ -265,7 +265,7 @@ USDT_TOOLS = (
     Tool("dbstat", "mysql -p {app}", FIRE, r"query latency \(ms\)\s*: count +distribution\n[\s\S]*(4 -> 7|8 -> 15) +: 1 ", app="mysqld"),
     Tool("mysqld_qslower", "{app}", FIRE, r" (?:[5-9]|\d\d+)\.\d+ b?'?SELECT known FROM table1", app="mysqld"),
     Tool("deadlock", "--binary " + LIBC + " {app}", FIRE + "; sleep 2", r"Potential Deadlock Detected", ends=True, app="worker"),
-    Tool("memleak", "-p {app} 1 3", FIRE + "; sleep 2", r"4321 bytes in 1 allocations from stack\n\s+0x[0-9a-f]+\tmain\+", app="worker"),
+    Tool("memleak", "-p {app} 1 30", FIRE + "; sleep 2", r"4321 bytes in 1 allocations from stack\n\s+0x[0-9a-f]+\tmain\+", app="worker"),
     Tool("cobjnew", "{app}", FIRE, r"^block size 1234 +9 +11106$", app="worker"),
 )  # fmt: skip
 
