@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+# Commands that tests start find the same sonde, installed or not.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).resolve().parents[1] / "src"), os.environ.get("PYTHONPATH")])
+)
 
 # Each test has its limit from pytest-timeout. Hypothesis's own, 0.2 s an example, is one that a busy machine breaks. The examples are the
 # same in every run: what a new one finds is work for its finder, not for whoever runs the tests next. SONDE_FUZZ=1 looks for new ones.
