@@ -210,7 +210,10 @@ def test_exec_that_fails_harms_nobody(running: Running, tmp_path: Path) -> None:
         for _ in range(3):
             assert work(loaded, running, "exec 1 /nonexistent") == 2
             assert work(loaded, running, f"exec 1 {tmp_path}/text") == 8
-            assert work(loaded, running, "search 1 no-such-program-anywhere") == 2
+            assert work(loaded, running, "search 1 no-such-program-anywhere") in (
+                2,
+                13,
+            )  # 13: a directory of PATH that this user may not look into
             assert work(loaded, running, "thread 1 /nonexistent") in (0, 2)
             assert work(loaded, running, "work 4") == 4
         assert "TracerPid:\t0" in Path(f"/proc/{running.pid}/status").read_text()
