@@ -19,10 +19,11 @@ In the agent's code, which the process reads and sonde writes:
 
 from __future__ import annotations
 
+import os
 import struct
 import time
-from pathlib import Path
 
+from .refusal import read_status
 from .stopped import StoppedProcess, is_alive
 
 TYPE_CHECKING = False
@@ -55,7 +56,7 @@ class Traps:
         assert len(code) <= _CODE_BYTES
         self._restorer = self.handler + returns
         agent.write(self._base + _CODE_AT, code)
-        self.installed = False
+        self._installed = False
 
     @property
     def handler(self) -> int:
@@ -76,41 +77,34 @@ class Traps:
 
     def install(self, stopped: StoppedProcess) -> None:
         """Make the handler that of the process. Twice is harmless. Raises TargetError."""
-        if self.installed:
+        if self._installed:
             return
         old = _read_action(stopped)
         self._agent.write(self._base, old)
         flags = _SIGINFO | _RESTORER | _ONSTACK | _NODEFER
         action = _ACTION.pack(self.handler, flags, self._restorer, 0)
         stopped.system_call("rt_sigaction", _SIGTRAP, action, 0, 8)
-        self.installed = True
+        self._installed = True
 
 
 def blocking_thread(pid: int) -> int:
     """Return a thread that blocks SIGTRAP, 0 where there is none. One that begins does so for a moment, which is let pass."""
-    found = _blocking(pid)
+    found = _having(pid, "SigBlk")
     deadline = time.monotonic() + _MOMENT_S
     while found and time.monotonic() < deadline:
         time.sleep(0.001)
-        found &= _blocking(pid)
+        found &= _having(pid, "SigBlk")
     return min(found, default=0)
 
 
-def _blocking(pid: int) -> set[int]:
-    return {tid for tid, fields in _statuses(pid) if fields.get("SigBlk", 0) & _BIT}
-
-
-def _statuses(pid: int) -> list[tuple[int, dict[str, int]]]:
-    """The masks of signals of each thread, from /proc."""
-    found = []
-    for folder in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            lines = (folder / "status").read_text().splitlines()
-        except OSError:
-            continue
-        pairs = (line.split(":\t") for line in lines if line.startswith(("Sig", "Shd")) and "/" not in line)
-        found.append((int(folder.name), {name: int(mask, 16) for name, mask in pairs}))
-    return found
+def _having(pid: int, *masks: str) -> set[int]:
+    """The threads that have SIGTRAP in one of these masks, fields of /proc/PID/status."""
+    try:
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return set()
+    statuses = ((tid, read_status(tid)) for tid in threads)
+    return {tid for tid, status in statuses if any(int(status.get(mask, "0"), 16) & _BIT for mask in masks)}
 
 
 def _read_action(stopped: StoppedProcess) -> bytes:
@@ -131,10 +125,9 @@ def restore(pid: int, spans: Sequence[tuple[int, int]], limit_s: float = 1.0) ->
     to them; None when a thread that has run into a breakpoint was not told of it within `limit_s`: then the handler stays. Raises TargetError, PrivilegeError.
     """
     deadline = time.monotonic() + limit_s
-    while is_alive(pid) and any(fields.get("SigCgt", 0) & _BIT for _, fields in _statuses(pid)):
+    while is_alive(pid) and _having(pid, "SigCgt"):
         with StoppedProcess(pid) as stopped:
-            pending = any((fields.get("SigPnd", 0) | fields.get("ShdPnd", 0)) & _BIT for _, fields in _statuses(pid))
-            if not pending:
+            if not _having(pid, "SigPnd", "ShdPnd"):
                 handler, _, restorer, _ = _ACTION.unpack(_read_action(stopped))
                 if any(start <= handler < start + size for start, size in spans):
                     old = stopped.read(handler - _CODE_AT, _ACTION.size)
