@@ -12,7 +12,18 @@ from struct import error as StructError
 
 from ..errors import FormatError, RunError
 from .flow import split_functions
-from .isa import BPF_ATOMIC, BPF_LDX, BPF_MEM, BPF_MEMSX, MAX_CALL_FRAMES, MAX_STACK_BYTES, Insn, decode, iter_pcs
+from .isa import (
+    BPF_ATOMIC,
+    BPF_LDX,
+    BPF_MEM,
+    BPF_MEMSX,
+    MAX_CALL_FRAMES,
+    MAX_STACK_BYTES,
+    MAX_TAIL_CALLS,
+    Insn,
+    decode,
+    iter_pcs,
+)
 from .memory import Memory, describe_fault
 from .pycode import Function, translate
 
@@ -30,7 +41,6 @@ if TYPE_CHECKING:
 
 M = 0xFFFFFFFFFFFFFFFF
 DEFAULT_STEPS = 1_000_000
-MAX_TAIL_CALLS = 33
 MAY_GOTO_LIMIT = 1 << 23
 
 _FAULTS = (KeyError, IndexError, StructError, TypeError)

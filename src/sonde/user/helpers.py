@@ -47,7 +47,8 @@ class Facts(Record):
 # Helpers as eBPF ----------------------------------------------------------------------------------------------------
 
 
-def _call(name: str) -> str:
+def call(name: str) -> str:
+    """The instruction that calls a primitive."""
     return f"call {NUMBERS[name]}"
 
 
@@ -69,7 +70,7 @@ _IN_PAGE = ["r1 = r8", "r1 &= 0xfff", "r9 = 4096", "r9 -= r1", "if r9 <= r7 goto
 
 _READ = [
     *_BEGIN_READ,
-    "next: if r7 == 0x0 goto done", "r1 = r8", _call("check"), "if r0 != 0x0 goto fault",
+    "next: if r7 == 0x0 goto done", "r1 = r8", call("check"), "if r0 != 0x0 goto fault",
     *_IN_PAGE, "r7 -= r9",
     "words: if r9 < 0x8 goto bytes", "r1 = *(u64 *)(r8 +0)", "*(u64 *)(r6 +0) = r1",
     "r8 += 8", "r6 += 8", "r9 += -8", "goto words",
@@ -82,7 +83,7 @@ _READ = [
 # The NUL counts; a string that does not fit is cut, and its last byte is the NUL.
 _READ_STR = [
     *_BEGIN_READ, "if r7 == 0x0 goto empty",
-    "next: r1 = r8", _call("check"), "if r0 != 0x0 goto fault",
+    "next: r1 = r8", call("check"), "if r0 != 0x0 goto fault",
     *_IN_PAGE, "r7 -= r9",
     "words: if r9 < 0x8 goto bytes", "r1 = *(u64 *)(r8 +0)", "r2 = r1",
     "r3 = 0x101010101010101 ll", "r2 -= r3", "r4 = r1", "r4 ^= -1", "r2 &= r4", "r3 <<= 7", "r2 &= r3",
@@ -100,7 +101,7 @@ _NOT_HERE = ["r6 = r2", *_zero("r1", "r6", "zero"), f"r0 = {-EFAULT}", "exit"]  
 # All pages are asked for before the first byte is written; r9: the end.
 _WRITE = [
     "r6 = r1", "r7 = r3", "r8 = r2", "r9 = r1", "r9 += r3", "*(u64 *)(r10 -8) = r1", "if r9 < r6 goto fault",
-    "page: if r6 >= r9 goto write", "r1 = r6", _call("check_write"), "if r0 != 0x0 goto fault",
+    "page: if r6 >= r9 goto write", "r1 = r6", call("check_write"), "if r0 != 0x0 goto fault",
     "r6 |= 0xfff", "r6 += 1", "goto page",
     "write: r6 = *(u64 *)(r10 -8)",
     "eight: if r7 < 0x8 goto four", "r1 = *(u64 *)(r8 +0)", "*(u64 *)(r6 +0) = r1", "r8 += 8", "r6 += 8", "r7 += -8", "goto eight",
@@ -113,7 +114,7 @@ _WRITE = [
 
 _COMM = [
     "r6 = r1", "r7 = r2", "if r7 != 0x0 goto some", f"r0 = {-EINVAL}", "exit",
-    "some: *(u64 *)(r10 -16) = 0", "*(u64 *)(r10 -8) = 0", "r1 = r10", "r1 += -16", _call("comm"),
+    "some: *(u64 *)(r10 -16) = 0", "*(u64 *)(r10 -8) = 0", "r1 = r10", "r1 += -16", call("comm"),
     "r8 = r10", "r8 += -16", "r9 = 15",
     "next: r7 += -1", "if r7 == 0x0 goto last", "r1 = 0", "if r9 == 0x0 goto store",
     "r1 = *(u8 *)(r8 +0)", "r8 += 1", "r9 += -1",
@@ -142,7 +143,7 @@ def load(name: str) -> list[str]:
     """r1: the word at the address in r1; goes to "done" where it cannot be read. r10 - 32: the page that was asked for last; r10 - 40 is used."""
     return [
         "r2 = r1", "r2 &= 7", "if r2 != 0x0 goto done", "r2 = r1", "r2 &= -4096", "r3 = *(u64 *)(r10 -32)", f"if r2 == r3 goto {name}",
-        "*(u64 *)(r10 -40) = r1", _call("check"), "if r0 != 0x0 goto done", "r1 = *(u64 *)(r10 -40)",
+        "*(u64 *)(r10 -40) = r1", call("check"), "if r0 != 0x0 goto done", "r1 = *(u64 *)(r10 -40)",
         "r2 = r1", "r2 &= -4096", "*(u64 *)(r10 -32) = r2", f"{name}: r1 = *(u64 *)(r1 +0)",
     ]  # fmt: skip
 
@@ -158,7 +159,7 @@ def _stack(registers: PtRegs) -> list[str]:
     return [
         "*(u64 *)(r10 -8) = r3", "r5 = r4", "r5 &= 255", "*(u64 *)(r10 -24) = r5", "r4 &= -256",
         f"if r4 == {USER_STACK} goto user", f"r0 = {-EOPNOTSUPP}", "exit",
-        "user: r7 = r2", "r8 = r3", _call("registers"), "r6 = r0",
+        "user: r7 = r2", "r8 = r3", call("registers"), "r6 = r0",
         f"r1 = *(u64 *)(r6 +{ip})", *take("first"),
         f"r9 = *(u64 *)(r6 +{sp})",
         f"r1 = *(u64 *)(r6 {kind:+d})", f"if r1 != {frame.ENTRY} goto frames",
@@ -172,7 +173,7 @@ def _stack(registers: PtRegs) -> list[str]:
 
 
 def _signal(thread: int) -> list[str]:
-    return [f"r2 = {thread}", _call("tgkill"), "exit"]
+    return [f"r2 = {thread}", call("tgkill"), "exit"]
 
 
 # Name to the lines of the routine.
@@ -183,8 +184,8 @@ ROUTINES: dict[str, list[str]] = {
     "probe_read_user_str": _READ_STR,
     "probe_read_kernel": _NOT_HERE,
     "probe_read_kernel_str": _NOT_HERE,
-    "ktime_get_coarse_ns": ["r1 = 6", _call("clock"), "exit"],
-    "ktime_get_tai_ns": ["r1 = 11", _call("clock"), "exit"],
+    "ktime_get_coarse_ns": ["r1 = 6", call("clock"), "exit"],
+    "ktime_get_tai_ns": ["r1 = 11", call("clock"), "exit"],
     "probe_write_user": _WRITE,
     "get_current_comm": _COMM,
     "strncmp": _STRNCMP,

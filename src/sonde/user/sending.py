@@ -17,41 +17,33 @@ from __future__ import annotations
 from errno import E2BIG, EFAULT, ENOSPC, EPERM
 from struct import Struct
 
+from ..bpf.isa import MAX_TAIL_CALLS
 from ..bpf.maps.machine import STACK_PUT
 from ..record import Record
 from . import frame
-from .helpers import NUMBERS
+from .helpers import USER_STACK, call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MOST_EVENT_BYTES = 0xFFFF
-_MOST_TAIL_CALLS = 33
-_FRAMES, _STACK_FLAGS = (
-    127,
-    0x1FF,
-)  # of a stack; what bpf_get_stack knows of the flags: frames to skip, BPF_F_USER_STACK
-_USER_STACK = 256
+_FRAMES = 127  # of a stack
+_STACK_FLAGS = 0xFF | USER_STACK  # what bpf_get_stack knows of the flags: frames to skip, whose stack
 
 FORMAT_BYTES, STRING_BYTES, ARGUMENTS = 256, 128, 3
 _FORMAT, _STRINGS = 64, 64 + FORMAT_BYTES
 LINE_BYTES = _STRINGS + ARGUMENTS * STRING_BYTES
 _HEAD = Struct("<QQ16sII3Q")
 
-_RESERVE, _SUBMIT, _READ, _READ_STR, _TIME, _STACK = 131, 132, 112, 114, 5, 67
-
-
-def _call(name: str) -> str:
-    return f"call {NUMBERS[name]}"
-
+_RESERVE, _SUBMIT, _READ_STR, _TIME, _STACK = 131, 132, 114, 5, 67
 
 # (ctx, map, flags, data, size): r6 data, r7 bytes left, r8 the record, r9 its bytes.
 _EVENT = [
     "r6 = r4", "r7 = r5", f"if r7 <= {_MOST_EVENT_BYTES} goto fits", f"r0 = {-E2BIG}", "exit",
     "fits: r9 = r7", "r9 += 11", "r9 &= -8", "r1 = r2", "r2 = r9", "r3 = 0", f"call {_RESERVE}",
     "if r0 != 0x0 goto room", f"r0 = {-ENOSPC}", "exit",
-    "room: r8 = r0", "r9 += r8", "*(u64 *)(r9 -8) = 0", _call("cpu"), "*(u32 *)(r8 +0) = r0", "r1 = r8", "r1 += 4",
+    "room: r8 = r0", "r9 += r8", "*(u64 *)(r9 -8) = 0", call("cpu"), "*(u32 *)(r8 +0) = r0", "r1 = r8", "r1 += 4",
     "words: if r7 < 0x8 goto bytes", "r2 = *(u64 *)(r6 +0)", "*(u64 *)(r1 +0) = r2", "r6 += 8", "r1 += 8", "r7 += -8", "goto words",
     "bytes: if r7 == 0x0 goto done", "r2 = *(u8 *)(r6 +0)", "*(u8 *)(r1 +0) = r2", "r6 += 1", "r1 += 1", "r7 += -1", "goto bytes",
     "done: r1 = r8", "r2 = 0", f"call {_SUBMIT}", "r0 = 0", "exit",
@@ -60,7 +52,7 @@ _EVENT = [
 # (ctx, map, flags): the stack is walked into our own frame, and kept by the map's routine.
 STACK_BYTES = _FRAMES * 8 + 64
 _STACK_ID = [
-    "r6 = r2", "r7 = r3", f"if r7 & {_USER_STACK} goto user", f"r0 = {-EFAULT}", "exit",
+    "r6 = r2", "r7 = r3", f"if r7 & {USER_STACK} goto user", f"r0 = {-EFAULT}", "exit",
     "user: r2 = r10", f"r2 += {-_FRAMES * 8}", f"r3 = {_FRAMES * 8}", "r4 = r7", f"r4 &= {_STACK_FLAGS}", f"call {_STACK}",
     "if r0 s> 0x0 goto some", f"r0 = {-EFAULT}", "exit",
     "some: r3 = r0", "r3 >>= 3", "r1 = r6", "r2 = r10", f"r2 += {-_FRAMES * 8}", "r4 = r7", f"call {STACK_PUT}", "exit",
@@ -71,7 +63,7 @@ def _tail_call() -> list[str]:
     """(ctx, map, index): the address of the program to go on in, 0 for none. The map is an array of addresses."""
     tails = frame.TAILS - frame.REGS
     return [
-        "r6 = r2", "r7 = r3", "w7 = w7", _call("registers"), f"r1 = *(u64 *)(r0 {tails:+d})", f"if r1 >= {_MOST_TAIL_CALLS} goto none",
+        "r6 = r2", "r7 = r3", "w7 = w7", call("registers"), f"r1 = *(u64 *)(r0 {tails:+d})", f"if r1 >= {MAX_TAIL_CALLS} goto none",
         "r2 = *(u32 *)(r6 +48)", "if r7 >= r2 goto none", "r2 = *(u64 *)(r6 +72)", "r6 += r2", "r7 <<= 3", "r6 += r7",
         "r2 = *(u64 *)(r6 +0)", "if r2 == 0x0 goto none", "r1 += 1", f"*(u64 *)(r0 {tails:+d}) = r1", "r0 = r2", "exit",
         "none: r0 = 0", "exit",
@@ -94,8 +86,8 @@ def line_routine(ring: int) -> list[str]:
         f"r1 = {ring} ll", f"r2 = {LINE_BYTES}", "r3 = 0", f"call {_RESERVE}", "if r0 != 0x0 goto room", f"r0 = {-EPERM}", "exit",
         "room: r8 = r0",
         *(line for n in range(ARGUMENTS) for line in (f"r1 = *(u64 *)(r10 {-24 - 8 * n})", f"*(u64 *)(r8 +{40 + 8 * n}) = r1")),
-        f"call {_TIME}", "*(u64 *)(r8 +0) = r0", _call("pid_tgid"), "*(u64 *)(r8 +8) = r0", _call("cpu"), "*(u32 *)(r8 +32) = r0",
-        "*(u32 *)(r8 +36) = 0", "r1 = r8", "r1 += 16", _call("comm"),
+        f"call {_TIME}", "*(u64 *)(r8 +0) = r0", call("pid_tgid"), "*(u64 *)(r8 +8) = r0", call("cpu"), "*(u32 *)(r8 +32) = r0",
+        "*(u32 *)(r8 +36) = 0", "r1 = r8", "r1 += 16", call("comm"),
         *(f"*(u8 *)(r8 +{_STRINGS + n * STRING_BYTES}) = 0" for n in range(ARGUMENTS)),
         "r1 = r8", f"r1 += {_FORMAT}", "r9 = r1", "r9 += r7", "*(u8 *)(r9 +0) = 0",
         # The format is the program's own, so it is there; r9: what is left of it, r5: conversions so far, r4: within one.

@@ -15,7 +15,7 @@ from errno import EOPNOTSUPP
 
 from ..debuginfo import cfa
 from . import frame
-from .helpers import NUMBERS, USER_STACK, load, take
+from .helpers import USER_STACK, call, load, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def walk(registers: PtRegs, private: int) -> list[str]:
         _set(_BYTES, "r3"), "r5 = r4", "r5 &= 255", _set(_SKIP, "r5"), "r4 &= -256",
         f"if r4 == {USER_STACK} goto user", f"r0 = {-EOPNOTSUPP}", "exit",
         "user: r7 = r2", "r8 = r3", f"r1 = {private + frame.UNWIND} ll", "r1 = *(u64 *)(r1 +0)", _set(_INDEX, "r1"),
-        _set(_PAGE, 1), _set(_PLACE, 0), _set(_CALL, 0), f"call {NUMBERS['registers']}",
+        _set(_PAGE, 1), _set(_PLACE, 0), _set(_CALL, 0), call("registers"),
         f"r1 = *(u64 *)(r0 +{ip})", _set(_PC, "r1"), f"r6 = *(u64 *)(r0 +{sp})", f"r9 = *(u64 *)(r0 +{fp})",
         f"r2 = *(u64 *)(r0 {frame.KIND - frame.REGS:+d})", f"if r2 != {frame.ENTRY} goto next",
         *take("entry"), "r6 += 8", _set(_CFA, "r6"), "goto up",

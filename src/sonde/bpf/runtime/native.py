@@ -13,6 +13,7 @@ import ctypes
 import os
 
 from ...errors import RunError
+from ..isa import MAX_TAIL_CALLS
 from . import World, helper_table
 from .host import M
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _CALL = ctypes.CFUNCTYPE(*[ctypes.c_uint64] * 6)
 _TAIL_CALL = 12
-_MOST_TAIL_CALLS = 33
 
 
 class _Piece(ctypes.Structure):
@@ -131,7 +131,7 @@ class NativeMachine:
         if get_program is None:
             raise RunError("a tail call needs a program array", address=r2)
         found = get_program(r3 & 0xFFFFFFFF)
-        if found is None or self._tail_calls >= _MOST_TAIL_CALLS:
+        if found is None or self._tail_calls >= MAX_TAIL_CALLS:
             return 0
         self._tail_calls += 1
         return int(found.address)

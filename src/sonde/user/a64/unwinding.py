@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ...bpf.asm import assemble
 from .. import frame
-from ..helpers import NUMBERS
+from ..helpers import call
 from ..unwinding import MOST_PAGES
 from .registers import DEPTH_BITS, OFFSETS
 
@@ -39,7 +39,7 @@ def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
         "linked: r1 = r6", "call find", "if r0 == 0x0 goto measure", f"r2 = *(u64 *)(r0 +{frame.RETURN_ADDRESS})",
         f"r1 = {_CONTEXT}", f"*(u64 *)(r1 +{OFFSETS['r30']}) = r2",
         "measure: r7 = r6", f"r8 = {MOST_PAGES}",
-        "page: r1 = r7", f"call {NUMBERS['check']}", "if r0 != 0x0 goto measured", "r7 |= 0xfff", "r7 += 1", "r8 += -1", "if r8 != 0x0 goto page",
+        "page: r1 = r7", call("check"), "if r0 != 0x0 goto measured", "r7 |= 0xfff", "r7 += 1", "r8 += -1", "if r8 != 0x0 goto page",
         f"measured: {_END} = r7", "goto more",
         "word: r1 = *(u64 *)(r6 +0)", f"{_SIGNED} = r1", f"r2 = {_ADDRESS} ll", "r1 &= r2", *_inside(spans, "ours"),
         "next: r6 += 8", f"more: r1 = {_END}", "if r6 < r1 goto word", "r0 = 0", "exit",
@@ -49,7 +49,7 @@ def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
         f"r1 = *(u64 *)(r0 +{frame.DEPTH})", f"r1 >>= {DEPTH_BITS}", "r1 += 1", f"r2 = {_TIME}", "if r1 <= r2 goto key",
         f"{_TIME} = r1", f"{_KEY} = r8", f"r1 = *(u64 *)(r0 +{frame.RETURN_ADDRESS})", f"{_KEPT} = r1", "goto key",
         f"decided: r1 = {_TIME}", "if r1 == 0x0 goto next", f"r1 = {_KEPT}", f"r2 = {_SIGNED}", "if r2 == r7 goto plain",
-        f"r2 = {_KEY}", f"call {NUMBERS['sign']}", "r1 = r0",
+        f"r2 = {_KEY}", call("sign"), "r1 = r0",
         "plain: *(u64 *)(r6 +0) = r1", "goto next",
         f"find: r2 = {frame.HASH} ll", "r2 *= r1", f"r2 >>= {64 - frame.RETURN_BITS}", f"r2 <<= {frame.RETURN_SHIFT}",
         f"r3 = {private + frame.RETURNS} ll", f"r4 = {frame.PROBES}",

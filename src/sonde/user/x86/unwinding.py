@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...bpf.asm import assemble
 from .. import frame
-from ..helpers import NUMBERS
+from ..helpers import call
 from ..unwinding import MOST_PAGES
 from .registers import OFFSETS
 
@@ -25,7 +25,7 @@ def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
     last = frame.RETURNS_BYTES - 1
     return assemble("\n".join([
         f"r6 = *(u64 *)(r1 +{OFFSETS['sp']})", "r6 &= -8", f"r7 = {MOST_PAGES}",
-        "page: r1 = r6", f"call {NUMBERS['check']}", "if r0 != 0x0 goto done", "r8 = r6", "r8 |= 0xfff", "r8 += 1",
+        "page: r1 = r6", call("check"), "if r0 != 0x0 goto done", "r8 = r6", "r8 |= 0xfff", "r8 += 1",
         "word: r1 = *(u64 *)(r6 +0)", *inside,
         "next: r6 += 8", "if r6 < r8 goto word", "r7 += -1", "if r7 != 0x0 goto page",
         "done: r0 = 0", "exit",
