@@ -81,9 +81,6 @@ class MixedObject:
         if not self._links:
             for group in attach_groups(self._sides.halves[USER].probes):
                 self._links.update(zip(group, self._halves[USER].attach(group)))
-            follow = getattr(self._halves[USER], "begin_to_follow", None)
-            if follow is not None:  # later the kernel's probes would see the calls that it takes
-                follow()
         mine = [probe for probe in probes if self._sides.of(probe) == KERNEL]
         links = iter(self._halves[KERNEL].attach(mine) if mine else ())
         return [self._links[probe] if self._sides.of(probe) == USER else next(links) for probe in probes]

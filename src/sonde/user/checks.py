@@ -51,6 +51,11 @@ def check_probes(spec: ObjectSpec, pid: int) -> None:
             )
 
 
+def number_maps(spec: ObjectSpec) -> dict[str, int]:
+    """The numbers that maps have in the code of programs, by name."""
+    return {each.name: number for number, each in enumerate(spec.maps, 1)}
+
+
 def check_program(
     spec: ObjectSpec, program: ProgramSpec, names: frozenset[str], *, local: bool, own: Mapping[str, int]
 ) -> tuple[list[Insn], bool]:
@@ -60,7 +65,7 @@ def check_program(
     """
     from ..bpf.verifier import MapInfo, verify
 
-    numbers = {each.name: number for number, each in enumerate(spec.maps, 1)} | dict(own)
+    numbers = number_maps(spec) | dict(own)
     infos = {
         number: MapInfo(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.frozen, initial=m.initial)
         for number, m in enumerate(spec.maps, 1)

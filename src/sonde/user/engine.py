@@ -82,7 +82,10 @@ class UserEngine:
         follow: bool = True,
         unwind: str = "fp",
     ) -> None:
-        """`unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `follow`: also through exec. `unwind`: stacks by frame pointers ("fp") or unwind tables ("dwarf"). `sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`)."""
+        """`sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`).
+        `unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `follow`: also through exec. `unwind`: stacks by
+        frame pointers ("fp") or unwind tables ("dwarf").
+        """
         self.pid = pid
         self.held = held
         self.sample = sample
@@ -97,13 +100,11 @@ class UserEngine:
 
         Raises UnsafeError, FeatureError, ProbeError, PrivilegeError, TargetError; then nothing is left behind.
         """
-        return self.load_sharing(spec, {})
+        return UserObject(spec, self)
 
     def load_sharing(self, spec: ObjectSpec, memory: Mapping[str, HasDescriptor]) -> UserObject:
         """Load as `load` does, with some of the arrays in memory of the kernel's: maps by name, whose descriptors can be mapped."""
-        switches = {"unsafe": self.unsafe, "traps": self.traps, "follow": self.follow}
-        lent = {name: live.fileno() for name, live in memory.items()}
-        return UserObject(spec, self.pid, self.held, self.sample, self.limit, **switches, unwind=self.unwind, lent=lent)
+        return UserObject(spec, self, {name: live.fileno() for name, live in memory.items()})
 
 
 class UserLink:
@@ -121,32 +122,15 @@ class UserLink:
 class UserObject:
     """A loaded object (see spec.engine.LoadedObject). A context manager."""
 
-    def __init__(
-        self,
-        spec: ObjectSpec,
-        pid: int,
-        held: StoppedProcess | None = None,
-        sample: Callable[[ProbeSpec], Sampler] | None = None,
-        limit: Limit | None = None,
-        *,
-        unsafe: bool = False,
-        traps: bool = False,
-        follow: bool = True,
-        lent: Mapping[str, int] | None = None,
-        unwind: str = "fp",
-    ) -> None:
-        """`lent`: arrays in memory of the kernel's, descriptors by name."""
+    def __init__(self, spec: ObjectSpec, engine: UserEngine, lent: Mapping[str, int] | None = None) -> None:
+        """`engine` says what is wanted. `lent`: arrays in memory of the kernel's, descriptors by name; None where the object is not shared with the kernel."""
         self.spec = spec
-        self._lent = lent or {}
-        self._traps = traps
-        self._follow = follow
+        self._engine = engine
+        self._lent = lent
         self._files: Files | None = None
         self._halts: Halts | None = None
         self._exec: Exec | None = None  # a thread that is on its way through exec
-        self._unwind = unwind
-        self.pid = pid
-        self._held = held
-        self._sample = sample
+        self.pid = engine.pid
         self.maps: dict[str, SharedMap] = {}
         self.worker: Worker | None = None
         self.notes: list[str] = []  # what is to be told
@@ -167,16 +151,17 @@ class UserObject:
         self._state_fd = -1
         self._owner: Owner | None = None
         self._closed = False
-        check_probes(spec, pid)
+        check_probes(spec, self.pid)
+        limit = engine.limit
         if limit is not None and any("override_return" in program.helpers for program in spec.programs):
             raise UsageError("--budget would let calls through that override() is to replace: leave out one of them")
-        if unwind == "dwarf" and not get_native().UNWINDS:
+        if engine.unwind == "dwarf" and not get_native().UNWINDS:
             raise FeatureError(
                 "unwind tables are followed on x86-64 only", feature="user:unwind", hint="leave out --unwind"
             )
         self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
         placed = [probe.name for probe in spec.probes if probe.type in PLACED]
-        self._helpers = helpers.NAMES | helpers.UNSAFE if unsafe else helpers.NAMES
+        self._helpers = helpers.NAMES | helpers.UNSAFE if engine.unsafe else helpers.NAMES
         self._budget = Budget(limit, placed, self._slots) if limit is not None and placed else None
         self.rows = self._budget.rows if self._budget is not None else []
         try:
@@ -187,8 +172,9 @@ class UserObject:
             raise
 
     def _stop(self, *, all_threads: bool = True) -> AbstractContextManager[StoppedProcess]:
-        if self._held is not None and self._held.threads:
-            return nullcontext(self._held)
+        held = self._engine.held
+        if held is not None and held.threads:
+            return nullcontext(held)
         return StoppedProcess(self.pid, all_threads=all_threads)
 
     def _stop_for_calls(self) -> AbstractContextManager[StoppedProcess]:
@@ -207,7 +193,6 @@ class UserObject:
         for program in self.spec.programs:
             kind = local.get(program.name, "")
             self._verify_program(program, local_helpers(sampled=kind in SAMPLED) if kind else self._helpers, bool(kind))
-
         for table, entries in self._tails.items():
             for name in entries.values():
                 if name not in self._programs:
@@ -229,21 +214,21 @@ class UserObject:
         else:
             for spec in self.spec.maps:
                 self._fill(spec, create(self._shape(spec)))
-        local = dict.fromkeys(probe.program for probe in self.spec.probes if probe.type in LOCAL)
-        sampled = dict.fromkeys(probe.program for probe in self.spec.probes if probe.type in SAMPLED)
-        tables = dict(enumerate(self.maps.values(), 1))
+        local = [probe for probe in self.spec.probes if probe.type in LOCAL]
+        sampled = [probe for probe in self.spec.probes if probe.type in SAMPLED]
         if local:
-            self._local = LocalPrograms(tables, self._slots)
-            self._take_programs(self._local, local)
+            self._local = self._take_programs(local)
         if sampled:
-            self._sampled = LocalPrograms(tables, self._slots, SampledWorld(self.pid, self._make_unwinder()))
-            self._take_programs(self._sampled, sampled)
+            self._sampled = self._take_programs(sampled, SampledWorld(self.pid, self._make_unwinder()))
         self.worker = Worker(self.run, self._run_on, self.look, self._state)
 
-    def _take_programs(self, where: LocalPrograms, names: Iterable[str]) -> None:
-        for name in names:
-            take = where.interpret if name in self._interpreted else where.add
+    def _take_programs(self, probes: Iterable[ProbeSpec], world: SampledWorld | None = None) -> LocalPrograms:
+        """Prepare the programs of probes that sonde runs itself, on the maps where they are now."""
+        made = LocalPrograms(dict(enumerate(self.maps.values(), 1)), self._slots, world)
+        for name in dict.fromkeys(probe.program for probe in probes):
+            take = made.interpret if name in self._interpreted else made.add
             take(name, self._programs[name])
+        return made
 
     def _fill(self, spec: MapSpec, table: SharedMap) -> None:
         self.maps[spec.name] = table
@@ -252,13 +237,12 @@ class UserObject:
 
     def _place_in_process(self) -> None:
         """Share maps and code with the process, and plan what is to be put in."""
-        if self._held is None:
+        if self._engine.held is None:
             for left in remove_agents(self.pid):  # of a sonde that was killed
                 self._tell(f"{left.sites} places that another sonde has changed in process {self.pid} were put back")
         self._inside = self._make_inside()
-        self._inside.halts_later = (
-            self._held is None
-        )  # a program that runs gets its probes first: halts cost more time than they do
+        # A program that runs gets its probes first, as halts cost more time than they do; unless the kernel's probes would see that.
+        self._inside.halts_later = self._engine.held is None and self._lent is None
         self._inside.study()
         prepare()
         self._plan = self._enter(self._inside)
@@ -278,14 +262,14 @@ class UserObject:
         if self._files is None:
             self._files = Files(self.pid)
         self._files.refresh()
-        inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._follow)
-        inside.places.allows_traps = self._traps
-        inside.unwinds = self._unwind == "dwarf" and self._walks_stacks()
+        inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._engine.follow)
+        inside.places.allows_traps = self._engine.traps
+        inside.unwinds = self._engine.unwind == "dwarf" and self._walks_stacks()
         return inside
 
     def _make_unwinder(self) -> Unwinder | None:
         """What walks the stacks of samples; None: the kernel has done it, by frame pointers."""
-        if self._unwind != "dwarf":
+        if self._engine.unwind != "dwarf":
             return None
         if self._files is None:
             self._files = Files(self.pid)
@@ -330,7 +314,7 @@ class UserObject:
             shape = self._shape(spec)
             size, repeated = measure(shape)
             known = self.maps.get(spec.name)
-            if spec.name in self._lent:
+            if self._lent is not None and spec.name in self._lent:
                 places[number] = self._borrow(spec, agent, stopped)
                 continue
             if known is not None and spec.type != "prog_array":  # its addresses are of one program's memory
@@ -347,6 +331,7 @@ class UserObject:
         """Map an array of the kernel's in the process, and here."""
         from ..bpf.maps.lent import LentArray
 
+        assert self._lent is not None
         lent = self._lent[spec.name]
         page = agent.borrow(stopped, lent, spec.max_entries * ((spec.value_size + 7) & ~7))
         if spec.name in self.maps:
@@ -403,9 +388,7 @@ class UserObject:
                 self.worker.add_interval(probe)
             return [UserLink(self, "timer in sonde") for _ in probes]
         if probes[0].type in SAMPLED:
-            assert self.worker is not None and self._sample is not None
-            for probe in probes:
-                self.worker.add_sampler(probe, self._sample(replace(probe, pid=self.pid)))
+            self._begin_samples(probes)
             return [UserLink(self, "samples that sonde takes") for _ in probes]
         assert self._inside is not None
         if not self._attached:
@@ -413,6 +396,11 @@ class UserObject:
             self._put_in(self._inside, self._plan)
             self._keep_halts()
         return [UserLink(self, self._inside.hows.get(probe.name, "")) for probe in probes]
+
+    def _begin_samples(self, probes: Iterable[ProbeSpec]) -> None:
+        assert self.worker is not None and self._engine.sample is not None
+        for probe in probes:
+            self.worker.add_sampler(probe, self._engine.sample(replace(probe, pid=self.pid)))
 
     def begin_to_follow(self) -> None:
         """Put in the halts, by which exec and the loader tell us; `look` does it at its first turn. Twice is harmless. Raises TargetError."""
@@ -597,7 +585,7 @@ class UserObject:
     def _follow_exec(self) -> None:
         """Begin again in the program that the process has become unseen; nothing, when it has ended or is not to be followed."""
         assert self._inside is not None
-        if not self._follow or not is_alive(self.pid):
+        if not self._engine.follow or not is_alive(self.pid):
             self._inside.forget()
             self._attached = False
             if is_alive(self.pid):

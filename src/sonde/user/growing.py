@@ -20,9 +20,9 @@ from ..errors import FeatureError, ProbeError, SondeError, UsageError
 from ..record import replace
 from ..spec.object import MapSpec, ObjectSpec
 from . import helpers, sending
-from .checks import PLACED, SAMPLED, check_probes
-from .engine import UserLink, UserObject
-from .local import LocalPrograms, local_helpers
+from .checks import PLACED, SAMPLED, check_probes, number_maps
+from .engine import UserEngine, UserLink, UserObject
+from .local import local_helpers
 from .sampled import SampledWorld
 from .worker import PolledReader, Worker
 
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 EVENT_BYTES, LINES_BYTES = 1 << 19, 1 << 17  # of the ring that stands for a perf event array, and of that for lines
 LINES = "sonde_lines"
 HELPERS = helpers.NAMES | sending.NAMES
-_NOT_ON_SAMPLES = frozenset(
-    ["perf_event_output", "tail_call", "trace_printk"]
-)  # what stands for these is for programs in the process
+# What stands for these is for programs in the process.
+_NOT_ON_SAMPLES = frozenset(["perf_event_output", "tail_call", "trace_printk"])
 _TURN_S = 0.02
 # Every place whose call is not known gets all of them. So from so many probes of system calls on, what is attached one by one is placed together, a moment after the last.
 _MANY_CALLS, _QUIET_S = 8, 0.1
@@ -80,7 +79,7 @@ class GrowingObject(UserObject):
         self._ending = threading.Event()
         self._later: list[ProbeSpec] = []  # probes that are to be placed together
         self._place_at = 0.0  # when
-        super().__init__(ObjectSpec(()), pid, sample=sample, unsafe=unsafe, unwind=unwind)
+        super().__init__(ObjectSpec(()), UserEngine(pid, None, sample, unsafe=unsafe, unwind=unwind))
         self._helpers |= HELPERS
 
     # maps and programs ----------------------------------------------------------------------------------------
@@ -95,7 +94,7 @@ class GrowingObject(UserObject):
                 self.maps[spec.name].update(key, value)
             self.spec = replace(self.spec, maps=(*self.spec.maps, spec))
             if self._inside is not None:
-                with self._stop(all_threads=False) as stopped:
+                with self._stop_for_calls() as stopped:
                     self._inside.share(len(self.spec.maps), lambda agent: self._share_map(agent, stopped, spec))
             return self.maps[spec.name]
 
@@ -110,7 +109,7 @@ class GrowingObject(UserObject):
         with self._lock:
             if "trace_printk" in spec.helpers:
                 self.have_lines()
-            numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
+            numbers = number_maps(self.spec)
             names = local_helpers(sampled=True) - _NOT_ON_SAMPLES if spec.type == "perf_event" else self._helpers
             self._verify_program(spec, names, own={name: numbers[known] for name, known in (maps or {}).items()})
             self._own([spec])
@@ -177,12 +176,8 @@ class GrowingObject(UserObject):
         probes = [probe for link in self._links for probe in link.probes if probe.type in SAMPLED]
         if not probes:
             return
-        assert self.worker is not None and self._sample is not None
-        self._sampled = LocalPrograms(dict(enumerate(self.maps.values(), 1)), self._slots, SampledWorld(self.pid))
-        for program in dict.fromkeys(probe.program for probe in probes):
-            self._sampled.add(program, self._programs[program])
-        for probe in probes:
-            self.worker.add_sampler(probe, self._sample(probe))
+        self._sampled = self._take_programs(probes, SampledWorld(self.pid, self._make_unwinder()))
+        self._begin_samples(probes)
 
     def _walks_stacks(self) -> bool:
         return True  # programs come later
@@ -192,8 +187,7 @@ class GrowingObject(UserObject):
 
     def _make_inside(self) -> Inside:
         inside = super()._make_inside()
-        numbers = {each.name: number for number, each in enumerate(self.spec.maps, 1)}
-        inside.set_lines(numbers.get(LINES, 0))
+        inside.set_lines(number_maps(self.spec).get(LINES, 0))
         inside.own_reads = True
         return inside
 
@@ -319,7 +313,7 @@ class GrowingObject(UserObject):
             with self._stop() as stopped:
                 inside.release(stopped, sites)
         inside.study()
-        with self._stop(all_threads=False) as stopped:
+        with self._stop_for_calls() as stopped:
             patches = inside.look(stopped)
         self._put_in(inside, patches)
 

@@ -317,7 +317,9 @@ def test_usdt(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
         assert {k.value: v.value for k, v in b["counts"].items()} == dict.fromkeys(range(10), 1)
 
 
-def test_samples(running: Running) -> None:
+@pytest.mark.parametrize("unwind", ["fp", "dwarf"])
+def test_samples(running: Running, unwind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SONDE_UNWIND", unwind)
     text = """
     #include <uapi/linux/bpf_perf_event.h>
     BPF_STACK_TRACE(stacks, 1024);
@@ -335,6 +337,7 @@ def test_samples(running: Running) -> None:
         assert not running.traces()  # nothing is put into the process for it
         names = {b.sym(address, running.pid) for key in b["counts"] for address in b["stacks"].walk(key.value)}
         assert {b"work", b"main"} <= names
+        assert (b"_start" in names) == (unwind == "dwarf")
         b.attach_uprobe(name=running.path, sym="other", fn_name="entry")  # now the maps move
         before = sum(v.value for v in b["counts"].values())
         running.ask("other 10")
