@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ..errors import CompileError, FeatureError, ProbeError, SondeError, UsageError
-from .inprocess import Choice, InProcess
+from .inprocess import Choice, InProcess, own_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _choose(program: str | Source, options: TraceOptions) -> Choice:
         raise UsageError(f"SONDE_ENGINE is {wanted!r}; it may be {' or '.join(ENGINES)}")
     if wanted == "user":
         return _user(program, options, "asked for")
-    own = _own_options(options)
+    own = own_options(options)
     if own and not wanted:
         return _user(program, options, f"{own[0][0]} is its option")
     if wanted == "mixed":
@@ -65,17 +65,6 @@ def _choose(program: str | Source, options: TraceOptions) -> Choice:
         except SondeError:
             raise failure from None
         return choice
-
-
-def _own_options(options: TraceOptions) -> list[tuple[str, str]]:
-    """The options in use that are the user engine's, and why the kernel's has no such thing."""
-    known = (
-        (options.budget, "--budget", "the kernel's probes cannot be thinned"),
-        (options.traps, "--traps", "the kernel's probes are breakpoints wherever they stand"),
-        (options.on_exec == "drop", "--on-exec", "the kernel's probes go on in the next program"),
-        (options.unwind != "fp", "--unwind", "the kernel follows frame pointers"),
-    )
-    return [(option, why) for used, option, why in known if used]
 
 
 # Words that name a probe in a process. A script without any is not compiled for a process first, which takes some 20 ms.
@@ -132,7 +121,7 @@ def _complete(choice: Choice) -> Choice:
 
 
 def _kernel(program: str | Source, options: TraceOptions, reason: str) -> Choice:
-    for option, why in _own_options(options):
+    for option, why in own_options(options):
         raise UsageError(f"{option} is the user engine's, {why}", hint=f"leave out --engine kernel, or {option}")
     from ..kernel.engine import KernelEngine
     from .trace import _warner, compile, live_target

@@ -35,6 +35,17 @@ class Choice:
             self.child.close()
 
 
+def own_options(options: TraceOptions) -> list[tuple[str, str]]:
+    """Return the options in use that are the user engine's, and why the kernel's has no such thing."""
+    known = (
+        (options.budget, "--budget", "the kernel's probes cannot be thinned"),
+        (options.traps, "--traps", "the kernel's probes are breakpoints wherever they stand"),
+        (options.unwind != "fp", "--unwind", "the kernel follows frame pointers"),
+        (options.on_exec == "drop", "--on-exec", "the kernel's probes go on in the next program"),
+    )
+    return [(option, why) for used, option, why in known if used]
+
+
 class InProcess:
     """A program that is compiled for a process: that of `options.pid`, or the command's, which waits at its entry. A context manager, which ends the command if there is no choice."""
 

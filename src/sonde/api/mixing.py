@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import ProbeError, UsageError
 from ..record import replace
-from .inprocess import Choice, InProcess
+from .inprocess import Choice, InProcess, own_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def choose_mixed(program: str | Source, options: TraceOptions) -> Choice:
 
     if not isinstance(program, str) and program.name.endswith(".c"):
         raise UsageError("mixed sessions are for scripts: who uses which map of a C program is not known")
-    if options.budget or options.traps or options.unwind != "fp" or options.on_exec == "drop":
-        unwinds = "--unwind" if options.unwind != "fp" else "--on-exec"
-        option = "--budget" if options.budget else "--traps" if options.traps else unwinds
+    for option, _ in own_options(options):
         raise UsageError(f"{option} is the user engine's, and part of the script is the kernel's", hint="leave it out")
     with InProcess(program, options, _mixed_target(live_target(options))) as inside:
         spec = inside.compile()

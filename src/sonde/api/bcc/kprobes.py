@@ -82,7 +82,7 @@ class Kprobes(Programs):
 
     def _attach_together(self, kind: str, matches: list[bytes], fn_name: bytes) -> bool:
         """Attach to many functions by one link; False where that cannot be done for all of them."""
-        if self.in_process or not functions.have_kprobes():
+        if not functions.have_kprobes():
             return False
         probes = [function_probe(kind, match, 0) for match in matches]
         try:
@@ -99,7 +99,7 @@ class Kprobes(Programs):
     def _attach_function(self, kind: str, event: bytes, offset: int, fn_name: bytes) -> None:
         probe = function_probe(kind, event, offset)
         try:
-            if self.in_process or not functions.have_kprobes():
+            if not functions.have_kprobes():
                 raise no_kprobes(probe, self.in_process)
             link = self.attach_probe(fn_name, KPROBE, probe)
         except (AttachError, ProbeError, FeatureError) as refused:
@@ -215,7 +215,7 @@ def syscall_places(kind: str, call: str, in_process: bool = False) -> Iterator[t
     """
     context = "sys_enter" if kind == "kprobe" else "sys_exit"
     name = f"{context}_{call}"
-    if in_process or functions.tracepoint_exists("syscalls", name):
+    if functions.tracepoint_exists("syscalls", name):
         probe = ProbeSpec(f"tracepoint:syscalls:{name}", "tracepoint", "", category="syscalls", event=name)
         yield Entry("tracepoint", context=context, event=call), probe
     number = syscall_number(call, os.uname().machine)
