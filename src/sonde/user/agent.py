@@ -48,7 +48,6 @@ _TRIES = 5
 _LENT = struct.Struct("<8sQ")
 LENT_MAGIC, _LENT_AT = b"SONDELNT", PAGE - _LENT.size
 _KERNELS = "anon_inode:bpf-map"
-SITE_BYTES = 24  # of one site, at most
 
 
 _SHARED, _PRIVATE, _ANONYMOUS, _FIXED, _FIXED_NOREPLACE = 1, 2, 0x20, 0x10, 0x100000

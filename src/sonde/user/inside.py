@@ -35,7 +35,7 @@ from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
 from .traps import blocking_thread
 from .unwinding import UNWINDERS, find_bound, is_moved, put_back
 from .unwindtables import UnwindTables
-from .windows import NoWindowError, plan
+from .windows import NoWindowError, fits, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -315,21 +315,14 @@ class Inside:
         self._studied = self._question(), found
         planned, calls, guards, hook = found
         for site in [*(each.site for each in planned), *guards, *hook]:
-            self._try_plan(site)
+            fits(site, self._files)
         for call in calls:
-            self._try_plan(call.site, early=True)
+            fits(call.site, self._files, early=True)
 
     def _question(self) -> tuple[object, ...]:
         """What the answer of `_find` depends on."""
         wanted = (*map(id, self.waiting), *(id(probe) for probe, _ in self._calls_wanted))
         return self._mapped(), self._loading, self.halts_later, wanted, frozenset(self._taken), frozenset(self._refused)
-
-    def _try_plan(self, site: Site, *, early: bool = False) -> bool:
-        try:
-            plan(site, self._files, early=early)
-        except NoWindowError:
-            return False  # told when it is looked at
-        return True
 
     def _find(self) -> _Found:
         """What is to be probed and is not yet: probes at their sites, places that make system calls, entries of unwinders, the loader's hook.
@@ -373,7 +366,7 @@ class Inside:
 
     def _can_halt(self) -> bool:
         hook = self._find_hook()
-        return hook is not None and self._try_plan(Site(hook.address, hook.vaddr, hook.path, True))
+        return hook is not None and fits(Site(hook.address, hook.vaddr, hook.path, True), self._files)
 
     def _plan_hook(self, stopped: StoppedProcess, sites: Sequence[Site]) -> list[Patch]:
         """The patch for the loader's hook, unless a probe stands there, or no jump fits: then libraries are seen by looking."""

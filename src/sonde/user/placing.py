@@ -16,7 +16,7 @@ from . import frame
 from .patches import Patch
 from .relocated import Relocated
 from .traps import MOST, Traps, restore
-from .windows import Claims, NoWindowError, hold_against_file, original, plan, refused
+from .windows import Claims, NoWindowError, fits, hold_against_file, original, plan, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,15 +88,9 @@ class Places:
             if self.allows_traps:
                 window = self._plan_trap(image, site, failure)
                 return place(window), f"breakpoint, some microseconds a hit: {window.reason}"
-            if self._fits_trap(site):
+            if fits(site, self._files, trap=True):
                 failure.message += " (--traps puts a breakpoint there)"
             raise
-
-    def _fits_trap(self, site: Site) -> bool:
-        try:
-            return bool(plan(site, self._files, trap=True))
-        except NoWindowError:
-            return False
 
     def _plan_trap(self, image: Image, site: Site, failure: NoWindowError) -> Window:
         """The window of a breakpoint, where no jump fits for the reason of `failure`; the process gets a handler for it when it is put in."""

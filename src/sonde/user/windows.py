@@ -79,6 +79,15 @@ def plan(site: Site, files: Files, *, early: bool = False, trap: bool = False) -
     return replace(window, addr=window.addr + bias, puns=puns)
 
 
+def fits(site: Site, files: Files, *, early: bool = False, trap: bool = False) -> bool:
+    """Whether `plan` finds a window."""
+    try:
+        plan(site, files, early=early, trap=trap)
+    except NoWindowError:
+        return False
+    return True
+
+
 def refused(site: Site, reason: str) -> NoWindowError:
     """The error for a site where no jump fits."""
     return NoWindowError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...bpf.jit.a64_encoding import ZERO, add_imm, mov_imm, rrr, word
+from ..labels import Labelled
 
 EQUAL, NOT_EQUAL, BELOW, ALWAYS = 0, 1, 3, -1  # conditions
 _B, _BL, _B_IF, _ADR = 0x14000000, 0x94000000, 0x54000000, 0x10000000
@@ -11,22 +12,8 @@ _REACH = 1 << 27
 _LDAXR, _STXR = 0x085FFC00, 0x08007C00
 
 
-class Code:
+class Code(Labelled):
     """aarch64 code with labels, which are within a megabyte of jumps to them (32 KiB where a bit is tested)."""
-
-    def __init__(self) -> None:
-        self.bytes = bytearray()
-        self._places: dict[str, int] = {}
-        self._jumps: list[tuple[int, str]] = []
-
-    def add(self, *parts: bytes) -> None:
-        """Append instructions."""
-        for part in parts:
-            self.bytes += part
-
-    def label(self, name: str) -> None:
-        """Give the next instruction a name."""
-        self._places[name] = len(self.bytes)
 
     def label_at(self, name: str, offset: int) -> None:
         """Give a name to a place that is `offset` bytes from the beginning, in what will follow the code."""

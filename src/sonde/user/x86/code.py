@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from ...bpf.jit.x86_encoding import imm
+from ..labels import Labelled
 
 EQUAL, NOT_EQUAL, BELOW, LESS, ALWAYS = 4, 5, 2, 12, -1  # conditions of x86-64 jumps
 
 
-class Code:
+class Code(Labelled):
     """x86-64 code with labels. Jumps are of the long form: what they skip is rare, or far."""
-
-    def __init__(self) -> None:
-        self.bytes = bytearray()
-        self._places: dict[str, int] = {}
-        self._jumps: list[tuple[int, str]] = []
-
-    def add(self, *parts: bytes) -> None:
-        """Append instructions."""
-        for part in parts:
-            self.bytes += part
-
-    def label(self, name: str) -> None:
-        """Give the next instruction a name."""
-        self._places[name] = len(self.bytes)
 
     def jump(self, name: str, condition: int = ALWAYS) -> None:
         """Jump to a name, which may come later."""

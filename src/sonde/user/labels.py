@@ -1,0 +1,21 @@
+"""Machine code under construction, of whatever processor: bytes, and places in them with names. How jumps to names are written says each processor's `code`."""
+
+from __future__ import annotations
+
+
+class Labelled:
+    """Code with labels."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray()
+        self._places: dict[str, int] = {}
+        self._jumps: list[tuple[int, str]] = []  # where the distance to a name is to be filled in
+
+    def add(self, *parts: bytes) -> None:
+        """Append instructions."""
+        for part in parts:
+            self.bytes += part
+
+    def label(self, name: str) -> None:
+        """Give the next instruction a name."""
+        self._places[name] = len(self.bytes)
