@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from sonde.api.trace import TraceOptions, compile, live_target
 from sonde.debuginfo.elf import Elf
@@ -13,6 +17,17 @@ from sonde.spec.object import ObjectSpec
 from sonde.user.budget import Limit
 from sonde.user.engine import UserEngine, UserObject
 from sonde.user.target import user_target
+
+
+def build(source: str, folder: Path, *options: str) -> str:
+    """Compile C text; return the program's path."""
+    if not shutil.which("gcc"):
+        pytest.skip("needs gcc")
+    path = str(folder / "target")
+    subprocess.run(
+        ["gcc", "-g", *options, "-x", "c", "-", "-o", path, "-lpthread"], input=source, text=True, check=True
+    )
+    return path
 
 
 class Running:
@@ -98,6 +113,13 @@ class Running:
 
     def traces(self) -> list[str]:
         return [line for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines() if "sonde" in line]
+
+
+def at_work(path: str) -> Iterator[Running]:
+    """What a fixture yields: a program at work, which ends with the test."""
+    running = Running(path)
+    yield running
+    running.close()
 
 
 def total(loaded: UserObject, name: str, key: bytes = bytes(4)) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from mixed_app import SRC, Traced, build, traced
-from user_running import Running
+from user_running import Running, at_work
 
 pytestmark = pytest.mark.kernel
 
@@ -27,9 +27,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def app(path: str) -> Iterator[Running]:
-    running = Running(path)
-    yield running
-    running.close()
+    yield from at_work(path)
 
 
 COUNTS = """

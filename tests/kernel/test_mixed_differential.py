@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 from mixed_app import build, traced
-from user_running import Running
+from user_running import Running, at_work
 
 pytestmark = pytest.mark.kernel
 
@@ -109,9 +109,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def app(path: str) -> Iterator[Running]:
-    running = Running(path)
-    yield running
-    running.close()
+    yield from at_work(path)
 
 
 SHARED: list[int] = []

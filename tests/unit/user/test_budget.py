@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from user_running import Running
+from user_running import Running, at_work, build
 
 from sonde.user.budget import Budget, Limit
 from sonde.user.engine import UserObject
@@ -64,19 +64,12 @@ int main(void) {
 
 @pytest.fixture(scope="module", params=["-O1", "-O2 -static"])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if not shutil.which("gcc"):
-        pytest.skip("needs gcc")
-    path = str(tmp_path_factory.mktemp("budget") / "target")
-    command = ["gcc", "-g", *request.param.split(), "-x", "c", "-", "-o", path, "-lpthread"]
-    subprocess.run(command, input=SOURCE, text=True, check=True)
-    return path
+    return build(SOURCE, tmp_path_factory.mktemp("budget"), *request.param.split())
 
 
 @pytest.fixture
 def running(program: str) -> Iterator[Running]:
-    found = Running(program)
-    yield found
-    found.close()
+    yield from at_work(program)
 
 
 def counted(loaded: UserObject, place: int = 0) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from user_running import Running, total
+from user_running import Running, at_work, total
 from user_targets import Target
 
 from sonde.user import frame
@@ -132,9 +132,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def running(program: str) -> Iterator[Running]:
-    found = Running(program)
-    yield found
-    found.close()
+    yield from at_work(program)
 
 
 def work(loaded: UserObject, running: Running, question: str = "") -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from user_running import Running, total
+from user_running import Running, at_work, build, total
 
 from sonde.debuginfo.elf import Elf
 from sonde.errors import ProbeError
@@ -64,17 +64,12 @@ OPTIONS = ("-pie -fPIE", "-no-pie -fno-pie", "-static")
 
 @pytest.fixture(scope="module", params=OPTIONS)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = str(tmp_path_factory.mktemp("ladder") / "target")
-    command = ["gcc", "-O1", *request.param.split(), "-x", "c", "-", "-o", path]
-    subprocess.run(command, input=SOURCE, text=True, check=True)
-    return path
+    return build(SOURCE, tmp_path_factory.mktemp("ladder"), "-O1", *request.param.split())
 
 
 @pytest.fixture
 def running(program: str) -> Iterator[Running]:
-    found = Running(program)
-    yield found
-    found.close()
+    yield from at_work(program)
 
 
 def islands(running: Running) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from user_running import Running, total
+from user_running import Running, at_work, build, total
 
 from sonde.errors import ProbeError
 from sonde.user.cleaning import remove_agents
@@ -76,19 +75,12 @@ int main(void) {
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if not shutil.which("gcc"):
-        pytest.skip("needs gcc")
-    path = str(tmp_path_factory.mktemp("traps") / "target")
-    subprocess.run(["gcc", "-g", "-O1", "-x", "c", "-", "-o", path, "-lpthread"], input=SOURCE, text=True, check=True)
-    return path
+    return build(SOURCE, tmp_path_factory.mktemp("traps"), "-O1")
 
 
 @pytest.fixture
 def running(program: str) -> Iterator[Running]:
-    found = Running(program)
-    yield found
-    found.process.kill()
-    found.process.communicate()
+    yield from at_work(program)
 
 
 def attach(running: Running, script: str, *, traps: bool = True) -> UserObject:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from user_running import Running, total
+from user_running import Running, at_work, build, total
 
 from sonde.api.trace import TraceOptions, compile, live_target
 from sonde.errors import CompileError, ProbeError, UnsafeError, UsageError
@@ -84,19 +83,12 @@ int main(void) {
 
 @pytest.fixture(scope="module", params=["-O1", "-O2 -static", "-O2 -fcf-protection=full"])
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if not shutil.which("gcc"):
-        pytest.skip("needs gcc")
-    path = str(tmp_path_factory.mktemp("unsafe") / "target")
-    command = ["gcc", "-g", *request.param.split(), "-x", "c", "-", "-o", path, "-lpthread"]
-    subprocess.run(command, input=SOURCE, text=True, check=True)
-    return path
+    return build(SOURCE, tmp_path_factory.mktemp("unsafe"), *request.param.split())
 
 
 @pytest.fixture
 def running(program: str) -> Iterator[Running]:
-    found = Running(program)
-    yield found
-    found.close()
+    yield from at_work(program)
 
 
 def test_a_function_is_replaced_and_back_again(running: Running) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from user_running import Running, total
+from user_running import Running, at_work, build, total
 
 from sonde.api.trace import TraceOptions, compile, live_target
 from sonde.errors import AttachError, PrivilegeError, ProbeError, TargetError, UnsafeError
@@ -102,20 +102,20 @@ int main(void) {
     scope="module", params=["-O1 -fno-omit-frame-pointer", "-O2 -no-pie", "-O2 -static", "-O2 -fcf-protection=full"]
 )
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    if not shutil.which("gcc"):
-        pytest.skip("needs gcc")
-    path = str(tmp_path_factory.mktemp("user") / "target")
-    command = ["gcc", "-g", *request.param.split(), "-x", "c", "-", "-o", path, "-lpthread"]
-    subprocess.run(command, input=SOURCE, text=True, check=True)
-    return path
+    return build(SOURCE, tmp_path_factory.mktemp("user"), *request.param.split())
 
 
 @pytest.fixture
 def running(program: str) -> Iterator[Running]:
-    found = Running(program)
-    yield found
-    found.process.kill()
-    found.process.communicate()
+    yield from at_work(program)
+
+
+def attach_or_skip(running: Running, script: str, needs: str) -> UserObject:
+    """Attach probes that take what this machine, or this user, may not have."""
+    try:
+        return running.attach(script)
+    except (PrivilegeError, AttachError) as refusal:
+        pytest.skip(f"{needs} are not to be had: {refusal.message}")
 
 
 def records(loaded: UserObject) -> list[bytes]:
@@ -278,12 +278,11 @@ def test_a_thread_that_waits_in_a_system_call_is_led_out(running: Running) -> No
 
 def test_samples_of_a_busy_thread(running: Running) -> None:
     """No privilege is needed for what a process of one's own does in user space."""
-    try:
-        loaded = running.attach(
-            "profile:hz:997 { @[comm, pid, ustack(1)] = count(); } software:page-faults:1 { @f = count(); }"
-        )
-    except (PrivilegeError, AttachError) as refusal:
-        pytest.skip(f"perf events are not to be had: {refusal.message}")
+    loaded = attach_or_skip(
+        running,
+        "profile:hz:997 { @[comm, pid, ustack(1)] = count(); } software:page-faults:1 { @f = count(); }",
+        "perf events",
+    )
     with loaded:
         running.ask("work 100000000")
         assert loaded.worker is not None
@@ -295,10 +294,7 @@ def test_samples_of_a_busy_thread(running: Running) -> None:
 
 def test_no_sample_is_left_lying(running: Running) -> None:
     """The kernel says once that there are samples: to whoever asks first, and that is the loop that waits for the worker."""
-    try:
-        loaded = running.attach("profile:hz:997 { @ = count(); }")
-    except (PrivilegeError, AttachError) as refusal:
-        pytest.skip(f"perf events are not to be had: {refusal.message}")
+    loaded = attach_or_skip(running, "profile:hz:997 { @ = count(); }", "perf events")
 
     def cpu_s() -> float:
         fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(") ")[2].split()
@@ -318,10 +314,9 @@ def test_no_sample_is_left_lying(running: Running) -> None:
 
 
 def test_samples_read_the_memory_of_the_process(running: Running) -> None:
-    try:
-        loaded = running.attach(f"profile:hz:997 {{ @[str({address_of(running, 'name')})] = count(); }}")
-    except (PrivilegeError, AttachError) as refusal:
-        pytest.skip(f"perf events are not to be had: {refusal.message}")
+    loaded = attach_or_skip(
+        running, f"profile:hz:997 {{ @[str({running.address('name')})] = count(); }}", "perf events"
+    )
     with loaded:
         running.ask("work 100000000")
         assert loaded.worker is not None
@@ -330,22 +325,10 @@ def test_samples_read_the_memory_of_the_process(running: Running) -> None:
         assert texts == {b"a name that is long enough to cross several words"}
 
 
-def address_of(running: Running, variable: str) -> int:
-    """Where a variable of the process is."""
-    address = next(
-        int(line.split()[0], 16)
-        for line in subprocess.run(["nm", running.path], capture_output=True, text=True, check=True).stdout.splitlines()
-        if line.endswith(f" {variable}")
-    )
-    base = 0 if address > 1 << 20 else int(Path(f"/proc/{running.pid}/maps").read_text().split("-")[0], 16)
-    return address + base
-
-
 def test_a_probe_on_the_memory_of_the_process(running: Running) -> None:
-    try:
-        loaded = running.attach(f"watchpoint:{address_of(running, 'watched'):#x}:8:w {{ @ = count(); }}")
-    except (PrivilegeError, AttachError) as refusal:
-        pytest.skip(f"debug registers are not to be had: {refusal.message}")
+    loaded = attach_or_skip(
+        running, f"watchpoint:{running.address('watched'):#x}:8:w {{ @ = count(); }}", "debug registers"
+    )
     with loaded:
         running.ask("write 12")
         assert loaded.worker is not None
