@@ -77,6 +77,11 @@ class Running:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
         return int(fields[7]) + int(fields[9])
 
+    def shared_kib(self) -> int:
+        """How much memory that others may have too is in its tables."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("RssShmem:")[2].split()[0])
+
     def text(self) -> bytes:
         """The code of the program as it is in memory now."""
         pieces = []

@@ -207,10 +207,10 @@ class Inside:
         return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, knows_cpu=rseq is not None)
 
     def _map_rings(self, stopped: StoppedProcess) -> None:
-        """Have all pages of rings, which sonde has made by now, in the tables of the process: else it waits for the kernel a microsecond for each."""
+        """Have the first pages of rings, which sonde has made by now, in the tables of the process: else it waits for the kernel a microsecond for each."""
         for table, address in self._tables.values():
             if isinstance(table, RingMap):
-                size = os.fstat(table.region.fd).st_size
+                size = min(os.fstat(table.region.fd).st_size, frame.WARM_BYTES)
                 stopped.run([Call("madvise", (address, page_up(size), POPULATE_WRITE))])
 
     def share(self, number: int, share: Callable[[Agent], tuple[SharedMap, int]]) -> None:

@@ -176,7 +176,9 @@ class PolledReader(RingReader):
         """Read what waits; see `RingConsumer.drain`."""
         if self._timer >= 0:
             expirations(self._timer)
-        return super().drain(handle, runs)
+        count = super().drain(handle, runs)
+        self._ring.go_back(frame.WARM_BYTES // 2)
+        return count
 
     def close(self) -> None:
         """Give the memory up. Twice is harmless."""

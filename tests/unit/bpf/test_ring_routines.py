@@ -93,6 +93,22 @@ def test_records_of_any_size(both: tuple[RingMap, RingReader, Producer]) -> None
     assert len(sent) > 300
 
 
+def test_a_ring_that_is_read_goes_back_to_its_begin(both: tuple[RingMap, RingReader, Producer]) -> None:
+    """The positions go on to the memory's next turn, over what nobody has written; not while there is something to be read."""
+    ring, reader, producer = both
+    for turn in range(1, 4):
+        ring.go_back(100)
+        assert producer.output(b"first") == producer.output(bytes(200)) == 0
+        ring.go_back(100)
+        assert drain(reader) == [b"first", bytes(200)]
+        begin = ring.query(3)
+        ring.go_back(begin % PAGESIZE + 1)
+        assert ring.query(2) == ring.query(3) == begin
+        ring.go_back(begin % PAGESIZE)
+        assert ring.query(2) == ring.query(3) == turn * PAGESIZE
+    assert not any(ring.region.data[-2 * PAGESIZE :])
+
+
 def test_what_is_asked_about_a_ring(both: tuple[RingMap, RingReader, Producer]) -> None:
     ring, _, producer = both
     producer.output(bytes(100))
@@ -173,6 +189,7 @@ def test_threads_and_a_reader() -> None:
     found: list[bytes] = []
     while any(thread.is_alive() for thread in threads):
         found += drain(reader)
+        ring.go_back(PAGESIZE)  # at times while somebody writes
     found += drain(reader)
     for name in range(3):
         numbers = [record for record in found if int.from_bytes(record[4:8], "little") == name]

@@ -151,6 +151,18 @@ class RingMap(SharedMap):
 
     # the consumer ---------------------------------------------------------------------------------------------
 
+    def go_back(self, beyond: int) -> None:
+        """Have the next record written at the memory's begin, when all has been read and the positions are `beyond` so many bytes in it.
+
+        For the consumer, which is at the end. A ring that is read in time so stays in its first pages; others cost nobody memory.
+        """
+        region, mask = self.region, self.layout.mask
+        position = region.load(CONSUMER)
+        if position & mask >= beyond:
+            ahead = position + (-position & mask)
+            if region.cas(PRODUCER, position, ahead):  # nothing was written there: it is all zeros
+                region.store(CONSUMER, ahead)
+
     def reader(self) -> RingReader:
         """Return a reader. There is one at a time; the map is to be closed after it."""
         return RingReader(self)
