@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+from ..debuginfo.procmaps import read_maps
 from ..errors import PrivilegeError, TargetError
 from ..record import Record
 from .agent import find_agents, start_time
 from .memory import unmap
 from .patches import Patch, take_out, when_left
+from .slack import find_leftovers
 from .stopped import StoppedProcess
 from .traps import restore
 from .unwinding import put_back
@@ -35,8 +37,21 @@ def remove_agents(pid: int, *, living: bool = False, limit_s: float = 1.0) -> li
     Sites get their original bytes back where the bytes are still those that sonde put there. Memory is unmapped when no thread is in it and no stack leads to it, which
     is waited for `limit_s` seconds at most. Raises TargetError, PrivilegeError.
     """
+    if _has_leftovers(pid):
+        with StoppedProcess(pid) as stopped:
+            stopped.settle()
     agents = [agent for agent in find_agents(pid) if living or not agent.alive]
     return [_remove(agent, _patches_of(agent), None, None, limit_s) for agent in agents]
+
+
+def _has_leftovers(pid: int) -> bool:
+    """Whether a sonde was killed in the middle of its system calls in a process: their code is still there, and a thread may be in it."""
+    try:
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            fd = memory.fileno()
+            return bool(find_leftovers(read_maps(pid), lambda address, size: os.pread(fd, size, address), pid))
+    except (OSError, OverflowError, TargetError, PrivilegeError):
+        return False  # who may not look at it is told so when it matters
 
 
 def clean_children(

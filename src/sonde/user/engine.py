@@ -285,9 +285,18 @@ class UserObject:
         for table in self.maps.values():
             if isinstance(table, RingMap):
                 table.region.populate()
+        return self._plan_patches(inside, watch)
+
+    def _plan_patches(self, inside: Inside, watch: Watch) -> list[Patch]:
+        """Return the patches for what the program has mapped. It stands still for the memory that they need, not for what is written there."""
         with self._stop_for_calls() as stopped:
             self._check_program(watch)
-            return inside.look(stopped)
+            inside.make_room(stopped)
+        try:
+            return inside.plan(watch.read)
+        except TargetError:
+            self._check_program(watch)
+            raise
 
     def _share(self, inside: Inside, stopped: StoppedProcess) -> Watch:
         """Share maps and state with the program that is there; return what watches it."""
@@ -495,19 +504,10 @@ class UserObject:
             self._halts.serve(asked)
 
     def _look_for_files(self, inside: Inside) -> None:
-        """Put in the probes of files that have been loaded, while the process stands still: a thread may wait for it, but not for long."""
+        """Put in the probes of files that have been loaded. A thread may wait for it, but not for long."""
         inside.study()
-        with self._stop() as stopped:
-            if self._is_gone():
-                return
-            patches = inside.look(stopped)
-            self._fill_tails(inside)
-            try:
-                inside.put_in(stopped, patches)
-                return
-            except BusyError:
-                pass  # it has to run on
-        self._put_in(inside, patches)
+        if self._watch is not None and not self._is_gone():
+            self._put_in(inside, self._plan_patches(inside, self._watch))
 
     def _seize_before_exec(self, halts: Halts) -> None:
         """Seize the thread that waits before exec; one that has waited for too long is another program already, which is seen by looking."""

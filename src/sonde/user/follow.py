@@ -42,6 +42,16 @@ class Watch:
         except OSError:
             return False  # unmapped by the program itself
 
+    def read(self, address: int, size: int) -> bytes:
+        """Read memory of the program. Raises TargetError where nothing is mapped, or the program is gone."""
+        try:
+            data = os.pread(self._memory, size, address) if self._memory >= 0 else b""
+        except (OSError, OverflowError):
+            data = b""
+        if len(data) != size:
+            raise TargetError(f"process {self.pid} has no {size} readable bytes at {address:#x} any more")
+        return data
+
     def close(self) -> None:
         """Stop watching. Twice is harmless."""
         if self._memory >= 0:

@@ -312,10 +312,7 @@ class GrowingObject(UserObject):
         if sites:
             with self._stop() as stopped:
                 inside.release(stopped, sites)
-        inside.study()
-        with self._stop_for_calls() as stopped:
-            patches = inside.look(stopped)
-        self._put_in(inside, patches)
+        self._look_for_files(inside)
 
     def look(self) -> None:
         """Follow the process; see `UserObject.look`."""

@@ -1,7 +1,8 @@
 """One program's memory with sonde in it: where its probes stand, the trampolines they lead to, what is shared with it.
 
     inside.enter(stopped, tables, state)      maps and code memory
-    patches = inside.look(stopped)            probes whose files are there now, and halts, as patches that are not in yet
+    inside.make_room(stopped)                 memory for the code of probes whose files are there now, and of halts
+    patches = inside.plan(read)               that code, and the jumps to it, which are not in yet; the process may run meanwhile
     inside.put_in(stopped, patches)
     inside.take_out(stopped); inside.remove(…)
 
@@ -35,7 +36,7 @@ from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
 from .traps import blocking_thread
 from .unwinding import UNWINDERS, find_bound, is_moved, put_back
 from .unwindtables import UnwindTables
-from .windows import NoWindowError, fits, plan
+from .windows import NoWindowError, fits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class _Planned(Record, eq=False):
 
 
 if TYPE_CHECKING:
+    from .windows import Read
+
     _Found = tuple[list[_Planned], list[CallSite], list[Site], list[Site]]
 
 
@@ -119,6 +122,7 @@ class Inside:
         self._halting = False  # whether the hook has its halt
         self._loading = False  # whether the loader has not begun its work
         self._studied: tuple[tuple[object, ...], _Found] | None = None  # what `study` asked, and found
+        self._found: _Found = [], [], [], []  # what there is room for, and no plan yet
 
     # more and fewer probes ------------------------------------------------------------------------------------
 
@@ -266,48 +270,57 @@ class Inside:
     # planning -------------------------------------------------------------------------------------------------
 
     def begin(self, stopped: StoppedProcess) -> list[Patch]:
-        """As `look`, for a program that has not run one instruction: of one with a loader that can halt only the loader is probed, and the rest when it comes there."""
+        """Make room and plan for a program that has not run one instruction: of one with a loader that can halt only the loader is probed, and the rest when it comes there."""
         self._loading = stopped.get_pc(stopped.threads[0]) != read_entry(self.pid)
         self._loading = self._loading and self._can_halt()
-        return self._find_patches(stopped)
+        self._make_room(stopped)
+        return self.plan(stopped.read)
 
-    def look(self, stopped: StoppedProcess) -> list[Patch]:
-        """Find the places of probes that have none yet, in what the process has mapped; return what is to be put in there.
-
-        A place where no jump fits is noted. Raises ProbeError for memory that somebody else has changed.
-        """
+    def make_room(self, stopped: StoppedProcess) -> None:
+        """Find the places of probes that have none yet, in what the process has mapped, and have memory for what is to be put in there."""
         if self._loading:
             self._loading, self._facts = False, None  # there is more to be known now
-        return self._find_patches(stopped)
+        self._make_room(stopped)
 
-    def _find_patches(self, stopped: StoppedProcess) -> list[Patch]:
+    def _make_room(self, stopped: StoppedProcess) -> None:
         self._seen = frozenset() if self._loading else self._mapped()
-        self.places.begin(self._taken)
         studied, self._studied = self._studied, None
         same = studied is not None and studied[0] == self._question()
-        planned, calls, guards, hook = studied[1] if studied is not None and same else self._find()
+        self._found = studied[1] if studied is not None and same else self._find()
+        planned, calls, guards, hook = self._found
+        sites = [*(each.site for each in planned), *guards, *hook]
+        self._have_memory(stopped, [site.address for site in sites], calls)
+        for site in sites:
+            self.places.make_way(stopped, self._image_at(site.address), site)
+        for call in calls:
+            self.places.make_way(stopped, self._image_at(call.site.address), call.site, early=True)
+        if self.unwinds and self._home is not None:
+            spans = [span for agent in self.agents for span in agent.spans]
+            self._unwind_tables.publish(stopped, self._home, self._private, spans)
+
+    def plan(self, read: Read) -> list[Patch]:
+        """Place the code for what `make_room` has found; return what is to be put in. `read(address, size)` gives the memory of the process.
+
+        A place where no jump fits is noted. Raises ProbeError for memory that somebody else has changed, TargetError for what is gone.
+        """
+        planned, calls, guards, hook = self._found
+        self._found = [], [], [], []
+        self.places.begin(self._taken, read)
         placed = {id(each.probe) for each in planned}
         self.waiting = [probe for probe in self.waiting if id(probe) not in placed]
         for probe in self.waiting:
             self.hows[probe.name] = f"waits until the process loads {probe.path}"
+        addresses = {each.site.address for each in planned}
         guarded = frozenset(site.address for site in guards)
-        addresses = [each.site.address for each in planned]
-        self._make_room(stopped, addresses, calls, [site.address for site in (*guards, *hook)])
-        patches = self._plan_sites(stopped, planned, guarded) + self._plan_calls(stopped, calls)
+        patches = self._plan_sites(planned, guarded) + self._plan_calls(calls)
         for site in guards:
             if site.address not in addresses:
                 image = self._image_at(site.address)
-                window = plan(site, self._files)
-                self.places.hold(stopped, "an unwinder that is probed too", site, window)
-                patches.append(self.places.build(stopped, image, site, window, [self._guard(image)], []))
-        patches += self._plan_hook(stopped, hook)
-        if self.unwinds and self._home is not None:
-            spans = [span for agent in self.agents for span in agent.spans]
-            self._unwind_tables.publish(stopped, self._home, self._private, spans)
-        return patches
+                patches.append(self.places.place(image, site, "an unwinder that is probed too", [self._guard(image)]))
+        return patches + self._plan_hook(hook)
 
     def study(self) -> None:
-        """Read what the files tell about the places of probes. `look` would do it too, while the process waits for it."""
+        """Read what the files tell about the places of probes. `make_room` would do it too, while the process waits for it."""
         self.places.blocking = blocking_thread(self.pid) if self.places.allows_traps else 0
         if self.unwinds:
             self._unwind_tables.study()
@@ -368,15 +381,13 @@ class Inside:
         hook = self._find_hook()
         return hook is not None and fits(Site(hook.address, hook.vaddr, hook.path, True), self._files)
 
-    def _plan_hook(self, stopped: StoppedProcess, sites: Sequence[Site]) -> list[Patch]:
+    def _plan_hook(self, sites: Sequence[Site]) -> list[Patch]:
         """The patch for the loader's hook, unless a probe stands there, or no jump fits: then libraries are seen by looking."""
         patches = []
         for site in [] if self._halting else sites:
             try:
-                window = plan(site, self._files)
-                self.places.hold(stopped, "the loader's function for debuggers", site, window)
                 image, runners = self._image_at(site.address), self._files_halt(site)
-                patches.append(self.places.build(stopped, image, site, window, runners, []))
+                patches.append(self.places.place(image, site, "the loader's function for debuggers", runners))
                 self._halting = True
             except ProbeError:
                 self._hook, self._hookless = None, True
@@ -388,11 +399,9 @@ class Inside:
             return []
         return [self._image_at(site.address).files_halt(self._own_pid, self._hook.changing)]
 
-    def _make_room(
-        self, stopped: StoppedProcess, sites: Sequence[int], calls: Sequence[CallSite], guards: Sequence[int]
-    ) -> None:
+    def _have_memory(self, stopped: StoppedProcess, sites: Sequence[int], calls: Sequence[CallSite]) -> None:
         """Have memory for code within reach of every address."""
-        addresses = [*sites, *guards, *(call.site.address for call in calls)]
+        addresses = [*sites, *(call.site.address for call in calls)]
         for low, high in _neighbours(addresses, self._machine.REACH):
             count = sum(low <= address <= high for address in addresses)
             unknown = sum(low <= call.site.address <= high and call.number < 0 for call in calls)
@@ -419,9 +428,7 @@ class Inside:
     def _guard(self, image: Image) -> Runner:
         return image.guard(self._private, self.agents)
 
-    def _plan_sites(
-        self, stopped: StoppedProcess, planned: Sequence[_Planned], guarded: frozenset[int] = frozenset()
-    ) -> list[Patch]:
+    def _plan_sites(self, planned: Sequence[_Planned], guarded: frozenset[int]) -> list[Patch]:
         """One trampoline for all probes that share a place, and for the guard at one of `guarded`."""
         by_site: dict[int, list[_Planned]] = {}
         for each in planned:
@@ -450,7 +457,7 @@ class Inside:
                 self.hows.update({each.probe.name: how for each in group})
                 continue
             try:
-                patch, how = self.places.place_probes(stopped, image, site, name, before, after)
+                patch, how = self.places.place_probes(image, site, name, before, after)
                 patches.append(patch)
                 self._accounts[patch.address] = {-1 if address in guarded or halting else account}
                 self.found, self._halting = True, self._halting or bool(halting)
@@ -480,7 +487,7 @@ class Inside:
     def _runner(self, image: Image, each: _Planned) -> Runner:
         return image.program(self._programs[each.probe.program], each.probe.cookie)
 
-    def _plan_calls(self, stopped: StoppedProcess, calls: Sequence[CallSite]) -> list[Patch]:
+    def _plan_calls(self, calls: Sequence[CallSite]) -> list[Patch]:
         """Patches for the places that make system calls."""
         patches, missed, total = [], [], 0
         for call in calls:
@@ -489,7 +496,7 @@ class Inside:
             total += bool(wanted)
             runs = self._runs_at(image, call, wanted)
             try:
-                patches.append(self.places.place_call(stopped, image, call.site, runs))
+                patches.append(self.places.place_call(image, call.site, runs))
                 self._accounts[patches[-1].address] = {runner.account for _, runner in (*runs.enters, *runs.exits)}
                 self._calls_at[call.site.address] = call.number
                 self.found = self.found or bool(wanted)

@@ -1,7 +1,8 @@
 """Jumps of which only some bytes can be chosen to trampolines that may be anywhere: small pieces of code where such a jump can lead.
 
     islands = Islands(agent)
-    pun, address = islands.place(stopped, window.puns, trampoline)
+    way = islands.make(stopped, window.puns)
+    way.lead(trampoline)
 
 An island is one jump. Islands share pages where puns reach them; other pages are mapped where the process has nothing.
 """
@@ -9,6 +10,7 @@ An island is one jump. Islands share pages where puns reach them; other pages ar
 from __future__ import annotations
 
 from ..bpf.jit.x86_encoding import imm
+from ..record import Record
 from .memory import PAGE, iter_free, page_up
 from .x86.code import jump_to
 
@@ -50,8 +52,8 @@ class Islands:
         self._agent = agent
         self._pages: list[_Page] = []
 
-    def place(self, stopped: StoppedProcess, puns: Sequence[Pun], target: int) -> tuple[Pun, int] | None:
-        """Make an island that jumps to `target`, where one of the puns can lead; return the pun and the island's address. None: nothing is free there.
+    def make(self, stopped: StoppedProcess, puns: Sequence[Pun]) -> Way | None:
+        """Take a place for an island where one of the puns can lead. None: nothing is free there.
 
         Raises TargetError, KernelError, PrivilegeError.
         """
@@ -59,12 +61,12 @@ class Islands:
             for page in self._pages:
                 at = page.find(pun.low, pun.low + pun.size - 1)
                 if at:
-                    return pun, _write(page, at, target)
+                    return _take(pun, page, at)
         for room in _HEAP_ROOMS:
             for pun in puns:
                 made = self._map(stopped, pun, room)
                 if made is not None:
-                    return pun, _write(*made, target)
+                    return _take(pun, *made)
         return None
 
     def _map(self, stopped: StoppedProcess, pun: Pun, room: int) -> tuple[_Page, int] | None:
@@ -84,10 +86,23 @@ class Islands:
         return None
 
 
-def _write(page: _Page, at: int, target: int) -> int:
-    """Write a jump that changes nothing but the counter."""
-    near = abs(target - at) < _NEAR
-    code = jump_to(at, target) if near else b"\xff\x25" + imm(0) + target.to_bytes(8, "little")  # jmp *0(%rip)
-    page.memory[at - page.address : at - page.address + len(code)] = code
+def _take(pun: Pun, page: _Page, at: int) -> Way:
     page.taken.append(at)
-    return at
+    return Way(pun, at, page)
+
+
+class Way(Record, eq=False):
+    """A pun, and the place of the island that it leads to."""
+
+    pun: Pun
+    island: int
+    page: _Page
+
+    def lead(self, target: int) -> None:
+        """Make the island jump to `target`, by code that changes nothing but the counter."""
+        near = abs(target - self.island) < _NEAR
+        code = (
+            jump_to(self.island, target) if near else b"\xff\x25" + imm(0) + target.to_bytes(8, "little")
+        )  # jmp *0(%rip)
+        at = self.island - self.page.address
+        self.page.memory[at : at + len(code)] = code

@@ -1,11 +1,12 @@
 """Sites of one program to patches: the trampoline placed in an image, the jump to it, and what must be known of both to leave again.
 
-    places.begin()                                         what stands already is not displaced
-    patch, how = places.place_probes(stopped, image, site, name, before, after)
-    patch = places.place_call(stopped, image, site, calls)
+    places.make_way(stopped, image, site)                  memory where a shorter jump can lead to, if that is what fits
+    places.begin(taken, read)                              what stands already is not displaced
+    patch, how = places.place_probes(image, site, name, before, after)
+    patch = places.place_call(image, site, calls)
     places.leave(stopped, …)                               threads go on where they came from
 
-Nothing of the process's own code is changed here (`patches` does that).
+Nothing of the process's own code is changed here (`patches` does that), and but for `make_way` and `leave` the process may run.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
     from .agent import Agent
     from .image import Image
+    from .islands import Way
     from .machine import Machine
     from .runners import Calls, Runner
     from .sites import Files, Site
     from .stopped import StoppedProcess
+    from .windows import Read
     from .x86.window import Window
 
 
@@ -50,12 +53,24 @@ class Places:
         self._traps: Traps | None = None
         self._placed: dict[int, _Placed] = {}  # by a patch's address
         self._claims = Claims()
+        self._read: Read = _read_nothing
+        self._ways: dict[int, Way] = {}  # by the address of the window
         self._ways_back: dict[
             int, tuple[int, int]
         ] = {}  # from a state in our code: address, bytes of ours on the stack
 
-    def begin(self, taken: Collection[int]) -> None:
-        """Plan anew, around the patches that are in (their addresses)."""
+    def make_way(self, stopped: StoppedProcess, image: Image, site: Site, *, early: bool = False) -> None:
+        """Have memory where the jump of a site can lead to, when its bytes do not reach the trampoline; where that cannot be, planning says so."""
+        if fits(site, self._files, early=early):
+            window = plan(site, self._files, early=early)
+            if window.kind == "punned" and window.addr not in self._ways:
+                way = image.islands.make(stopped, window.puns)
+                if way is not None:
+                    self._ways[window.addr] = way
+
+    def begin(self, taken: Collection[int], read: Read) -> None:
+        """Plan anew, around the patches that are in (their addresses). `read` gives the memory of the process."""
+        self._read = read
         self._claims = Claims((address, self._placed[address].end) for address in taken)
 
     def site_of(self, patch: int) -> int:
@@ -72,22 +87,23 @@ class Places:
 
     # patches --------------------------------------------------------------------------------------------------
 
+    def place(self, image: Image, site: Site, name: str, before: list[Runner]) -> Patch:
+        """Return the patch of what is sonde's own at a site: a jump. Raises NoWindowError, ProbeError."""
+        return self._place(image, site, name, plan(site, self._files), before, [])
+
     def place_probes(
-        self, stopped: StoppedProcess, image: Image, site: Site, name: str, before: list[Runner], after: list[Runner]
+        self, image: Image, site: Site, name: str, before: list[Runner], after: list[Runner]
     ) -> tuple[Patch, str]:
         """Return the patch of a site, and how it is made: a jump, or where none fits and it was asked for a breakpoint. Raises NoWindowError, ProbeError."""
-
-        def place(window: Window) -> Patch:
-            self.hold(stopped, name, site, window)
-            return self.build(stopped, image, site, window, before, after)
-
         try:
             window = plan(site, self._files)
-            return place(window), f"{window.kind} window of {window.length} bytes"
+            patch = self._place(image, site, name, window, before, after)
+            return patch, f"{window.kind} window of {window.length} bytes"
         except NoWindowError as failure:
             if self.allows_traps:
                 window = self._plan_trap(image, site, failure)
-                return place(window), f"breakpoint, some microseconds a hit: {window.reason}"
+                patch = self._place(image, site, name, window, before, after)
+                return patch, f"breakpoint, some microseconds a hit: {window.reason}"
             if fits(site, self._files, trap=True):
                 failure.message += " (--traps puts a breakpoint there)"
             raise
@@ -105,19 +121,14 @@ class Places:
         self._traps = self._traps or Traps(image.agent, self._machine)
         return window
 
-    def hold(self, stopped: StoppedProcess, name: str, site: Site, window: Window) -> None:
-        hold_against_file(name, site, window, self._files, stopped.read, self._claims)
+    def _hold(self, name: str, site: Site, window: Window) -> None:
+        hold_against_file(name, site, window, self._files, self._read, self._claims)
 
-    def build(
-        self,
-        stopped: StoppedProcess,
-        image: Image,
-        site: Site,
-        window: Window,
-        before: list[Runner],
-        after: list[Runner],
+    def _place(
+        self, image: Image, site: Site, name: str, window: Window, before: list[Runner], after: list[Runner]
     ) -> Patch:
-        """Place the trampoline of a site, with what the window displaces behind it. Raises NoWindowError."""
+        """Place the trampoline of a site, with what the window displaces behind it. Raises NoWindowError, ProbeError."""
+        self._hold(name, site, window)
         kind = frame.ENTRY if site.is_entry else frame.INSIDE
         if kind == frame.INSIDE and any(runner.overrides for runner in before):
             raise ProbeError(
@@ -131,14 +142,13 @@ class Places:
         else:
             code, back = self._machine.entry(start, before, image.around, kind, site.address), 0
         moved = self._move(site, window.code, window.addr, start + len(code), window.patch)
-        patch = self._patch(stopped, image, site, window, start, [(code, None, 0), (moved.code, moved, 0)])
+        patch = self._patch(image, site, window, start, [(code, None, 0), (moved.code, moved, 0)])
         if back:
             self.returns.append(back)
         return patch
 
     def _patch(
         self,
-        stopped: StoppedProcess,
         image: Image,
         site: Site,
         window: Window,
@@ -153,7 +163,7 @@ class Places:
         if not self._claims.add(window.addr, end):
             raise refused(site, "another probe displaces some of the same instructions")
         try:
-            jump = self._jump(stopped, image, site, window, start)
+            jump = self._jump(site, window, start)
         except ProbeError:
             self._claims.remove(window.addr)
             raise
@@ -170,7 +180,7 @@ class Places:
         self._placed[window.addr] = _Placed(site.address, end)
         return Patch(window.addr, original(site, self._files, window.addr, window.patch), jump, moves)
 
-    def _jump(self, stopped: StoppedProcess, image: Image, site: Site, window: Window, start: int) -> bytes:
+    def _jump(self, site: Site, window: Window, start: int) -> bytes:
         """The bytes that make a window's first ones lead to `start`. Raises NoWindowError where nothing can be placed in reach of a shorter jump."""
         if window.kind == "trap":
             assert self._traps is not None
@@ -178,12 +188,12 @@ class Places:
             return self._machine.BREAKPOINT
         if window.kind != "punned":
             return self._machine.jump_to(window.addr, start)
-        found = image.islands.place(stopped, window.puns, start)
-        if found is None:
+        way = self._ways.get(window.addr)
+        if way is None:
             raise refused(site, f"{window.reason}; and nothing is free where a shorter jump could lead to")
-        pun, island = found
-        self._ways_back[island] = window.addr, 0
-        return (pun.prefix + self._machine.jump_to(window.addr + len(pun.prefix), island))[: window.patch]
+        way.lead(start)
+        self._ways_back[way.island] = window.addr, 0
+        return (way.pun.prefix + self._machine.jump_to(window.addr + len(way.pun.prefix), way.island))[: window.patch]
 
     def _move(self, site: Site, code: bytes, old: int, new: int, patch: int, *, falls: bool = False) -> Relocated:
         """Instructions of a window for another address, see `relocate`. Raises NoWindowError for what cannot be that far away."""
@@ -192,18 +202,18 @@ class Places:
         except ProbeError as failure:
             raise refused(site, failure.message) from None
 
-    def place_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls) -> Patch:
+    def place_call(self, image: Image, site: Site, calls: Calls) -> Patch:
         """Return the patch of a place that makes system calls: a jump, or where none fits and it was asked for a breakpoint. Raises ProbeError."""
         try:
-            return self._build_call(stopped, image, site, calls, plan(site, self._files, early=True))
+            return self._build_call(image, site, calls, plan(site, self._files, early=True))
         except NoWindowError as failure:
             if not self.allows_traps:
                 raise
-            return self._build_call(stopped, image, site, calls, self._plan_trap(image, site, failure))
+            return self._build_call(image, site, calls, self._plan_trap(image, site, failure))
 
-    def _build_call(self, stopped: StoppedProcess, image: Image, site: Site, calls: Calls, window: Window) -> Patch:
+    def _build_call(self, image: Image, site: Site, calls: Calls, window: Window) -> Patch:
         """Place the trampoline of a system call, between what the window displaces before the call and the call with what follows."""
-        self.hold(stopped, "a system call", site, window)
+        self._hold("a system call", site, window)
         start, split = image.agent.reserve(0), window.probe
         head = Relocated(b"", (), ())
         if split:
@@ -215,7 +225,7 @@ class Places:
         ends = (middle + size, middle + size + _offset_of(tail, behind, behind - site.address))
         code, waits = self._machine.system_calls(middle, calls, image.around, site.address, ends)
         patch = self._patch(
-            stopped, image, site, window, start, [(head.code, head, 0), (code, None, 0), (tail.code, tail, split)]
+            image, site, window, start, [(head.code, head, 0), (code, None, 0), (tail.code, tail, split)]
         )
         self._ways_back.update((place, (behind, below)) for place, below in waits)
         return patch
@@ -243,6 +253,10 @@ class Places:
                 registers.pc = way[0]
                 registers.sp += way[1]
                 stopped.set_registers(tid, registers)
+
+
+def _read_nothing(address: int, size: int) -> bytes:
+    raise ProbeError(f"nobody has said how to read {size} bytes at {address:#x}")
 
 
 def _offset_of(moved: Relocated, address: int, offset: int) -> int:

@@ -41,7 +41,7 @@ class SeizedThreads:
         self.limit_s = limit_s
         self.stopped_ns = 0
         self._begun_ns = self._news = 0
-        self._all = all_threads
+        self.all_threads = all_threads
         self._held = tuple(held)
         self._seized: dict[int, bool] = {}  # tid: is it stopped
         self._gone: set[int] = set()
@@ -193,7 +193,7 @@ class SeizedThreads:
     def _stop(self, deadline: float) -> None:
         """Seize what is there, without stopping it; then interrupt all, and again those that were made meanwhile."""
         self._seized.update((tid, True) for tid in self._held)
-        if self._all:
+        if self.all_threads:
             while self._seize_new():
                 pass
         else:
@@ -208,7 +208,7 @@ class SeizedThreads:
                     pass  # it has ended: seen below
             for tid in running:
                 self._await_stop(tid, deadline)
-            if not self._all or not self._seize_new():
+            if not self.all_threads or not self._seize_new():
                 return
 
     def _seize_new(self) -> bool:

@@ -5,10 +5,12 @@ A segment ends somewhere in a page, and the rest of that page is mapped all the 
 
 from __future__ import annotations
 
+import os
 import struct
 
 from ..debuginfo.procmaps import find_mapping
 from ..errors import FormatError, TargetError
+from ..record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,15 +51,43 @@ def find_slack(mappings: Sequence[Mapping], read: Reader, size: int, exe: str = 
     return found
 
 
-def find_leftovers(mappings: Sequence[Mapping], read: Reader, exe: str) -> list[tuple[int, int]]:
-    """Return where something lies behind the code of the program and the vdso, as addresses and sizes: a killed sonde may have left it."""
-    found = []
+class Leftover(Record):
+    """Bytes behind the code that are not `original` any more."""
+
+    address: int
+    original: bytes
+
+
+def find_leftovers(mappings: Sequence[Mapping], read: Reader, pid: int) -> list[Leftover]:
+    """Return where something lies behind the code of the program of `pid` and of the vdso: a killed sonde may have left it. Raises TargetError."""
+    found, exe = [], path_of(pid)
     for mapping in mappings:
         if mapping.path in (exe, "[vdso]") and mapping.perms[2:] == "xp":
             end = _end_of_code(mapping, mappings, read)
-            if end is not None and read(end, mapping.end - end).strip(b"\0"):
-                found.append((end, mapping.end - end))
+            size = mapping.end - end if end is not None else 0
+            if end is not None and size:
+                original = bytes(size) if mapping.path == "[vdso]" else _file_bytes(pid, mapping, end, size)
+                if read(end, size) != original:
+                    found.append(Leftover(end, original))
     return found
+
+
+def path_of(pid: int) -> str:
+    """The path of a process's program, as mappings have it; "" where that may not be known."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError:
+        return ""
+
+
+def _file_bytes(pid: int, mapping: Mapping, address: int, size: int) -> bytes:
+    """What the program's file gives memory that shows it; zeros behind its end, or when it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/exe", "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, mapping.offset + address - mapping.start)
+    except OSError:
+        data = b""
+    return data.ljust(size, b"\0")
 
 
 def is_slack(mappings: Sequence[Mapping], read: Reader, address: int, ends: dict[int, int | None]) -> bool:

@@ -24,7 +24,7 @@ from .interrupted import is_in_system_call, mend
 from .machine import get_native
 from .refusal import is_confined
 from .seized import SeizedThreads, runs_kernel_code, state_of
-from .slack import find_leftovers, find_slack, is_slack
+from .slack import find_leftovers, find_slack, is_slack, path_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,12 +101,13 @@ class StoppedProcess:
             ptrace.set_registers(tid, registers)
 
     def settle(self) -> None:
-        """Let threads come out of system calls that another sonde made in them and was killed meanwhile. Raises TargetError.
+        """Let threads come out of system calls that another sonde made in them and was killed meanwhile, and take its code away. Raises TargetError.
 
         Until then it is not known where they are in the program. They need no other thread, and some microseconds.
         """
         deadline = monotonic() + self._seized.limit_s
-        left = find_leftovers(self.mappings(), self.read, self._exe())
+        leftovers = find_leftovers(self.mappings(), self.read, self.pid)
+        left = [(each.address, len(each.original)) for each in leftovers]
         ends: dict[int, int | None] = {}
         for tid in self.threads:
             while self._is_in_calls(tid, left, ends):
@@ -116,6 +117,8 @@ class StoppedProcess:
                     )
                 self._seized.let_run(tid)
                 self._look_at(tid)
+        for each in leftovers if self._seized.all_threads else ():
+            self.write(each.address, each.original)
         self._settled = True
 
     def _is_in_calls(self, tid: int, left: list[tuple[int, int]], ends: dict[int, int | None]) -> bool:
@@ -125,13 +128,6 @@ class StoppedProcess:
         if not left:
             return False
         return any(slot.in_frame for slot in iter_slots(self, tid, lambda words: find_between(words, left)))
-
-    def _exe(self) -> str:
-        """The path of the program, as mappings have it."""
-        try:
-            return os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")
-        except OSError:
-            return ""
 
     # registers and memory --------------------------------------------------------------------------------------
 
@@ -283,7 +279,7 @@ class StoppedProcess:
 
     def _find_slack(self, size: int) -> int:
         if self._slack[1] < size:
-            self._slack = find_slack(self.maps(), self.read, size, self._exe()), size
+            self._slack = find_slack(self.maps(), self.read, size, path_of(self.pid)), size
         return self._slack[0]
 
     def _check_system_calls(self) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from .sites import Files, Site
 
+    Read = Callable[[int, int], bytes]  # memory of the process: address, size
+
 _BEFORE_BYTES = 7  # of another's jump, at most, that reach behind its first byte: with three prefixes
 
 
@@ -102,9 +104,7 @@ def original(site: Site, files: Files, start: int, size: int) -> bytes:
     return bytes(elf.data[max(offset, 0) : offset + size])
 
 
-def hold_against_file(
-    name: str, site: Site, window: Window, files: Files, read: Callable[[int, int], bytes], ours: Container[int]
-) -> None:
+def hold_against_file(name: str, site: Site, window: Window, files: Files, read: Read, ours: Container[int]) -> None:
     """Raise ProbeError where memory is not what the file has, in what the window displaces and what its jump will consist of.
 
     `read(address, size)` gives the memory of the process. The few bytes before may not have been changed either, as another's jump may reach from there into the window; but by a jump of
