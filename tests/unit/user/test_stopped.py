@@ -375,3 +375,22 @@ def test_text_can_be_written_by_words() -> None:
         stopped._poke(place, b"0123456789")
         assert stopped.read(place - 16, 48) == before[:16] + b"0123456789" + before[26:]
         stopped._poke(place, before[16:26])
+
+
+def test_sonde_is_as_nice_as_before_when_others_have_stood_still_for_it() -> None:
+    """Meanwhile it need not wait for its turn on a busy machine; only who may do that can."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with Target("spin", "3") as target:
+        with StoppedProcess(target.pid):
+            assert os.getpriority(os.PRIO_PROCESS, 0) == (-20 if may_hurry() else before)
+        assert os.getpriority(os.PRIO_PROCESS, 0) == before
+        with pytest.raises(ValueError), StoppedProcess(target.pid):
+            raise ValueError
+        assert os.getpriority(os.PRIO_PROCESS, 0) == before
+        target.finish()
+
+
+def may_hurry() -> bool:
+    """Whether a process like this one may ask for all of the CPU."""
+    command = "import os; os.setpriority(os.PRIO_PROCESS, 0, -20)"
+    return not subprocess.run([sys.executable, "-c", command], capture_output=True).returncode
