@@ -47,7 +47,7 @@ def own_options(options: TraceOptions) -> list[tuple[str, str]]:
 
 
 class InProcess:
-    """A program that is compiled for a process: that of `options.pid`, or the command's, which waits at its entry. A context manager, which ends the command if there is no choice."""
+    """A program that is compiled for a process: that of `options.pid`, or the command's, which waits before its first instruction. A context manager, which ends the command if there is no choice."""
 
     def __init__(self, program: str | Source, options: TraceOptions, target: Target) -> None:
         self._program = program
@@ -106,19 +106,17 @@ class InProcess:
 
 
 class HeldCommand:
-    """A command that stands at the first instruction of its program, with its libraries in place (see runtime.child.Command)."""
-
-    begun = True
+    """A command that stands before its first instruction (see runtime.child.Command)."""
 
     def __init__(self, command: str) -> None:
         from ..runtime.child import Child
-        from ..user.spawn import run_to_entry
+        from ..user.spawn import run_to_exec
         from ..user.stopped import StoppedProcess
 
         self._child = Child(command)
         self.pid = self._child.pid
         try:
-            run_to_entry(self.pid, self._child.release)
+            run_to_exec(self.pid, self._child.release)
             self.stopped = StoppedProcess(self.pid, held=[self.pid]).__enter__()
         except BaseException:
             self._child.close()

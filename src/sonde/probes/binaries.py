@@ -65,7 +65,22 @@ def _mapped(pid: str, scope: Scope) -> list[str]:
         fields = line.split(None, 5)
         if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/") and not fields[5].endswith(" (deleted)"):
             paths[fields[5]] = None
+    if len(paths) == 2:  # a program and its loader, which may not have begun
+        paths.update(dict.fromkeys(_to_be_mapped(pid, scope)))
     return [in_mount_namespace(path, scope, pid) for path in paths]
+
+
+def _to_be_mapped(pid: str, scope: Scope) -> list[str]:
+    """The libraries that the loader of a process will map."""
+    from ..debuginfo.needed import find_needed
+
+    try:
+        program = os.readlink(f"{scope.machine.proc}/{pid}/exe")
+        with open(f"{scope.machine.proc}/{pid}/environ", encoding="utf-8", errors="surrogateescape") as file:
+            environ = dict(word.split("=", 1) for word in file.read().split("\0") if "=" in word)
+    except OSError:
+        return []
+    return find_needed(program, scope.arch, environ, f"{scope.machine.proc}/{pid}/root")
 
 
 def in_mount_namespace(path: str, scope: Scope, pid: str = "") -> str:

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Command(Protocol):
-        """A process of ours that waits to be let go. `begun`: its program is in place already, and what that has mapped."""
+        """A process of ours that waits to be let go."""
 
         pid: int
-        begun: bool
 
         def fileno(self) -> int: ...
         def release(self) -> None: ...
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 class Child:
     """A stopped child process that will run `command`. Close kills it when it still runs. Raises TargetError."""
-
-    begun = False
 
     def __init__(self, command: str) -> None:
         words = split_command(command)

@@ -229,8 +229,8 @@ class Session:
         # A USDT probe that stands at several places in a file is one probe for the user.
         self.printer.attached(len({(probe.name, probe.program) for probe in probes if not probe.own}))
         if self._child is not None:
-            if self._watch is not None and self._child.begun:
-                self._watch.start(self._child.pid)
+            if self._watch is not None and self._worker is not None:
+                self._worker.mapped = self._watch.look
             self._child.release()
             if self._watch is not None:
                 self._watch.start(self._child.pid)

@@ -80,7 +80,12 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
     class Worker(Protocol):
-        """What an engine has to do itself while a session runs: `work` is called whenever the descriptor is readable."""
+        """What an engine has to do itself while a session runs: `work` is called whenever the descriptor is readable.
+
+        It calls `mapped` when its process has mapped files with code and waits for their probes.
+        """
+
+        mapped: Callable[[], object] | None
 
         def fileno(self) -> int: ...
         def work(self) -> None: ...

@@ -35,6 +35,7 @@ from .local import LocalPrograms, local_helpers
 from .machine import get_native
 from .sampled import SampledWorld
 from .sites import Files
+from .spawn import read_exec
 from .stopped import StoppedProcess, is_alive
 from .target import slots_for
 from .unwindtables import Unwinder
@@ -220,7 +221,7 @@ class UserObject:
             self._local = self._take_programs(local)
         if sampled:
             self._sampled = self._take_programs(sampled, SampledWorld(self.pid, self._make_unwinder()))
-        self.worker = Worker(self.run, self._run_on, self.look, self._state)
+        self.worker = Worker(self.run, self._run_on, self.look, self._state, soon=self._engine.held is not None)
 
     def _take_programs(self, probes: Iterable[ProbeSpec], world: SampledWorld | None = None) -> LocalPrograms:
         """Prepare the programs of probes that sonde runs itself, on the maps where they are now."""
@@ -240,12 +241,14 @@ class UserObject:
         if self._engine.held is None:
             for left in remove_agents(self.pid):  # of a sonde that was killed
                 self._tell(f"{left.sites} places that another sonde has changed in process {self.pid} were put back")
+        held = self._engine.held
+        if held is not None and not self._make_inside().can_begin(held):
+            held.go_to_entry()
         self._inside = self._make_inside()
         # A program that runs gets its probes first, as halts cost more time than they do; unless the kernel's probes would see that.
-        self._inside.halts_later = self._engine.held is None and self._lent is None
-        self._inside.study()
+        self._inside.halts_later = held is None and self._lent is None
         prepare()
-        self._plan = self._enter(self._inside)
+        self._plan = self._enter(self._inside) if held is None else self._enter_first(self._inside, held)
         self.missing = tuple(self._inside.notes)
         self.notes += self.missing
         self._check_placed()
@@ -280,12 +283,27 @@ class UserObject:
 
     def _enter(self, inside: Inside) -> list[Patch]:
         """Begin in a program; return the patches for what it has mapped. Two stops, so that neither is long."""
+        inside.study()
         with self._stop_for_calls() as stopped:
             watch = self._share(inside, stopped)
+        self._populate()
+        return self._plan_patches(inside, watch)
+
+    def _enter_first(self, inside: Inside, held: StoppedProcess) -> list[Patch]:
+        """Begin in the program of a command, which has not run one instruction; return the patches for what it begins with. It waits for those of its libraries."""
+        self._share(inside, held)
+        self._populate()
+        patches = inside.begin(held, read_exec(self.pid, held), seen=False)
+        inside.foresee()
+        if self._halts is not None and self._owner is not None:
+            self._halts.be_patient(True)
+        return patches
+
+    def _populate(self) -> None:
+        """Have all pages of rings made now (see Inside._map_rings)."""
         for table in self.maps.values():
             if isinstance(table, RingMap):
                 table.region.populate()
-        return self._plan_patches(inside, watch)
 
     def _plan_patches(self, inside: Inside, watch: Watch) -> list[Patch]:
         """Return the patches for what the program has mapped. It stands still for the memory that they need, not for what is written there."""
@@ -429,7 +447,7 @@ class UserObject:
         """Replace the code, when no thread is where it could not go on; that is soon."""
         self._fill_tails(inside)
         deadline = time.monotonic() + _BUSY_S
-        while patches:
+        while patches or inside.is_born:
             try:
                 with self._stop() as stopped:
                     assert self._watch is not None
@@ -451,6 +469,7 @@ class UserObject:
             if self._budget is not None and self._exec is None:
                 self._heed_budget(self._budget, inside)
             self._answer()
+            self._stay_while_loading()
             if self._exec is None and not self._is_gone():
                 self.begin_to_follow()
             if self._exec is not None:
@@ -490,6 +509,8 @@ class UserObject:
         """Say at which halts the process is to wait; a thread that has waited for too long has given them up."""
         if self._halts is not None and self._inside is not None:
             self._halts.keep(self._inside.halts if self._attached else 0)
+            if not self._inside.loading:
+                self._halts.be_patient(False)
 
     def _answer(self) -> None:
         """Do what threads at halts wait for, and let them go on."""
@@ -499,6 +520,8 @@ class UserObject:
             if self._exec is None and not self._is_gone():
                 if self._inside.expects_files and self._inside.has_new_files():
                     self._look_for_files(self._inside)
+                    if self.worker is not None and self.worker.mapped is not None:
+                        self.worker.mapped()
                 self._seize_before_exec(self._halts)
         finally:
             self._halts.serve(asked)
@@ -531,11 +554,15 @@ class UserObject:
         except BaseException:
             self._leave_exec()
             raise
+        self._stay_while_loading()
+        return None
+
+    def _stay_while_loading(self) -> None:
+        """Stay for a moment with a program whose loader will halt soon."""
         deadline = time.monotonic() + _STAY_S
-        while self._inside is not None and self._inside.loading and time.monotonic() < deadline:
+        while self._inside is not None and self._inside.loading and not self._is_gone() and time.monotonic() < deadline:
             self._answer()
             time.sleep(_STAY_PAUSE_S)
-        return None
 
     def _is_over(self, thread: Exec) -> bool:
         """Whether a thread has come back from exec, and does not try the next name as shells do; or has ended, or takes too long."""
@@ -555,11 +582,12 @@ class UserObject:
 
     def _begin_program(self, thread: Exec) -> None:
         """Begin in the program whose first instruction a thread stands at, and let it go."""
+        call = self._halts.exec_call() if self._halts is not None else ()
         inside = self._change_program()
         with StoppedProcess(self.pid, held=[thread.take()]) as stopped:
             self._exec = None
             self._share(inside, stopped)
-            patches = inside.begin(stopped)
+            patches = inside.begin(stopped, call, seen=True)
             self._fill_tails(inside)
             inside.put_in(stopped, patches)
             self._keep_halts()
@@ -592,7 +620,6 @@ class UserObject:
                 self._tell(f"process {self.pid} runs another program now, which is not probed")
             return
         inside = self._change_program()  # the program may not be there yet
-        inside.study()
         self._put_in(inside, self._enter(inside))
         self._begins = 0
 

@@ -16,7 +16,7 @@ import os
 from ..bpf.jit.here import cpu_features
 from ..bpf.maps.memory import POPULATE_WRITE
 from ..bpf.maps.ringbuf import RingMap
-from ..errors import PrivilegeError, ProbeError, TargetError
+from ..errors import FormatError, PrivilegeError, ProbeError, TargetError
 from ..record import Record, replace
 from . import frame, halts, helpers
 from .agent import Agent
@@ -30,13 +30,13 @@ from .patches import Patch, put_in, remove_when_left, take_out
 from .placing import Places
 from .process import find_clock, find_rseq, find_tid_offset
 from .runners import Calls, Runner, Surroundings
-from .sites import Site, find_data, find_functions, find_sites
+from .sites import Site, find_data, find_functions, find_in_file, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
 from .traps import blocking_thread
 from .unwinding import UNWINDERS, find_bound, is_moved, put_back
 from .unwindtables import UnwindTables
-from .windows import NoWindowError, fits
+from .windows import NoWindowError, fits, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Inside:
         self._loading = False  # whether the loader has not begun its work
         self._studied: tuple[tuple[object, ...], _Found] | None = None  # what `study` asked, and found
         self._found: _Found = [], [], [], []  # what there is room for, and no plan yet
+        self._born = 0  # what is to run before the program's first instruction
 
     # more and fewer probes ------------------------------------------------------------------------------------
 
@@ -269,27 +270,83 @@ class Inside:
 
     # planning -------------------------------------------------------------------------------------------------
 
-    def begin(self, stopped: StoppedProcess) -> list[Patch]:
-        """Make room and plan for a program that has not run one instruction: of one with a loader that can halt only the loader is probed, and the rest when it comes there."""
-        self._loading = stopped.get_pc(stopped.threads[0]) != read_entry(self.pid)
-        self._loading = self._loading and self._can_halt()
-        self._make_room(stopped)
+    def can_begin(self, stopped: StoppedProcess) -> bool:
+        """Whether `begin` is possible for a program that has not run one instruction: its loader can halt, or it has none."""
+        return stopped.get_pc(stopped.threads[0]) == read_entry(self.pid) or self._can_halt()
+
+    def begin(self, stopped: StoppedProcess, call: Sequence[int], *, seen: bool) -> list[Patch]:
+        """Make room and plan for a program that has not run one instruction: of one with a loader that can halt only the loader is probed, and the rest when it comes there.
+
+        `call` is that of exec which has led there, number and arguments, and `seen` whether its begin was seen.
+        """
+        pc = stopped.get_pc(stopped.threads[0])
+        self._loading = pc != read_entry(self.pid) and self._can_halt()
+        ends = [
+            each for each in self._calls_wanted if each[1].number in (ANY, *call[:1]) and (each[1].exits or not seen)
+        ]
+        self._make_room(stopped, [pc] if ends else [])
+        if ends and call:
+            self._born = self._plan_birth(stopped, call, ends)
         return self.plan(stopped.read)
+
+    def _plan_birth(
+        self, stopped: StoppedProcess, call: Sequence[int], wanted: Sequence[tuple[ProbeSpec, Wanted]]
+    ) -> int:
+        """Place what runs before the first instruction, since the place that has made the call of exec is gone; return its address."""
+        registers = stopped.registers(stopped.threads[0])
+        image = self._image_at(registers.pc)
+        runners = [(w.exits, self._call_runner(image, probe, w, wanted)) for probe, w in wanted]
+        enters, exits = ([runner for at_end, runner in runners if at_end == which] for which in (False, True))
+        start = image.agent.reserve(0)
+        assert self._machine.HALTS is not None
+        image.agent.place(self._machine.HALTS.born(start, call, enters, exits, image.around, registers))
+        self.places.note_way_back(start, registers.pc)
+        self.found = True
+        return start
+
+    def foresee(self) -> None:
+        """Say which of the probes that wait for files will have no place in them, and read what the files tell."""
+        for probe in list(self.waiting):
+            try:
+                site = find_in_file(probe, self._files)
+            except (FormatError, OSError):
+                site = None  # it is told when the file is loaded
+            if site is None:
+                continue
+            try:
+                window = plan(site, self._files)
+                self.hows[probe.name] = f"{window.kind} window of {window.length} bytes, once {site.path} is loaded"
+                self.found = True
+            except NoWindowError as failure:
+                if self.places.allows_traps and fits(site, self._files, trap=True):
+                    continue
+                self.notes.append(f"{probe.name} is not probed: {failure.message}")
+                self.hows[probe.name] = "not attached"
+                self.waiting.remove(probe)
 
     def make_room(self, stopped: StoppedProcess) -> None:
         """Find the places of probes that have none yet, in what the process has mapped, and have memory for what is to be put in there."""
-        if self._loading:
-            self._loading, self._facts = False, None  # there is more to be known now
+        self._note_loaded()
         self._make_room(stopped)
 
-    def _make_room(self, stopped: StoppedProcess) -> None:
+    def _note_loaded(self) -> None:
+        """The loader has come to its halt: there is more to be known of the process now."""
+        if self._loading:
+            self._loading, self._facts = False, None
+
+    @property
+    def is_born(self) -> bool:
+        """Whether something is to run before the program's first instruction."""
+        return self._born > 0
+
+    def _make_room(self, stopped: StoppedProcess, also: Sequence[int] = ()) -> None:
         self._seen = frozenset() if self._loading else self._mapped()
         studied, self._studied = self._studied, None
         same = studied is not None and studied[0] == self._question()
         self._found = studied[1] if studied is not None and same else self._find()
         planned, calls, guards, hook = self._found
         sites = [*(each.site for each in planned), *guards, *hook]
-        self._have_memory(stopped, [site.address for site in sites], calls)
+        self._have_memory(stopped, [*(site.address for site in sites), *also], calls)
         for site in sites:
             self.places.make_way(stopped, self._image_at(site.address), site)
         for call in calls:
@@ -322,6 +379,7 @@ class Inside:
     def study(self) -> None:
         """Read what the files tell about the places of probes. `make_room` would do it too, while the process waits for it."""
         self.places.blocking = blocking_thread(self.pid) if self.places.allows_traps else 0
+        self._note_loaded()
         if self.unwinds:
             self._unwind_tables.study()
         found = self._find()
@@ -544,6 +602,9 @@ class Inside:
         fresh, self._semaphores = self._semaphores - self._counted, set()
         self._count(stopped, fresh, 1)
         self._counted |= fresh
+        if self._born:
+            stopped.set_pc(stopped.threads[0], self._born)
+            self._born = 0
 
     def _count(self, stopped: StoppedProcess, places: set[int], step: int) -> None:
         """Tell the program that its USDT probes are in use: a u16 counts who looks at each."""

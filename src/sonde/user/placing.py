@@ -68,6 +68,10 @@ class Places:
                 if way is not None:
                     self._ways[window.addr] = way
 
+    def note_way_back(self, code: int, address: int) -> None:
+        """A thread that stands at `code` of ours has not begun it: it goes on at `address` once that is taken out."""
+        self._ways_back[code] = address, 0
+
     def begin(self, taken: Collection[int], read: Read) -> None:
         """Plan anew, around the patches that are in (their addresses). `read` gives the memory of the process."""
         self._read = read

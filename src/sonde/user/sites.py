@@ -42,6 +42,7 @@ class Files:
         self._elves: dict[str, Elf] = {}
         self._stamps: dict[str, tuple[int, ...]] = {}
         self._texts: dict[str, Text] = {}
+        self._names: dict[str, str] = {}  # by each path of a file the first one
         self.windows: dict[tuple[str, int, bool, bool], Window] = {}
         self.calls: dict[tuple[str, int], list[tuple[int, int]]] = {}
         self.unwinding: dict[tuple[str, str, int], UnwindTable | None] = {}
@@ -54,11 +55,20 @@ class Files:
         """Return the ELF file at `path`, as the process sees it. Raises FormatError, OSError."""
         from ..debuginfo.elf import Elf
 
+        path = self.name_of(path)
         if path not in self._elves:
             inside = self._reach(path)
             self._stamps[path] = _stamp(inside)
             self._elves[path] = Elf.open(inside)
         return self._elves[path]
+
+    def name_of(self, path: str) -> str:
+        """Return the one path by which a file is known here that has several."""
+        if path not in self._names:
+            stamp = _stamp(self._reach(path))
+            known = (name for name, other in self._stamps.items() if other == stamp and stamp)
+            self._names[path] = next(known, path)
+        return self._names[path]
 
     def _reach(self, path: str) -> str:
         inside = f"/proc/{self.pid}/root{path}"
@@ -66,8 +76,10 @@ class Files:
 
     def refresh(self) -> None:
         """Forget files that are others by now under the same name: another program of the process begins."""
+        self._names.clear()
         for path in [path for path in self._elves if _stamp(self._reach(path)) != self._stamps[path]]:
             self._elves.pop(path).close()
+            del self._stamps[path]
             self._texts.pop(path, None)
             self.windows = {key: window for key, window in self.windows.items() if key[0] != path}
             self.calls = {key: calls for key, calls in self.calls.items() if key[0] != path}
@@ -77,6 +89,7 @@ class Files:
         """Return what is known about the code of the file at `path`. Raises FormatError, OSError."""
         from .x86.text import Text
 
+        path = self.name_of(path)
         if path not in self._texts:
             self._texts[path] = Text(self.open(path))
         return self._texts[path]
@@ -109,6 +122,17 @@ def find_sites(probe: ProbeSpec, files: Files) -> list[Site]:
             is_entry = files.text(mapping.path).begins_function(vaddr)
             found.append(Site(mapping.start + probe.offset - mapping.offset, vaddr, mapping.path, is_entry))
     return found
+
+
+def find_in_file(probe: ProbeSpec, files: Files) -> Site | None:
+    """Return the place of a probe in its file, with the file's addresses, whether the process has mapped that or not; None where it has no code. Raises FormatError, OSError."""
+    elf = files.open(probe.path)
+    for segment in elf.segments:
+        inside = segment.offset <= probe.offset < segment.offset + segment.file_size
+        if segment.type == 1 and segment.flags & 1 and inside:
+            vaddr = elf.get_vaddr(probe.offset)
+            return Site(vaddr, vaddr, probe.path, files.text(probe.path).begins_function(vaddr))
+    return None
 
 
 def _mappings_of(path: str, files: Files) -> Sequence[Mapping]:

@@ -89,6 +89,17 @@ class StoppedProcess:
             os.close(self._memory)
             self._memory = -1
 
+    def go_to_entry(self) -> None:
+        """Let a process with one thread, which stands before its first instruction, run on to its program's (see `spawn`). Raises TargetError."""
+        from .spawn import run_on_to_entry
+
+        (tid,) = self.threads
+        run_on_to_entry(tid)
+        self._look_at(tid)
+        os.close(self._memory)
+        self._memory = os.open(f"/proc/{tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        self._mappings, self._slack, self._settled = [], (0, 0), False
+
     @property
     def stopped_ns(self) -> int:
         """For how many nanoseconds it stood still, from the first thread's stop to the last one's going on; 0 until that is over."""

@@ -66,7 +66,7 @@ def plan(site: Site, files: Files, *, early: bool = False, trap: bool = False) -
     `trap`: that of a breakpoint, which fits wherever an instruction can be moved.
     """
     bias = site.address - site.vaddr
-    key = site.path, site.vaddr, early, trap
+    key = files.name_of(site.path), site.vaddr, early, trap
     window = files.windows.get(key)
     if window is None:
         try:

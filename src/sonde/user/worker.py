@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 POLL_NS = 10_000_000  # how often a ring is looked at: nobody in the process tells us
 _LOOK_NS = 10_000_000  # how often the process is looked at: new threads, files, programs
+_SOON_NS = 500_000
 
 
 class Worker:
@@ -46,8 +47,9 @@ class Worker:
         run_on: Callable[[str, Sample], object],
         look: Callable[[], object],
         state: memoryview | None,
+        soon: bool = False,
     ) -> None:
-        """`look` is called now and then; `state` is the memory that the clock of the process is kept in, if there is one."""
+        """`look` is called now and then, and `soon` for the first time; `state` is the memory that the clock of the process is kept in, if there is one."""
         self._run = run
         self._run_on = run_on
         self._epoll = select.epoll()
@@ -58,7 +60,8 @@ class Worker:
         self._clock = Clock(state) if state is not None and is_trusted() else None
         self._tick = self._watch(make_timer(FIRST_NS, THEN_NS)) if self._clock is not None else -1
         self._look_at_process = look
-        self._look = self._watch(make_timer(_LOOK_NS)) if state is not None else -1
+        self.mapped: Callable[[], object] | None = None  # see spec.engine.Worker
+        self._look = self._watch(make_timer(_SOON_NS if soon else _LOOK_NS, _LOOK_NS)) if state is not None else -1
 
     def _watch(self, fd: int) -> int:
         self._epoll.register(fd, select.EPOLLIN)
@@ -94,8 +97,9 @@ class Worker:
         return missed + self._lost + sum(sampler.lost for _, sampler in self._samplers.values())
 
     def work(self) -> None:
-        """Run what is due, once for each time that it was."""
-        for fd, _ in self._epoll.poll(0):
+        """Run what is due, once for each time that it was; timers of the same moment in the script's order."""
+        places = {fd: place for place, fd in enumerate(self._timers)}
+        for fd in sorted((fd for fd, _ in self._epoll.poll(0)), key=lambda fd: places.get(fd, -1)):
             if fd in self._timers:
                 for _ in range(expirations(fd)):
                     self._run(self._timers[fd])

@@ -26,7 +26,6 @@ REFUSALS = (
 # What differs on purpose, with the reason.
 DIFFERENT = {
     "ex_json_runtime_error_k": "reading the kernel's memory fails with EFAULT, not with what the kernel says of user addresses",
-    "kp_wildcard_fields": "the command's own execve is over when sonde is in it",
     "pr_provider_wildcard": "reading the kernel's list of events needs root",
 }
 
@@ -41,8 +40,6 @@ def server() -> Iterator[Server]:
 def test_case(case: Case, server: Server, tmp_path: Path) -> None:
     if case.name in DIFFERENT:
         pytest.skip(DIFFERENT[case.name])
-    if "execve" in case.prog and "-c" in case.words:
-        pytest.skip("the command's own execve is over when sonde is in it")
     lacking = missing_need(tuple(need for need in case.requires if need != "uprobe"))
     if lacking:
         pytest.skip(f"needs {lacking}")

@@ -10,6 +10,7 @@ from ...bpf.jit.x86_encoding import (
     R10,
     R12,
     RAX,
+    RCX,
     RDI,
     RDX,
     RSI,
@@ -23,8 +24,16 @@ from ...bpf.jit.x86_encoding import (
     rr,
 )
 from .. import frame
-from .code import BELOW, EQUAL, NOT_EQUAL, Code
-from .registers import RECORD
+from .code import BELOW, EQUAL, NOT_EQUAL, Code, jump_to
+from .registers import NUMBERS, RECORD
+from .trampoline import event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..ptrace import Registers
+    from ..runners import Runner, Surroundings
 
 EXEC_NUMBERS = (59, 322)  # execve, execveat
 _FUTEX, _GETPID, _GETTID, _CLOCK_GETTIME = 202, 39, 186, 228
@@ -71,6 +80,29 @@ def files_halt(state: int, pid: int, changing: int) -> bytes:
     return _wait(_open(code, state, frame.FILES, pid))
 
 
+def born(
+    at: int,
+    call: Sequence[int],
+    enters: Sequence[Runner],
+    exits: Sequence[Runner],
+    around: Surroundings,
+    registers: Registers,
+) -> bytes:
+    """The code before the first instruction of a program, at `registers`: the begin and the end of the `call` of exec (number and arguments) that has led there, then that instruction."""
+    code = Code()
+    if enters:
+        for register, value in zip((RAX, RDI, RSI, RDX, R10, R8, R9), (*call, *[0] * 7)):
+            code.add(mov_imm(register, value))
+        event(code, at, enters, around, registers.pc, exits=False)
+    if exits:
+        code.add(mov_imm(RAX, 0), mov_imm(RCX, call[0]))
+        event(code, at, exits, around, registers.pc, exits=True)
+    for name in ("ax", "cx", "di", "si", "dx", "r8", "r9", "r10", "r11"):
+        code.add(mov_imm(NUMBERS[name], registers[name if name[0] == "r" else f"r{name}"]))
+    code.add(jump_to(at + len(code.bytes), registers.pc))
+    return code.finish()
+
+
 def _open(code: Code, state: int, halt: int, pid: int) -> Code:
     """Pass where sonde does not wait, or is dead, and where the thread is not of this process. r8: the state."""
     code.add(mov_imm(R8, state), mem(_TEST, 0, R8, frame.HALTS, False) + imm(halt))
@@ -104,6 +136,13 @@ def _wait(code: Code) -> bytes:
         code.jump("again", EQUAL)
     code.add(alu_imm(_CMP, RAX, -ETIMEDOUT, True))
     code.jump("leave", NOT_EQUAL)  # it may not wait
+    code.add(mem(_TEST, 0, R8, frame.OWNER, False) + imm(_OWNED))
+    code.jump("give up", EQUAL)
+    code.add(mem(b"\x83", _CMP, R8, frame.PATIENT, False) + b"\0")
+    code.jump("give up", EQUAL)
+    code.add(mem(b"\x83", _ADD, RSP, _TIME, True) + b"\x01")
+    code.jump("again")
+    code.label("give up")
     code.add(mem(_SET, 0, R8, frame.HALTS, False) + imm(0))
     code.label("leave")
     code.add(alu_imm(_ADD, RSP, _ROOM, True))

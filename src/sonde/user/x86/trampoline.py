@@ -239,14 +239,14 @@ def _one_call(
     enters, exits = _of(calls.enters, number), _of(calls.exits, number) if number != _NO_RETURN else []
     _pass_over(code, [*enters, *exits], around, frame.INSIDE, "plain")
     if enters:
-        _event(code, at, enters, around, site, exits=False)
+        event(code, at, enters, around, site, exits=False)
     if not exits:
         code.add(jump_to(at + len(code.bytes), moved[0]))
         return
     code.add(SYSCALL)
     waits.append((at + len(code.bytes), 0))
     code.add(mov_imm(RCX, number))
-    _event(code, at, exits, around, site, exits=True)
+    event(code, at, exits, around, site, exits=True)
     code.add(jump_to(at + len(code.bytes), moved[1]))
 
 
@@ -263,7 +263,7 @@ def _any_call(
     enters, exits = _of(calls.enters, -1), _of(calls.exits, -1)
     _pass_over(code, [*enters, *exits], around, frame.INSIDE, "plain")
     if enters:
-        _event(code, at, enters, around, site, exits=False)
+        event(code, at, enters, around, site, exits=False)
     if not exits:
         code.add(jump_to(at + len(code.bytes), moved[0]))
         return
@@ -271,11 +271,11 @@ def _any_call(
     code.add(mem(_LEA, RSP, RSP, -below, True), mem(_STORE, RAX, RSP, 0, True), SYSCALL)
     waits.append((at + len(code.bytes), below))
     code.add(mem(_LOAD, RCX, RSP, 0, True), mem(_LEA, RSP, RSP, below, True))
-    _event(code, at, exits, around, site, exits=True)
+    event(code, at, exits, around, site, exits=True)
     code.add(jump_to(at + len(code.bytes), moved[1]))
 
 
-def _event(code: Code, at: int, runners: Sequence[Runner], around: Surroundings, site: int, *, exits: bool) -> None:
+def event(code: Code, at: int, runners: Sequence[Runner], around: Surroundings, site: int, *, exits: bool) -> None:
     """Run programs on the record of an event: the number of the call is in rax at its beginning, in rcx at its end."""
     inner = Code()
     start = at + len(code.bytes)
