@@ -62,6 +62,7 @@ _FEW_THREADS = 32  # that are stopped in less time than one takes for its calls 
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 _STAY_S, _STAY_PAUSE_S = 0.05, 0.0002  # with a thread that calls exec
 _RETRY_S, _MOST_EXEC_S = 0.003, 10.0  # between two calls of exec; in one
+_WHO = frozenset(["get_current_pid_tgid"])
 _STACKS = frozenset(["get_stack", "get_stackid"])
 _NOTHING: dict[str, int] = {}
 
@@ -267,6 +268,7 @@ class UserObject:
         self._files.refresh()
         inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._engine.follow)
         inside.places.allows_traps = self._engine.traps
+        inside.identifies = any(_WHO.intersection(program.helpers) for program in self.spec.programs)
         inside.unwinds = self._engine.unwind == "dwarf" and self._walks_stacks()
         return inside
 

@@ -28,6 +28,7 @@ RANDOM = 8  # u64: of the random numbers
 # Halts (`halts`), u32 each: at which sonde waits (EXEC, FILES), the number drawn last, the number served last, the thread in exec.
 HALTS, ASKED, SERVED, EXECING = 16, 20, 24, 28
 PATIENT = 32  # u32: not 0 where threads wait as long as sonde lives, 0 where it is for PATIENCE_NS
+VFORKS = 36  # u32: how many calls may be on their way by which a child runs in its parent's memory
 EXEC, FILES = 1, 2
 PATIENCE_NS = 1_000_000_000
 EXEC_CALL, EXEC_CALL_WORDS = 256, 6  # u64 each: number of its call, then its arguments

@@ -114,6 +114,13 @@ class Image:
         behind = self._once("exec done", lambda: self.agent.place(code.exec_done(state)))
         return Runner(before, frozenset(), context=context), Runner(behind, frozenset(), context=context)
 
+    def vforks(self) -> tuple[Runner, Runner]:
+        """Routines of our own for before and behind a call that may make a child in the process's memory."""
+        state, context, code = self.facts.state, self.machine.RECORD, self._halts()
+        before = self._once("vfork", lambda: self.agent.place(code.vfork_begins(state)))
+        behind = self._once("vfork done", lambda: self.agent.place(code.vfork_ends(state)))
+        return Runner(before, frozenset(), context=context), Runner(behind, frozenset(), context=context)
+
     def files_halt(self, pid: int, changing: int) -> Runner:
         """A routine of our own for the loader's function (see `halts`)."""
         return Runner(self.agent.place(self._halts().files_halt(self.facts.state, pid, changing)), frozenset())

@@ -90,6 +90,7 @@ class Inside:
         self.found = False  # whether there is a place for any of the probes
         self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
         self.halts_later = False  # halts are not looked for yet
+        self.identifies = False  # whether programs ask who is running
         self.unwinds = False  # whether programs walk stacks by unwind tables
         self._lines = 0  # the number of the map that takes the lines of bpf_trace_printk
         self.waiting = [probe for probe in probes if probe.type != "tracepoint"]  # their files are not there yet
@@ -419,12 +420,17 @@ class Inside:
     def _find_calls(self) -> list[CallSite]:
         """The places that make system calls of interest."""
         numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
-        found = find_calls(numbers, self._files) if numbers else []
+        found = find_calls(numbers | {*self._vforks()}, self._files) if numbers else []
         if self._follows and not self.halts_later:
             known = {call.site.address for call in found}
             execs = find_exec_calls(halts.exec_numbers(self._machine), self._files)
             found += [call for call in execs if call.site.address not in known]
         return found
+
+    def _vforks(self) -> tuple[int, ...]:
+        """The numbers of calls that are to be told of. Looking for their places costs little where all system calls are looked for."""
+        code = self._machine.HALTS
+        return code.VFORK_NUMBERS if code is not None and self.identifies and self._calls_wanted else ()
 
     def _find_hook(self) -> LoaderHook | None:
         """Where the loader is to halt, if it is."""
@@ -582,6 +588,11 @@ class Inside:
             before, behind = image.exec_halt(self._own_pid)
             enters += [(number, before) for number in numbers]
             exits += [(number, behind) for number in numbers]
+        numbers = [number for number in self._vforks() if call.number in (-1, number)]
+        if numbers:
+            before, behind = image.vforks()
+            enters += [(number, before) for number in numbers]
+            exits = [*((number, behind) for number in numbers), *exits]  # then the parent is known again
         return Calls(tuple(enters), tuple(exits))
 
     def _call_runner(

@@ -30,6 +30,16 @@ if TYPE_CHECKING:
         def EXEC_NUMBERS(self) -> tuple[int, ...]:
             """The numbers of the system calls that begin another program."""
 
+        @property
+        def VFORK_NUMBERS(self) -> tuple[int, ...]:
+            """The numbers of the system calls that may make a child in the memory of its parent."""
+
+        def vfork_begins(self, state: int) -> bytes:
+            """What runs before such a call."""
+
+        def vfork_ends(self, state: int) -> bytes:
+            """What runs behind it."""
+
         def exec_halt(self, state: int, pid: int) -> bytes:
             """What runs before such a call, of which the frame's record tells."""
 

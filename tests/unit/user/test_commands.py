@@ -115,6 +115,42 @@ def test_the_kernel_sees_the_same_calls(command: str) -> None:
     assert [word for word in kernel if word not in unseen] == [word for word in user if word not in unseen]
 
 
+CHILDREN = """
+import os, subprocess, threading
+def child(quick):
+    process = subprocess.Popen(["/bin/true"], close_fds=not quick)
+    print("child", process.pid, flush=True)
+    process.wait()
+for quick in (True, False):
+    child(quick)
+threads = [threading.Thread(target=child, args=(n % 2,)) for n in range(6)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+if not (pid := os.fork()):
+    child(True)
+    os._exit(0)
+os.waitpid(pid, 0)
+print("parent", os.getpid())
+"""
+
+
+def test_children_are_themselves_whatever_memory_they_run_in(tmp_path: Path) -> None:
+    """subprocess begins them by vfork: until they call exec they have their parent's memory, and with it what that has noted of itself."""
+    (tmp_path / "children.py").write_text(CHILDREN)
+    script = """
+    tracepoint:syscalls:sys_enter_execve { printf("execve %d %d\\n", pid, tid); }
+    tracepoint:syscalls:sys_enter_wait4, tracepoint:syscalls:sys_enter_write { @[pid] = count(); }"""
+    printed = trace(script, f"{sys.executable} {tmp_path}/children.py")
+    children = re.findall(r"^child (\d+)$", printed, re.MULTILINE)
+    (parent,) = re.findall(r"^parent (\d+)$", printed, re.MULTILINE)
+    assert len(set(children)) == 9
+    assert Counter(re.findall(r"^execve (\d+) (\d+)$", printed, re.MULTILINE)) == Counter(
+        (pid, pid) for pid in (*children, parent)
+    )
+    others = set(re.findall(r"^@\[(\d+)\]", printed, re.MULTILINE)) - {parent}
+    assert len(others) == 1 and not others & set(children), "the child of fork, which waits for its own"
+
+
 def trace_here(script: str, command: str) -> None:
     """As `trace`, in this process."""
     assert run_trace(script, TraceOptions(command=command, engine="user")) == 0

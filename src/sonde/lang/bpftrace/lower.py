@@ -152,8 +152,9 @@ def _lower_probe(unit: Unit, probe: AnalysedProbe, name: str) -> None:
 
 
 def _restrict_to_process(f: Frame, probe: Probe) -> None:
-    """-p: where the kernel cannot filter, the program does."""
-    pid = f.unit.options.pid
+    """-p: where the kernel cannot filter, the program does. In a command only it and its children run, all of which belong to -c."""
+    options = f.unit.options
+    pid = options.pid if not (f.unit.target.in_process and options.child_pid) else 0
     if not pid or probe.type not in _UNFILTERED or probe.type == "interval":
         return
     from .lower_builtins import ids

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..runners import Runner, Surroundings
 
 EXEC_NUMBERS = (59, 322)  # execve, execveat
+VFORK_NUMBERS = (58, 56, 435)  # vfork, clone, clone3: all of these, as what they ask for is not looked at
 _FUTEX, _GETPID, _GETTID, _CLOCK_GETTIME = 202, 39, 186, 228
 _WAIT_UNTIL, _MONOTONIC = 9, 1  # FUTEX_WAIT_BITSET: the time is a moment, so that signals do not prolong the wait
 _OWNED = 0x3FFFFFFF  # FUTEX_TID_MASK: the kernel leaves another bit when the owner has died
@@ -67,6 +68,24 @@ def exec_done(state: int) -> bytes:
     code.jump("pass", NOT_EQUAL)
     code.add(mem(_SET, 0, R8, frame.EXECING, False) + imm(0))
     code.label("pass")
+    code.add(b"\xc3")
+    return code.finish()
+
+
+def vfork_begins(state: int) -> bytes:
+    """The routine before a call that may make a child in this memory: until it ends, threads ask the kernel who they are."""
+    code = Code()
+    code.add(mov_imm(R8, state), b"\xf0", mem(b"\xff", 0, R8, frame.VFORKS, False), b"\xc3")  # lock inc
+    return code.finish()
+
+
+def vfork_ends(state: int) -> bytes:
+    """The routine behind it, in the parent: a child finds 0 in rax, and the call goes on."""
+    code = Code()
+    code.add(mov_imm(R8, state), mem(b"\x83", _CMP, R12, RECORD + 16, True) + b"\0")
+    code.jump("child", EQUAL)
+    code.add(b"\xf0", mem(b"\xff", 1, R8, frame.VFORKS, False))  # lock dec
+    code.label("child")
     code.add(b"\xc3")
     return code.finish()
 
