@@ -52,7 +52,11 @@ if TYPE_CHECKING:
     from .syscalls import Wanted
 
 _HOME_BYTES = 1 << 12
-_CODE_BYTES, _CODE_BYTES_A_SITE, _CODE_BYTES_ANY_CALL = 1 << 18, 1 << 11, 1 << 13
+_CODE_BYTES, _CODE_BYTES_A_SITE = 1 << 18, 1 << 11
+_CODE_BYTES_ANY_CALL, _CODE_BYTES_A_CALL = (
+    1 << 13,
+    1 << 9,
+)  # of a place that makes calls of any number; for each probe of calls there
 _SPARE_ENTRIES = 16
 
 
@@ -469,7 +473,8 @@ class Inside:
         for low, high in _neighbours(addresses, self._machine.REACH):
             count = sum(low <= address <= high for address in addresses)
             unknown = sum(low <= call.site.address <= high and call.number < 0 for call in calls)
-            size = _CODE_BYTES + _CODE_BYTES_A_SITE * count + _CODE_BYTES_ANY_CALL * unknown
+            size = _CODE_BYTES + _CODE_BYTES_A_SITE * count
+            size += (_CODE_BYTES_ANY_CALL + _CODE_BYTES_A_CALL * len(self._calls_wanted)) * unknown
             if self._facts is not None and any(
                 image.reaches(low, high) and image.has_room(size - _CODE_BYTES // 2, count)
                 for image in self._images[-1:]

@@ -119,7 +119,7 @@ CHILDREN = """
 import os, subprocess, threading
 def child(quick):
     process = subprocess.Popen(["/bin/true"], close_fds=not quick)
-    print("child", process.pid, flush=True)
+    os.write(1, b"child %d\\n" % process.pid)
     process.wait()
 for quick in (True, False):
     child(quick)
