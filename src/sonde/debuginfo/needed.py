@@ -2,7 +2,7 @@
 
     find_needed("/usr/bin/ls", "x86_64")    # ["/lib/x86_64-linux-gnu/libselinux.so.1", …]
 
-What only the loader knows is left out: libraries by processor features (glibc-hwcaps), prelinking, audit libraries. Who can wait asks the process.
+What only the loader knows is left out: $LIB and $PLATFORM, libraries by processor features (glibc-hwcaps), audit libraries. Who can wait asks the process.
 """
 
 from __future__ import annotations

@@ -449,7 +449,7 @@ class UserObject:
         """Replace the code, when no thread is where it could not go on; that is soon."""
         self._fill_tails(inside)
         deadline = time.monotonic() + _BUSY_S
-        while patches or inside.is_born:
+        while patches or inside.awaits_birth:
             try:
                 with self._stop() as stopped:
                     assert self._watch is not None

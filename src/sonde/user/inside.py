@@ -53,10 +53,8 @@ if TYPE_CHECKING:
 
 _HOME_BYTES = 1 << 12
 _CODE_BYTES, _CODE_BYTES_A_SITE = 1 << 18, 1 << 11
-_CODE_BYTES_ANY_CALL, _CODE_BYTES_A_CALL = (
-    1 << 13,
-    1 << 9,
-)  # of a place that makes calls of any number; for each probe of calls there
+# Of a place that makes calls of any number, and for each probe of calls there.
+_CODE_BYTES_ANY_CALL, _CODE_BYTES_A_CALL = 1 << 13, 1 << 9
 _SPARE_ENTRIES = 16
 
 
@@ -340,7 +338,7 @@ class Inside:
             self._loading, self._facts = False, None
 
     @property
-    def is_born(self) -> bool:
+    def awaits_birth(self) -> bool:
         """Whether something is to run before the program's first instruction."""
         return self._born > 0
 
