@@ -76,14 +76,18 @@ def _load(register: int, base: int, offset: int, wide: bool = True) -> bytes:
 
 
 def _check(facts: Facts) -> bytes:
-    """check(address): 0 when the eight bytes around it can be read. The kernel takes the null page for "no request"."""
+    """check(address): 0 when the eight bytes around it can be read. The kernel takes the null page for "no request", and need not be asked for the frame's own page."""
     code = Code()
+    code.add(word(0xCA000001 | FRAME << 16), word(0xD34CFC21))  # eor x1, x0, frame; lsr x1, x1, 12
+    code.jump_if_zero("here", X1)
     code.add(word(0x927DF000 | X0 << 5 | X1), mov_imm(X0, 1))  # and x1, x0, -8
     code.jump_if_zero("null", X1)
     code.add(mov_imm(X0, 0xFFFFFFFF), mov_imm(X2, 0), mov_imm(X3, 8), _system_call(_RT_SIGPROCMASK))
     code.add(add_imm(X0, X0, EFAULT), word(0xF100001F | X0 << 5), word(0x9A9F07E0 | (EQUAL ^ 1) << 12 | X0))  # cset eq
     code.label("null")
     code.add(RET)
+    code.label("here")
+    code.add(mov_imm(X0, 0), RET)
     return code.finish()
 
 

@@ -48,10 +48,11 @@ def _system_call(number: int) -> bytes:
 
 
 def _check(facts: Facts) -> bytes:
-    """check(address): 0 when the eight bytes around it can be read. The kernel takes the null page for "no request"."""
+    """check(address): 0 when the eight bytes around it can be read. The kernel takes the null page for "no request", and need not be asked for the frame's own page."""
+    here = mov(RAX, RDI) + rr(b"\x31", R12, RAX, True) + rr(b"\xc1", 5, RAX, True) + b"\x0c\x75\x01\xc3"  # shr 12; jne
     ask = mov_imm(RDI, 0xFFFFFFFF) + mov_imm(RDX, 0) + mov_imm(R10, 8) + _system_call(_RT_SIGPROCMASK)
     ask += alu_imm(7, RAX, -EFAULT, True) + b"\x0f\x94\xc0\x0f\xb6\xc0\xc3"  # sete al; movzx eax, al
-    return mov_imm(RAX, 1) + mov(RSI, RDI) + alu_imm(4, RSI, -8, True) + bytes([0x75, 1, 0xC3]) + ask
+    return here + mov_imm(RAX, 1) + mov(RSI, RDI) + alu_imm(4, RSI, -8, True) + bytes([0x75, 1, 0xC3]) + ask
 
 
 def _while_owned(facts: Facts) -> bytes:
