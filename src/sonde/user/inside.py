@@ -16,6 +16,7 @@ import os
 from ..bpf.jit.here import cpu_features
 from ..bpf.maps.memory import POPULATE_WRITE
 from ..bpf.maps.ringbuf import RingMap
+from ..debuginfo.syscalls import syscall_number
 from ..errors import FormatError, PrivilegeError, ProbeError, TargetError
 from ..record import Record, replace
 from . import frame, halts, helpers
@@ -56,6 +57,10 @@ _CODE_BYTES, _CODE_BYTES_A_SITE = 1 << 18, 1 << 11
 # Of a place that makes calls of any number, and for each probe of calls there.
 _CODE_BYTES_ANY_CALL, _CODE_BYTES_A_CALL = 1 << 13, 1 << 9
 _SPARE_ENTRIES = 16
+_SIGRETURN = syscall_number("rt_sigreturn", os.uname().machine)
+_SIGRETURN_NOTE = (
+    "rt_sigreturn is not seen: signal frames are known by the instructions that make it, so those stay as they are"
+)
 
 
 class _Planned(Record, eq=False):
@@ -568,16 +573,21 @@ class Inside:
                 self._calls_at[call.site.address] = call.number
                 self.found = self.found or bool(wanted)
             except ProbeError as failure:
-                missed += [failure.message] if wanted else []
+                missed += [(call.number, failure.message)] if wanted else []
                 self._refused.add(call.site.address)
-        if missed:
-            self.notes.append(
-                f"system calls made at {len(missed)} of {total} places are not seen: {missed[0]}"
-                + (f", and {len(missed) - 1} more" if len(missed) > 1 else "")
-            )
+        self._tell_missed(missed, total)
         for probe, _ in self._calls_wanted:
             self.hows[probe.name] = f"{len(self._sites_of_calls([probe]))} places that make system calls"
         return patches
+
+    def _tell_missed(self, missed: Sequence[tuple[int, str]], total: int) -> None:
+        """Note which places have no probe: the number of the call there (-1: nobody knows), and why."""
+        others = [why for number, why in missed if number != _SIGRETURN]
+        if others:
+            more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+            self.notes.append(f"system calls made at {len(others)} of {total} places are not seen: {others[0]}{more}")
+        if len(others) < len(missed) and _SIGRETURN_NOTE not in self.notes:
+            self.notes.append(_SIGRETURN_NOTE)
 
     def _runs_at(self, image: Image, call: CallSite, wanted: Sequence[tuple[ProbeSpec, Wanted]]) -> Calls:
         """What is to run where a system call is made."""
