@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # Opcode bytes, for bytes.translate: those of short jumps; of near jumps and calls, and the first bytes of long opcodes (jcc, xbegin).
 _SHORT = bytes(1 if 0x70 <= n < 0x80 or 0xE0 <= n < 0xE4 or n == 0xEB else 0 for n in range(256))
 _NEAR = bytes({0xE8: 1, 0xE9: 1, 0x0F: 2, 0xC7: 3}.get(n, 0) for n in range(256))
+# By their upper two bytes, displacements that lead nearby: the first of 256 with the same upper three bytes, and those.
+_CLOSE = {
+    upper: [(finer << 8, finer.to_bytes(3, "little", signed=True)) for finer in range(upper << 8, upper + 1 << 8)]
+    for upper in (0, -1)
+}
 _STRIDE_BYTES = 256
 _QUESTIONS = 20  # that are answered without an index, in the time that it takes to make one
 _LONGEST = 15  # bytes of an instruction
@@ -112,28 +117,22 @@ def find_near(code: bytes, base: int, low: int, high: int) -> Iterator[tuple[int
     """
     least, most = low - (base + len(code)), high - (base + 4)
     for upper in range(max(least >> 16, -0x8000), min(most >> 16, 0x7FFF) + 1):
-        if upper in (0, -1):
-            for finer in range(upper << 8, upper + 1 << 8):
-                yield from _find_upper(code, base, low, high, finer, 3)
-        else:
-            yield from _find_upper(code, base, low, high, upper, 2)
-
-
-def _find_upper(code: bytes, base: int, low: int, high: int, upper: int, count: int) -> Iterator[tuple[int, int]]:
-    """Yield those of whose displacement the upper `count` bytes are `upper`."""
-    lower = 4 - count
-    least, most = upper << 8 * lower, (upper + 1 << 8 * lower) - 1
-    first, last = max(low - 4 - base - most, 0), high - 5 - base - least  # of the place of the displacement
-    pattern = upper.to_bytes(count, "little", signed=True)
-    at = code.find(pattern, first + lower, max(last + 4, 0))
-    while at >= 0:
-        place = at - lower
-        target = base + place + 4 + int.from_bytes(code[place : place + 4], "little", signed=True)
-        if low <= target < high:
-            opcode_at = _opcode_before(code, place)
-            if opcode_at >= 0:
-                yield base + opcode_at, target
-        at = code.find(pattern, at + 1, max(last + 4, 0))
+        for least, pattern in (
+            _CLOSE[upper] if upper in _CLOSE else [(upper << 16, upper.to_bytes(2, "little", signed=True))]
+        ):
+            lower = 4 - len(pattern)
+            # The places of such displacements: where the first would lead to the last address, and the last to the first.
+            first, last = low - base - 3 - least - (1 << 8 * lower), high - base - 5 - least
+            if last < 0:
+                continue
+            at = code.find(pattern, max(first, 0) + lower, last + 4)
+            while at >= 0:
+                place = at - lower
+                target = base + place + 4 + int.from_bytes(code[place : place + 4], "little", signed=True)
+                opcode_at = _opcode_before(code, place) if low <= target < high else -1
+                if opcode_at >= 0:
+                    yield base + opcode_at, target
+                at = code.find(pattern, at + 1, last + 4)
 
 
 def _opcode_before(code: bytes, place: int) -> int:
