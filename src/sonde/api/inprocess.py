@@ -131,6 +131,6 @@ class HeldCommand:
         self.stopped.close()
 
     def close(self) -> None:
-        """End the command when it still runs, and reap it. Twice is harmless."""
-        self.stopped.close()
+        """End the command when it still runs, and reap it; one that was not released has not run one instruction then. Twice is harmless."""
         self._child.close()
+        self.stopped.close()

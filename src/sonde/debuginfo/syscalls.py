@@ -78,7 +78,7 @@ inotify_init1 preadv pwritev rt_tgsigqueueinfo perf_event_open recvmmsg fanotify
 name_to_handle_at open_by_handle_at clock_adjtime syncfs sendmmsg setns getcpu process_vm_readv process_vm_writev
 kcmp finit_module sched_setattr sched_getattr renameat2 seccomp getrandom memfd_create kexec_file_load bpf execveat
 userfaultfd membarrier mlock2 copy_file_range preadv2 pwritev2 pkey_mprotect pkey_alloc pkey_free statx
-io_pgetevents rseq
+io_pgetevents rseq uretprobe uprobe
 """
 _AARCH64 = """
 io_setup io_destroy io_submit io_cancel io_getevents setxattr lsetxattr fsetxattr getxattr lgetxattr fgetxattr

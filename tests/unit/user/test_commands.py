@@ -151,6 +151,15 @@ def test_children_are_themselves_whatever_memory_they_run_in(tmp_path: Path) -> 
     assert len(others) == 1 and not others & set(children), "the child of fork, which waits for its own"
 
 
+@pytest.mark.parametrize(
+    "script", ["rawtracepoint:sys_enter { @ = count(); }", "uprobe:libc:no_such_function { @ = count(); }"]
+)
+def test_a_command_whose_script_is_refused_does_not_begin(script: str, tmp_path: Path) -> None:
+    assert "ERROR" in trace(script, f"/bin/sh -c '> {tmp_path}/made'", status=1)
+    time.sleep(0.1)
+    assert not (tmp_path / "made").exists()
+
+
 def trace_here(script: str, command: str) -> None:
     """As `trace`, in this process."""
     assert run_trace(script, TraceOptions(command=command, engine="user")) == 0
