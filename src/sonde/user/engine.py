@@ -298,7 +298,7 @@ class UserObject:
         patches = inside.begin(held, read_exec(self.pid, held), seen=False)
         inside.foresee()
         if self._halts is not None and self._owner is not None:
-            self._halts.be_patient(True)
+            self._halts.be_patient()
         return patches
 
     def _populate(self) -> None:
@@ -483,7 +483,8 @@ class UserObject:
         except (SondeError, OSError) as failure:
             last = self._begins == 1
             self._begins -= self._begins > 0
-            if not self._begins and is_alive(self.pid):
+            # Where no program was to be begun in, one that has gone meanwhile, or ends, is the next look's business.
+            if not self._begins and is_alive(self.pid) and (last or not self._is_gone()):
                 self._tell(f"process {self.pid} could not be followed: {failure}")
             if last:
                 self._lose()
@@ -511,8 +512,6 @@ class UserObject:
         """Say at which halts the process is to wait; a thread that has waited for too long has given them up."""
         if self._halts is not None and self._inside is not None:
             self._halts.keep(self._inside.halts if self._attached else 0)
-            if not self._inside.loading:
-                self._halts.be_patient(False)
 
     def _answer(self) -> None:
         """Do what threads at halts wait for, and let them go on."""

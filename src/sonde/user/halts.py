@@ -5,7 +5,7 @@
 
 A thread draws a number and sleeps on a futex until sonde says that it has served that number. Nobody tells sonde: it looks at the numbers, which are in shared memory. What
 harms nobody comes first. A thread passes by when sonde is dead (`owner`), and where sonde does not wait (frame.HALTS); it waits for PATIENCE_NS at most, and then gives up all halts, so
-that a sonde that is stopped or killed meanwhile costs one wait. (A command that sonde starts waits for its libraries' probes as long as sonde lives.) Children pass by, whether they have memory of their own (fork) or their parent's (vfork): the
+that a sonde that is stopped or killed meanwhile costs one wait. (A command that sonde starts waits as long as sonde lives.) Children pass by, whether they have memory of their own (fork) or their parent's (vfork): the
 kernel tells them other numbers.
 """
 
@@ -35,9 +35,9 @@ class Halts:
         """Say at which halts somebody answers: frame.EXEC, FILES, both, or none."""
         self._words[frame.HALTS // 4] = halts
 
-    def be_patient(self, patient: bool) -> None:
-        """Have threads wait as long as sonde lives, or for PATIENCE_NS."""
-        self._words[frame.PATIENT // 4] = patient
+    def be_patient(self) -> None:
+        """Have threads wait as long as sonde lives, not for PATIENCE_NS only."""
+        self._words[frame.PATIENT // 4] = 1
 
     def own(self) -> None:
         """Say that sonde lives, where nobody will take it back (see `owner`)."""

@@ -192,6 +192,20 @@ def test_the_command_waits_for_its_libraries_probes_as_long_as_it_takes(
     assert bool(studied) == ("static" not in program)
 
 
+def test_libraries_that_are_loaded_later_are_waited_for_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    library = tmp_path / "libown.so"
+    words = ["gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", library]
+    source = '__attribute__((noinline)) int own(int n) { __asm__ volatile("nop; nop; nop; nop"); return n + 1; }'
+    subprocess.run(words, input=source, text=True, check=True)
+    real = inside.Inside.study
+    monkeypatch.setattr(inside.Inside, "study", lambda self: (time.sleep(1.2), real(self)))
+    (tmp_path / "load.py").write_text(f"import ctypes\nown = ctypes.CDLL('{library}').own\nown(1), own(2)\n")
+    trace_here(f"uprobe:{library}:own {{ @ = count(); }}", f"{sys.executable} {tmp_path}/load.py")
+    assert "@: 2\n" in capfd.readouterr().out
+
+
 def test_sonde_killed_while_the_command_waits(program: str, tmp_path: Path) -> None:
     """The command ends with it, and does not stay there asleep."""
     if "static" in program:
