@@ -299,7 +299,7 @@ def test_perf_events_lines_stacks_and_tail_calls(runs: Runs) -> None:
         *assemble("r6 = r1\nr7 = *(u64 *)(r1 +0)\n*(u64 *)(r10 -16) = r7\n*(u64 *)(r10 -8) = 77"), map_in(2, 2),
         *assemble(f"r1 = r6\nr3 = {0xFFFFFFFF} ll\nr4 = r10\nr4 += -16\nr5 = 16\ncall 25"),
         *assemble(f"r1 = {int.from_bytes(b'n is %d', 'little')} ll\n*(u64 *)(r10 -24) = r1\nr1 = r10\nr1 += -24\nr2 = 8\nr3 = r7\nr4 = 0\nr5 = 0\ncall 6"),
-        map_in(2, 3), *assemble("r1 = r6\nr3 = 256\ncall 27\nr8 = r0"),
+        map_in(2, 3), *assemble("r1 = r6\nr3 = 1280\ncall 27\nr8 = r0"),
         *assemble("*(u32 *)(r10 -4) = 1\nr2 = r10\nr2 += -4"), map_in(1, 4), *assemble("call 1\nif r0 == 0x0 goto on\n*(u64 *)(r0 +0) = r8\non: r1 = r6"),
         map_in(2, 1), *assemble("r3 = 2\ncall 12\nr0 = 0\nexit"),
     ]  # fmt: skip

@@ -30,6 +30,7 @@ from sonde.user.engine import UserEngine
 from sonde.user.target import user_target
 
 ROUNDS = int(os.environ.get("SONDE_ROUNDS", "4"))
+pytestmark = pytest.mark.timeout(120 + 3 * ROUNDS)
 SERVER = """
 import hashlib, http.server, json, zlib
 class Handler(http.server.BaseHTTPRequestHandler):
