@@ -247,7 +247,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         print(f"load average before: {os.getloadavg()[0]:.2f}")
         measure(folder, arguments.calls, arguments.runs)
-        measure_scaling(folder, arguments.calls, arguments.runs)
+        measure_scaling(folder, 3 * arguments.calls, 2 * arguments.runs)
         measure_attaching(folder, 3 * arguments.runs)
         measure_memory(folder)
         if python := find_frida():

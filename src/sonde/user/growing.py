@@ -188,7 +188,7 @@ class GrowingObject(UserObject):
     def _make_inside(self) -> Inside:
         inside = super()._make_inside()
         inside.set_lines(number_maps(self.spec).get(LINES, 0))
-        inside.own_reads = inside.identifies = True
+        inside.own_reads = inside.grows = inside.identifies = True
         return inside
 
     def _share_maps(self, agent: Agent, stopped: StoppedProcess) -> dict[int, tuple[SharedMap, int]]:

@@ -34,7 +34,7 @@ class Facts(Record):
     """What helpers must know of the process: addresses in it. `clock` is that of its vdso's clock_gettime (0: none).
 
     `tid_offset` is where the C library keeps the number of the thread, from the thread pointer (-1: nobody knows).
-    `knows_cpu`: threads find the number of their CPU in a struct rseq.
+    `knows_cpu`: threads find the number of their CPU in a struct rseq. `vforks`: calls that may make a child in this memory are counted.
     """
 
     state: int
@@ -42,6 +42,7 @@ class Facts(Record):
     clock: int = 0
     tid_offset: int = -1
     knows_cpu: bool = True
+    vforks: bool = False
 
 
 # Helpers as eBPF ----------------------------------------------------------------------------------------------------

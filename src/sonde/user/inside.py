@@ -97,6 +97,7 @@ class Inside:
         self.found = False  # whether there is a place for any of the probes
         self.own_reads = False  # whether programs copy what is their own by bpf_probe_read_kernel, as BCC's do
         self.halts_later = False  # halts are not looked for yet
+        self.grows = False  # whether there may be probes of system calls later
         self.identifies = False  # whether programs ask who is running
         self.unwinds = False  # whether programs walk stacks by unwind tables
         self._lines = 0  # the number of the map that takes the lines of bpf_trace_printk
@@ -217,7 +218,8 @@ class Inside:
         gates = replace(self._budget.gates, address=at + frame.state_bytes(self._slots)) if self._budget else None
         self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
         tid_offset = -1 if self._loading else find_tid_offset(stopped)
-        return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, knows_cpu=rseq is not None)
+        vforks = self.grows or bool(self._vforks())
+        return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, rseq is not None, vforks)
 
     def _map_rings(self, stopped: StoppedProcess) -> None:
         """Have the first pages of rings, which sonde has made by now, in the tables of the process: else it waits for the kernel a microsecond for each."""

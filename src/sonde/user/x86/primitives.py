@@ -132,6 +132,8 @@ def _pid_tgid(facts: Facts) -> bytes:
     """Who is running. A child of vfork finds its parent's numbers in memory: while there may be one the kernel is asked."""
     both = rr(b"\xc1", 4, RAX, True) + b"\x20" + rr(b"\x09", R8, RAX, True) + b"\xc3"
     known = _tid(facts) + mov(R8, RAX, False) + _tgid(facts) + both
+    if not facts.vforks:
+        return known
     asked = _system_call(_GETTID) + mov(R8, RAX, False) + _system_call(_GETPID) + both
     look = mov_imm(RAX, facts.state + frame.VFORKS) + mem(b"\x83", 7, RAX, 0, False) + b"\0"  # cmp
     return look + bytes([0x75, len(known)]) + known + asked  # jne
