@@ -208,7 +208,6 @@ class Inside:
         self._home = Agent.create(stopped, near=(text.start, text.start), size=_HOME_BYTES)
         self._tables = dict(share(self._home))
         self._state = state(self._home)
-        self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
 
     def _learn(self, stopped: StoppedProcess) -> helpers.Facts:
         """Find what code is to know of the process, once; before the loader has done its work there is less to be had."""
@@ -487,6 +486,8 @@ class Inside:
                 continue
             entries, reach = count + _SPARE_ENTRIES, self._machine.REACH
             agent = Agent.create(stopped, near=(low, high), size=size, entries=entries, reach=reach)
+            if not self._private and self._home is not None:  # not in `enter`, whose stop is the longest
+                self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
             if self._facts is None:
                 self._facts = self._learn(stopped)
                 self._map_rings(stopped)
