@@ -196,12 +196,17 @@ class Elf:
             return b""
         return self._slice(section.offset, section.size, section.name)
 
-    def get_offset(self, vaddr: int) -> int:
-        """Return the file offset of what is loaded at `vaddr`, or -1 when that is not backed by the file."""
+    def get_segment(self, vaddr: int) -> Segment | None:
+        """Return the segment of the file that is loaded at `vaddr`, None when there is none."""
         for s in self.segments:
             if s.type == PT_LOAD and s.vaddr <= vaddr < s.vaddr + s.file_size:
-                return vaddr - s.vaddr + s.offset
-        return -1
+                return s
+        return None
+
+    def get_offset(self, vaddr: int) -> int:
+        """Return the file offset of what is loaded at `vaddr`, or -1 when that is not backed by the file."""
+        segment = self.get_segment(vaddr)
+        return vaddr - segment.vaddr + segment.offset if segment is not None else -1
 
     def get_vaddr(self, offset: int) -> int:
         """Return the address at which the byte at file offset `offset` is loaded, or -1."""

@@ -127,11 +127,18 @@ class Text:
         return found
 
     def _read_words(self, places: Collection[int]) -> list[int]:
-        found = []
+        """The words at some addresses, of those that the file has."""
+        found, data = [], self.elf.data
+        first = behind = offset = 0  # of the segment that the last place was in: nearly all are in one
         for place in places:
-            offset = self.elf.get_offset(place)
-            if 0 <= offset <= len(self.elf.data) - 8:
-                found.append(int.from_bytes(self.elf.data[offset : offset + 8], "little"))
+            if not first <= place < behind - 7:
+                segment = self.elf.get_segment(place)
+                if segment is None:
+                    continue
+                first, behind, offset = segment.vaddr, segment.vaddr + segment.file_size, segment.offset
+            at = place - first + offset
+            if at <= len(data) - 8:
+                found.append(int.from_bytes(data[at : at + 8], "little"))
         return found
 
     def _section_at(self, at: int) -> Section | None:
