@@ -66,8 +66,13 @@ def _mapped(pid: str, scope: Scope) -> list[str]:
         if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/") and not fields[5].endswith(" (deleted)"):
             paths[fields[5]] = None
     if len(paths) == 2:  # a program and its loader, which may not have begun
-        paths.update(dict.fromkeys(_to_be_mapped(pid, scope)))
+        there = {_library_name(path) for path in paths}  # musl's loader is its C library
+        paths.update(dict.fromkeys(path for path in _to_be_mapped(pid, scope) if _library_name(path) not in there))
     return [in_mount_namespace(path, scope, pid) for path in paths]
+
+
+def _library_name(path: str) -> str:
+    return os.path.basename(path).partition(".so")[0]
 
 
 def _to_be_mapped(pid: str, scope: Scope) -> list[str]:
