@@ -355,6 +355,8 @@ class Inside:
         self._found = studied[1] if studied is not None and same else self._find()
         planned, calls, guards, hook = self._found
         sites = [*(each.site for each in planned), *guards, *hook]
+        if not self._private and self._home is not None:  # not in `enter`, whose stop would be the longest
+            self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
         self._have_memory(stopped, [*(site.address for site in sites), *also], calls)
         for site in sites:
             self.places.make_way(stopped, self._image_at(site.address), site)
@@ -486,8 +488,6 @@ class Inside:
                 continue
             entries, reach = count + _SPARE_ENTRIES, self._machine.REACH
             agent = Agent.create(stopped, near=(low, high), size=size, entries=entries, reach=reach)
-            if not self._private and self._home is not None:  # not in `enter`, whose stop is the longest
-                self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
             if self._facts is None:
                 self._facts = self._learn(stopped)
                 self._map_rings(stopped)
