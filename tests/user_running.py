@@ -30,6 +30,19 @@ def build(source: str, folder: Path, *options: str) -> str:
     return path
 
 
+def text_of(pid: int) -> bytes:
+    """The code of a process's files as it is in memory now."""
+    pieces = []
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, perms, *_, name = line.split(maxsplit=5) if len(line.split()) > 5 else (*line.split(), "")
+        if "x" in perms and name.startswith("/") and "memfd" not in name:
+            start, end = (int(word, 16) for word in span.split("-"))
+            with open(f"/proc/{pid}/mem", "rb") as memory:
+                memory.seek(start)
+                pieces.append(memory.read(end - start))
+    return b"".join(pieces)
+
+
 class Running:
     """The program at work: `ask("work 10")` returns the number that it answers."""
 
@@ -84,15 +97,7 @@ class Running:
 
     def text(self) -> bytes:
         """The code of the program as it is in memory now."""
-        pieces = []
-        for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines():
-            span, perms, *_, name = line.split(maxsplit=5) if len(line.split()) > 5 else (*line.split(), "")
-            if "x" in perms and name.startswith("/") and "memfd" not in name:
-                start, end = (int(word, 16) for word in span.split("-"))
-                with open(f"/proc/{self.pid}/mem", "rb") as memory:
-                    memory.seek(start)
-                    pieces.append(memory.read(end - start))
-        return b"".join(pieces)
+        return text_of(self.pid)
 
     def address(self, name: str) -> int:
         """The address of a symbol in the process."""

@@ -160,6 +160,13 @@ def test_a_command_whose_script_is_refused_does_not_begin(script: str, tmp_path:
     assert not (tmp_path / "made").exists()
 
 
+def build_own(library: Path, *words: str) -> None:
+    """Make a library with a function `own`."""
+    source = '__attribute__((noinline)) int own(int n) { __asm__ volatile("nop; nop; nop; nop"); return n + 1; }'
+    command = ["gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", library, *words]
+    subprocess.run(command, input=source, text=True, check=True)
+
+
 def trace_here(script: str, command: str) -> None:
     """As `trace`, in this process."""
     assert run_trace(script, TraceOptions(command=command, engine="user")) == 0
@@ -196,9 +203,7 @@ def test_libraries_that_are_loaded_later_are_waited_for_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     library = tmp_path / "libown.so"
-    words = ["gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", library]
-    source = '__attribute__((noinline)) int own(int n) { __asm__ volatile("nop; nop; nop; nop"); return n + 1; }'
-    subprocess.run(words, input=source, text=True, check=True)
+    build_own(library)
     real = inside.Inside.study
     monkeypatch.setattr(inside.Inside, "study", lambda self: (time.sleep(1.2), real(self)))
     (tmp_path / "load.py").write_text(f"import ctypes\nown = ctypes.CDLL('{library}').own\nown(1), own(2)\n")
@@ -234,13 +239,7 @@ def test_libraries_by_name_are_those_that_the_program_will_load(tmp_path: Path) 
     """By its own search path, its environment, and the loader's cache."""
     library, user = tmp_path / "lib" / "libown.so.1", tmp_path / "user"
     library.parent.mkdir()
-    source = '__attribute__((noinline)) int own(int n) { __asm__ volatile("nop; nop; nop; nop"); return n + 1; }'
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", library, "-Wl,-soname,libown.so.1"],
-        input=source,
-        text=True,
-        check=True,
-    )
+    build_own(library, "-Wl,-soname,libown.so.1")
     (library.parent / "libown.so").symlink_to("libown.so.1")
     main = "int own(int); int main(void) { int s = 0; for (int i = 0; i < 6; i++) s += own(i); return s > 100; }"
     for words, environment in (([f"-Wl,-rpath,{library.parent}"], {}), ([], {"LD_LIBRARY_PATH": str(library.parent)})):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from user_probe import Probe
+from user_running import text_of
 from user_targets import Target
 
 from sonde.errors import TargetError
@@ -55,29 +56,20 @@ def fork_tracer(target: Target, limit_s: float) -> None:
     assert status == signal.SIGKILL, "the tracer failed before it was killed"
 
 
-def text(pid: int) -> bytes:
-    """The code of a process's program as it is in memory now."""
-    maps, program = Path(f"/proc/{pid}/maps").read_text(), os.readlink(f"/proc/{pid}/exe")
-    (span,) = (line.split()[0].split("-") for line in maps.splitlines() if line.endswith(program) and " r-xp " in line)
-    start, end = (int(word, 16) for word in span)
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        return os.pread(memory.fileno(), end - start, start)
-
-
 @pytest.mark.parametrize("what", ["spin", "signals", "waits"])
 def test_what_a_tracer_has_killed_in_its_system_calls_left_is_taken_away(what: str) -> None:
     """Nothing else is there that would tell of it: no memory, no site."""
     with Target(what, "3") as target:
-        clean = text(target.pid)
+        clean = text_of(target.pid)
         tracer = os.fork()
         if not tracer:
             with StoppedProcess(target.pid) as stopped:
                 stopped.run([Call("getpid", ())] * 3, {1: lambda _: os.kill(os.getpid(), signal.SIGKILL)})
             os._exit(1)
         assert os.waitpid(tracer, 0)[1] == signal.SIGKILL
-        assert text(target.pid) != clean
+        assert text_of(target.pid) != clean
         assert remove_agents(target.pid) == []
-        assert text(target.pid) == clean
+        assert text_of(target.pid) == clean
         if what == "waits":
             assert target.process.stdin is not None
             target.process.stdin.write("go\n")
@@ -89,7 +81,7 @@ def test_a_tracer_killed_at_random_moments(what: str) -> None:
     times = int(os.environ.get("SONDE_KILLS", TIMES))
     random.seed(os.environ.get("SONDE_KILLS_SEED", what))
     with Target(what, "3") as target:
-        clean = text(target.pid)
+        clean = text_of(target.pid)
         mapped = Path(f"/proc/{target.pid}/maps").read_text()
         descriptors = os.listdir(f"/proc/{target.pid}/fd")
         sites, begun = 0, time.monotonic()
@@ -111,7 +103,7 @@ def test_a_tracer_killed_at_random_moments(what: str) -> None:
                 break
             time.sleep(0.01)
         assert found == (mapped, descriptors)
-        assert text(target.pid) == clean
+        assert text_of(target.pid) == clean
         assert sites, "no kill came while a probe was in place"
         if what == "waits":
             assert target.process.stdin is not None
