@@ -10,6 +10,7 @@ from ..record import Record
 from .agent import find_agents, start_time
 from .memory import unmap
 from .patches import Patch, take_out, when_left
+from .ptrace import read_exactly
 from .slack import find_leftovers
 from .stopped import StoppedProcess
 from .traps import restore
@@ -49,8 +50,8 @@ def _has_leftovers(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
             fd = memory.fileno()
-            return bool(find_leftovers(read_maps(pid), lambda address, size: os.pread(fd, size, address), pid))
-    except (OSError, OverflowError, TargetError, PrivilegeError):
+            return bool(find_leftovers(read_maps(pid), lambda address, size: read_exactly(fd, address, size, pid), pid))
+    except (OSError, TargetError, PrivilegeError):
         return False  # who may not look at it is told so when it matters
 
 

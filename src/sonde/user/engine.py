@@ -62,7 +62,6 @@ _FEW_THREADS = 32  # that are stopped in less time than one takes for its calls 
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
 _STAY_S, _STAY_PAUSE_S = 0.05, 0.0002  # with a thread that calls exec
 _RETRY_S, _MOST_EXEC_S = 0.003, 10.0  # between two calls of exec; in one
-_WHO = frozenset(["get_current_pid_tgid"])
 _STACKS = frozenset(["get_stack", "get_stackid"])
 _NOTHING: dict[str, int] = {}
 
@@ -239,13 +238,14 @@ class UserObject:
 
     def _place_in_process(self) -> None:
         """Share maps and code with the process, and plan what is to be put in."""
-        if self._engine.held is None:
+        held = self._engine.held
+        if held is None:
             for left in remove_agents(self.pid):  # of a sonde that was killed
                 self._tell(f"{left.sites} places that another sonde has changed in process {self.pid} were put back")
-        held = self._engine.held
-        if held is not None and not self._make_inside().can_begin(held):
-            held.go_to_entry()
         self._inside = self._make_inside()
+        if held is not None and not self._inside.can_begin(held):
+            held.go_to_entry()
+            self._inside = self._make_inside()
         # A program that runs gets its probes first, as halts cost more time than they do; unless the kernel's probes would see that.
         self._inside.halts_later = held is None and self._lent is None
         prepare()
@@ -268,7 +268,7 @@ class UserObject:
         self._files.refresh()
         inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._engine.follow)
         inside.places.allows_traps = self._engine.traps
-        inside.identifies = any(_WHO.intersection(program.helpers) for program in self.spec.programs)
+        inside.identifies = any("get_current_pid_tgid" in program.helpers for program in self.spec.programs)
         inside.unwinds = self._engine.unwind == "dwarf" and self._walks_stacks()
         return inside
 

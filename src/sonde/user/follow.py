@@ -13,6 +13,7 @@ import struct
 
 from ..errors import FormatError, TargetError
 from ..record import Record
+from .ptrace import read_exactly
 from .refusal import explain
 
 TYPE_CHECKING = False
@@ -44,13 +45,7 @@ class Watch:
 
     def read(self, address: int, size: int) -> bytes:
         """Read memory of the program. Raises TargetError where nothing is mapped, or the program is gone."""
-        try:
-            data = os.pread(self._memory, size, address) if self._memory >= 0 else b""
-        except (OSError, OverflowError):
-            data = b""
-        if len(data) != size:
-            raise TargetError(f"process {self.pid} has no {size} readable bytes at {address:#x} any more")
-        return data
+        return read_exactly(self._memory, address, size, self.pid)
 
     def close(self) -> None:
         """Stop watching. Twice is harmless."""

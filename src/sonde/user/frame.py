@@ -54,9 +54,8 @@ MOST_JUMPS = 64  # from one probed function to the next, before returns are give
 UNWIND = RETURNS + RETURNS_BYTES  # u64: address of the index of unwind tables, 0: none (see `walking`)
 DEPTH_SHIFT = 48  # of a key: addresses of stacks are below
 
-WARM_BYTES = (
-    512 << 10
-)  # of a ring: what the process has in its tables from the start, and what it uses of a ring that is read in time
+# Of a ring: what the process has in its tables from the start, and what it uses of a ring that is read in time
+WARM_BYTES = 512 << 10
 
 
 def state_bytes(slots: int) -> int:

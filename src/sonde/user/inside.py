@@ -293,7 +293,7 @@ class Inside:
         ends = [
             each for each in self._calls_wanted if each[1].number in (ANY, *call[:1]) and (each[1].exits or not seen)
         ]
-        self._make_room(stopped, [pc] if ends else [])
+        self.make_room(stopped, [pc] if ends else [])
         if ends and call:
             self._born = self._plan_birth(stopped, call, ends)
         return self.plan(stopped.read)
@@ -304,11 +304,10 @@ class Inside:
         """Place what runs before the first instruction, since the place that has made the call of exec is gone; return its address."""
         registers = stopped.registers(stopped.threads[0])
         image = self._image_at(registers.pc)
-        runners = [(w.exits, self._call_runner(image, probe, w, wanted)) for probe, w in wanted]
-        enters, exits = ([runner for at_end, runner in runners if at_end == which] for which in (False, True))
+        calls = Calls(*map(tuple, self._programs_of(image, call[0], wanted)))
         start = image.agent.reserve(0)
         assert self._machine.HALTS is not None
-        image.agent.place(self._machine.HALTS.born(start, call, enters, exits, image.around, registers))
+        image.agent.place(self._machine.HALTS.born(start, call, calls, image.around, registers))
         self.places.note_way_back(start, registers.pc)
         self.found = True
         return start
@@ -333,22 +332,13 @@ class Inside:
                 self.hows[probe.name] = "not attached"
                 self.waiting.remove(probe)
 
-    def make_room(self, stopped: StoppedProcess) -> None:
-        """Find the places of probes that have none yet, in what the process has mapped, and have memory for what is to be put in there."""
-        self._note_loaded()
-        self._make_room(stopped)
-
-    def _note_loaded(self) -> None:
-        """The loader has come to its halt: there is more to be known of the process now."""
-        if self._loading:
-            self._loading, self._facts = False, None
-
     @property
     def awaits_birth(self) -> bool:
         """Whether something is to run before the program's first instruction."""
         return self._born > 0
 
-    def _make_room(self, stopped: StoppedProcess, also: Sequence[int] = ()) -> None:
+    def make_room(self, stopped: StoppedProcess, also: Sequence[int] = ()) -> None:
+        """Find the places of probes that have none yet, in what the process has mapped, and have memory for what is to be put in there, and at the addresses `also`."""
         self._seen = frozenset() if self._loading else self._mapped()
         studied, self._studied = self._studied, None
         same = studied is not None and studied[0] == self._question()
@@ -390,7 +380,8 @@ class Inside:
     def study(self) -> None:
         """Read what the files tell about the places of probes. `make_room` would do it too, while the process waits for it."""
         self.places.blocking = blocking_thread(self.pid) if self.places.allows_traps else 0
-        self._note_loaded()
+        if self._loading:  # the loader has come to its halt: there is more to be known of the process now
+            self._loading, self._facts = False, None
         if self.unwinds:
             self._unwind_tables.study()
         found = self._find()
@@ -594,11 +585,7 @@ class Inside:
 
     def _runs_at(self, image: Image, call: CallSite, wanted: Sequence[tuple[ProbeSpec, Wanted]]) -> Calls:
         """What is to run where a system call is made."""
-        runners = [(w, self._call_runner(image, probe, w, wanted)) for probe, w in wanted]
-        # Where only one call is made, every call is that one.
-        numbered = [(call.number if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
-        enters = [(number, runner) for number, exits, runner in numbered if not exits]
-        exits = [(number, runner) for number, exits, runner in numbered if exits]
+        enters, exits = self._programs_of(image, call.number, wanted)
         numbers = [number for number in halts.exec_numbers(self._machine) if call.number in (-1, number)]
         if self._follows and numbers:
             before, behind = image.exec_halt(self._own_pid)
@@ -610,6 +597,16 @@ class Inside:
             enters += [(number, before) for number in numbers]
             exits = [*((number, behind) for number in numbers), *exits]  # then the parent is known again
         return Calls(tuple(enters), tuple(exits))
+
+    def _programs_of(
+        self, image: Image, only: int, wanted: Sequence[tuple[ProbeSpec, Wanted]]
+    ) -> tuple[list[tuple[int, Runner]], list[tuple[int, Runner]]]:
+        """The programs for the begin and for the end of calls, by number. Where there is `only` one call (-1: others too), every call is that one."""
+        runners = [(w, self._call_runner(image, probe, w, wanted)) for probe, w in wanted]
+        numbered = [(only if w.number == ANY else w.number, w.exits, runner) for w, runner in runners]
+        enters = [(number, runner) for number, exits, runner in numbered if not exits]
+        exits = [(number, runner) for number, exits, runner in numbered if exits]
+        return enters, exits
 
     def _call_runner(
         self, image: Image, probe: ProbeSpec, wanted: Wanted, others: Sequence[tuple[ProbeSpec, Wanted]]

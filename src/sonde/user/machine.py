@@ -49,15 +49,7 @@ if TYPE_CHECKING:
         def files_halt(self, state: int, pid: int, changing: int) -> bytes:
             """What runs in the loader's function. `changing`: the address of a word that is not 0 while its list is not complete, or 0."""
 
-        def born(
-            self,
-            at: int,
-            call: Sequence[int],
-            enters: Sequence[Runner],
-            exits: Sequence[Runner],
-            around: Surroundings,
-            registers: Registers,
-        ) -> bytes:
+        def born(self, at: int, call: Sequence[int], calls: Calls, around: Surroundings, registers: Registers) -> bytes:
             """What runs, at the address `at`, before the first instruction of a program, at `registers`: the begin and the end of the `call` of exec (number and
             arguments) that has led there."""
 

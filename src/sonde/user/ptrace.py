@@ -11,7 +11,7 @@ import ctypes
 import os
 from errno import ESRCH
 
-from ..errors import FeatureError, KernelError
+from ..errors import FeatureError, KernelError, TargetError
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -284,6 +284,17 @@ def reap(tid: int) -> bool:
 def futex(address: int, operation: int, value: int) -> int:
     """Make a futex(2) call of x86-64 on a word of ours; return its result, or -1."""
     return _bind()[1](_FUTEX, address, operation, value, 0, 0, 0)
+
+
+def read_exactly(memory: int, address: int, size: int, pid: int) -> bytes:
+    """Read memory of a process by a descriptor of its /proc/PID/mem. Raises TargetError where nothing is mapped, or less than `size` bytes."""
+    try:
+        data = os.pread(memory, size, address)
+    except (OSError, OverflowError):
+        data = b""
+    if len(data) != size:
+        raise TargetError(f"process {pid} has no {size} readable bytes at {address:#x}")
+    return data
 
 
 def fetch_descriptor(pidfd: int, number: int) -> int:

@@ -27,7 +27,7 @@ _EPERM = 1
 _KERNEL_FLAGS = 0x204010  # PF_KTHREAD, PF_USER_WORKER, PF_IO_WORKER
 # How long to wait, when all are let go, for threads that do not stop, and for those that are dying.
 _PATIENCE_S, _PATIENCE_DEAD_S = 0.2, 5.0
-_TRIES = 20
+_TRIES = 20 if (os.cpu_count() or 1) > 1 else 0
 
 
 class SeizedThreads:
@@ -156,9 +156,7 @@ class SeizedThreads:
     def _wait(self, tid: int, deadline: float) -> int | None:
         """The next status of a thread, 0 when it has ended, None at the deadline or when it is gone."""
         pause = 0.00005
-        tries = (
-            _TRIES if (os.cpu_count() or 1) > 1 else 0
-        )  # most stops come sooner than this thread of ours could go to sleep and wake up
+        tries = _TRIES  # most stops come sooner than this thread of ours could go to sleep and wake up
         while True:
             try:
                 status = ptrace.wait(tid)

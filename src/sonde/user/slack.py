@@ -65,9 +65,10 @@ def find_leftovers(mappings: Sequence[Mapping], read: Reader, pid: int) -> list[
         if mapping.path in (exe, "[vdso]") and mapping.perms[2:] == "xp":
             end = _end_of_code(mapping, mappings, read)
             size = mapping.end - end if end is not None else 0
-            if end is not None and size:
+            memory = read(end, size) if end is not None and size else b""
+            if end is not None and memory.strip(b"\0"):
                 original = bytes(size) if mapping.path == "[vdso]" else _file_bytes(pid, mapping, end, size)
-                if read(end, size) != original:
+                if memory != original:
                     found.append(Leftover(end, original))
     return found
 

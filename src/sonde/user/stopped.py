@@ -170,13 +170,7 @@ class StoppedProcess:
 
     def read(self, address: int, size: int) -> bytes:
         """Read memory. Raises TargetError where nothing is mapped, or less than `size` bytes."""
-        try:
-            data = os.pread(self._memory, size, address)
-        except (OSError, OverflowError):
-            data = b""
-        if len(data) != size:
-            raise TargetError(f"process {self.pid} has no {size} readable bytes at {address:#x}")
-        return data
+        return ptrace.read_exactly(self._memory, address, size, self.pid)
 
     def read_some(self, address: int, size: int) -> bytes:
         """Read up to `size` bytes: what is mapped from `address` on, perhaps nothing."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..ptrace import Registers
-    from ..runners import Runner, Surroundings
+    from ..runners import Calls, Surroundings
 
 EXEC_NUMBERS = (59, 322)  # execve, execveat
 VFORK_NUMBERS = (58, 56, 435)  # vfork, clone, clone3: all of these, as what they ask for is not looked at
@@ -99,16 +99,10 @@ def files_halt(state: int, pid: int, changing: int) -> bytes:
     return _wait(_open(code, state, frame.FILES, pid))
 
 
-def born(
-    at: int,
-    call: Sequence[int],
-    enters: Sequence[Runner],
-    exits: Sequence[Runner],
-    around: Surroundings,
-    registers: Registers,
-) -> bytes:
+def born(at: int, call: Sequence[int], calls: Calls, around: Surroundings, registers: Registers) -> bytes:
     """The code before the first instruction of a program, at `registers`: the begin and the end of the `call` of exec (number and arguments) that has led there, then that instruction."""
     code = Code()
+    enters, exits = ([runner for _, runner in runners] for runners in (calls.enters, calls.exits))
     if enters:
         for register, value in zip((RAX, RDI, RSI, RDX, R10, R8, R9), (*call, *[0] * 7)):
             code.add(mov_imm(register, value))
