@@ -73,11 +73,17 @@ class Running:
         return compile(script.replace("PATH", self.path), target, TraceOptions(pid=self.pid, unsafe=unsafe))
 
     def attach(
-        self, script: str, limit: Limit | None = None, *, unsafe: bool = False, unwind: str = "fp"
+        self,
+        script: str,
+        limit: Limit | None = None,
+        *,
+        unsafe: bool = False,
+        unwind: str = "fp",
+        fast_reads: bool = False,
     ) -> UserObject:
         spec = self.compile(script, unsafe=unsafe)
         sample = lambda probe: Sampler(probe, os.uname().machine, stacks=unwind == "dwarf")  # noqa: E731
-        engine = UserEngine(self.pid, None, sample, limit, unsafe=unsafe, unwind=unwind)
+        engine = UserEngine(self.pid, None, sample, limit, unsafe=unsafe, fast_reads=fast_reads, unwind=unwind)
         loaded = engine.load(spec)
         for probe in spec.probes:
             if probe.type not in ("begin", "end"):

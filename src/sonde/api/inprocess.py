@@ -40,6 +40,7 @@ def own_options(options: TraceOptions) -> list[tuple[str, str]]:
     known = (
         (options.budget, "--budget", "the kernel's probes cannot be thinned"),
         (options.traps, "--traps", "the kernel's probes are breakpoints wherever they stand"),
+        (options.fast_reads, "--fast-reads", "the kernel's programs read memory themselves"),
         (options.unwind != "fp", "--unwind", "the kernel follows frame pointers"),
         (options.on_exec == "drop", "--on-exec", "the kernel's probes go on in the next program"),
     )
@@ -83,6 +84,7 @@ class InProcess:
             limit,
             unsafe=options.unsafe,
             traps=options.traps,
+            fast_reads=options.fast_reads,
             follow=options.on_exec == "follow",
             unwind=options.unwind,
         )

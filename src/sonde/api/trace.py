@@ -47,6 +47,7 @@ class TraceOptions(Record):
     engine: str = ""
     budget: int = 0  # user engine: so many hits of a probe in a second are looked at; 0: all
     traps: bool = False  # user engine: breakpoints where no jump fits
+    fast_reads: bool = False  # user engine: memory is read without asking the kernel
     on_exec: str = "follow"  # user engine: probe the next program too, or "drop" its process
     unwind: str = "fp"  # user engine: how stacks are walked, by frame pointers ("fp") or unwind tables ("dwarf")
     over_budget: str = "thin"  # what becomes of a probe that fires more often: "thin", "off"

@@ -108,6 +108,7 @@ def trace_options(arguments: Arguments, parameters: tuple[str, ...]) -> TraceOpt
         engine=_choice(arguments, "engine", ("", "kernel", "user", "mixed")),
         budget=_read_budget(arguments.get("budget")),
         traps=bool(arguments.have("traps")),
+        fast_reads=bool(arguments.have("fast_reads")),
         on_exec=_choice(arguments, "on_exec", ("follow", "drop")),
         unwind=_choice(arguments, "unwind", ("fp", "dwarf")),
         over_budget=_choice(arguments, "over_budget", ("thin", "off")),

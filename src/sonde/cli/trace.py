@@ -19,6 +19,11 @@ OPTIONS = (
     Option("budget", ("--budget",), "look at N hits of a probe in a second at most (100k, 2M); user engine", "N"),
     Option("over_budget", ("--over-budget",), "what becomes of a probe that fires more often: thin or off", "WHAT"),
     Option("traps", ("--traps",), "put breakpoints where no jump fits, 2 us a hit, by a SIGTRAP handler; user engine"),
+    Option(
+        "fast_reads",
+        ("--fast-reads",),
+        "read memory without asking the kernel, 100 ns faster, by a SIGSEGV handler; user engine",
+    ),
     Option("on_exec", ("--on-exec",), "when the process runs another program: follow it, or drop; user engine", "WHAT"),
     Option(
         "unwind", ("--unwind",), "walk user stacks by frame pointers (fp) or unwind tables (dwarf); user engine", "HOW"

@@ -8,12 +8,12 @@ from ..debuginfo.procmaps import read_maps
 from ..errors import PrivilegeError, TargetError
 from ..record import Record
 from .agent import find_agents, start_time
+from .handlers import find_handlers, give_back, restore
 from .memory import unmap
 from .patches import Patch, take_out, when_left
 from .ptrace import read_exactly
 from .slack import find_leftovers
 from .stopped import StoppedProcess
-from .traps import restore
 from .unwinding import put_back
 
 TYPE_CHECKING = False
@@ -123,24 +123,28 @@ def _remove(
         for table in agent.tables:
             put_back(stopped, table)
 
+    def remove(stopped: StoppedProcess) -> None:
+        give_back(stopped, agent.code)
+        unmap(stopped, [*data, *agent.code])  # the tables go last
+
+    data = [span for span in agent.memories if span not in agent.code]
     with StoppedProcess(agent.pid) as stopped:
         foreign = tuple(patch.address for patch in take_out(stopped, (), patches))
         leave(stopped)
+        handlers = find_handlers(stopped, agent.code)
     harmless = restore(agent.pid, agent.code) if not foreign else frozenset()
     if harmless is None:
         reasons = ["a thread has run into a breakpoint of sonde's and does not go on"]
     elif foreign:
         reasons = [f"the code at {address:#x} was changed by somebody else, and may lead to it" for address in foreign]
     else:
-        data = [span for span in agent.memories if span not in agent.code]
-        spans = [*data, *agent.code]  # the tables go last
         reasons = when_left(
             agent.pid,
             agent.code,
-            lambda stopped: unmap(stopped, spans),
+            remove,
             returns=returns,
             first=leave,
-            harmless=harmless,
+            harmless=harmless | handlers,
             limit_s=limit_s,
         )
     return Cleaned(agent, len(patches) - len(foreign), foreign, tuple(reasons))

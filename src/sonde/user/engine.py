@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .worker import Sampler
 
 _EAGER_TICKS, _LAZY_TICKS = 200, 10  # of `look`: new files at every one at first, then at some
+_GUARD_TICKS = 100
 _BEGINNINGS, _PATIENCE_S = 50, 20.0
 _FEW_THREADS = 32  # that are stopped in less time than one takes for its calls when the others are busy
 _BUSY_S, _BUSY_PAUSE_S = 2.0, 0.001
@@ -80,11 +81,12 @@ class UserEngine:
         *,
         unsafe: bool = False,
         traps: bool = False,
+        fast_reads: bool = False,
         follow: bool = True,
         unwind: str = "fp",
     ) -> None:
         """`sample` begins to take samples for a probe; without it there are no probes of timers and counters. `limit`: on the hits of a probe (see `budget`).
-        `unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `traps`). `follow`: also through exec. `unwind`: stacks by
+        `unsafe`: programs may change what the process does (helpers.UNSAFE). `traps`: breakpoints where no jump fits (see `handlers`). `fast_reads`: memory is read without asking the kernel (see `guards`). `follow`: also through exec. `unwind`: stacks by
         frame pointers ("fp") or unwind tables ("dwarf").
         """
         self.pid = pid
@@ -93,6 +95,7 @@ class UserEngine:
         self.limit = limit
         self.unsafe = unsafe
         self.traps = traps
+        self.fast_reads = fast_reads
         self.follow = follow
         self.unwind = unwind
 
@@ -160,6 +163,8 @@ class UserObject:
             raise FeatureError(
                 "unwind tables are followed on x86-64 only", feature="user:unwind", hint="leave out --unwind"
             )
+        if engine.fast_reads and get_native().GUARDS is None:
+            raise FeatureError("reads are guarded on x86-64 only", feature="user:guards", hint="leave out --fast-reads")
         self._slots = slots_for(os.cpu_count() or 1) - 1  # the last one is sonde's own
         placed = [probe.name for probe in spec.probes if probe.type in PLACED]
         self._helpers = helpers.NAMES | helpers.UNSAFE if engine.unsafe else helpers.NAMES
@@ -269,7 +274,9 @@ class UserObject:
         inside = Inside(self._files, placed, self._programs, self._slots, self._budget, follow=self._engine.follow)
         inside.places.allows_traps = self._engine.traps
         inside.identifies = any("get_current_pid_tgid" in program.helpers for program in self.spec.programs)
-        inside.unwinds = self._engine.unwind == "dwarf" and self._walks_stacks()
+        inside.unwinds = self._engine.unwind == "dwarf" and self._calls_any(_STACKS)
+        if self._engine.fast_reads and self._calls_any(helpers.READING | _STACKS):
+            inside.guard_reads()
         return inside
 
     def _make_unwinder(self) -> Unwinder | None:
@@ -280,8 +287,9 @@ class UserObject:
             self._files = Files(self.pid)
         return Unwinder(self._files, get_native().REGISTERS)
 
-    def _walks_stacks(self) -> bool:
-        return any(_STACKS.intersection(program.helpers) for program in self.spec.programs)
+    def _calls_any(self, names: frozenset[str]) -> bool:
+        """Whether a program calls one of these helpers."""
+        return any(names.intersection(program.helpers) for program in self.spec.programs)
 
     def _enter(self, inside: Inside) -> list[Patch]:
         """Begin in a program; return the patches for what it has mapped. Two stops, so that neither is long."""
@@ -423,6 +431,7 @@ class UserObject:
         if not self._attached:
             self._attached = True
             self._put_in(self._inside, self._plan)
+            self._tell(*self._inside.notes)
             self._keep_halts()
         return [UserLink(self, self._inside.hows.get(probe.name, "")) for probe in probes]
 
@@ -480,6 +489,8 @@ class UserObject:
                 self._follow_exec()
             elif (self._ticks < _EAGER_TICKS or not self._ticks % _LAZY_TICKS) and inside.has_new_files():
                 self._look_for_files(inside)
+            if not self._ticks % _GUARD_TICKS:
+                inside.look_at_guards()
         except (SondeError, OSError) as failure:
             last = self._begins == 1
             self._begins -= self._begins > 0

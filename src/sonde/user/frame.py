@@ -52,6 +52,7 @@ HASH = 0x9E3779B97F4A7C15  # a key times this: its upper bits are the first plac
 PROBES = 64  # places that are looked at before a return is given up
 MOST_JUMPS = 64  # from one probed function to the next, before returns are given up: as the kernel has it
 UNWIND = RETURNS + RETURNS_BYTES  # u64: address of the index of unwind tables, 0: none (see `walking`)
+GUARDED = UNWIND + 8  # u32: not 0 while faults of reads are mended (see `guards`)
 DEPTH_SHIFT = 48  # of a key: addresses of stacks are below
 
 # Of a ring: what the process has in its tables from the start, and what it uses of a ring that is read in time

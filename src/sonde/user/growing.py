@@ -179,8 +179,8 @@ class GrowingObject(UserObject):
         self._sampled = self._take_programs(probes, SampledWorld(self.pid, self._make_unwinder()))
         self._begin_samples(probes)
 
-    def _walks_stacks(self) -> bool:
-        return True  # programs come later
+    def _calls_any(self, names: frozenset[str]) -> bool:
+        return bool(names)  # programs come later
 
     def _check_placed(self) -> None:
         """There may be nothing to probe yet: probes come later."""

@@ -6,7 +6,7 @@ instructions that they call by a number from PRIMITIVE on. Helpers of maps come 
 UNSAFE are those that change what the process does: only programs of who asked for it may call them, and they do nothing any more once sonde is gone (see `owner`).
 
 A program's own reads are never trusted: `probe_read` asks the kernel whether the page is there (rt_sigprocmask with an impossible request reads eight bytes and
-changes nothing) before it touches it.
+changes nothing) before it touches it; or, if that is wanted, reads a byte of it and has the fault mended (`guards`).
 """
 
 from __future__ import annotations
@@ -224,9 +224,10 @@ UNSAFE = frozenset(["probe_write_user", "override_return"])
 NAMES = (frozenset([*ROUTINES, *DIRECT, "get_stack", "tail_call"]) | OF_MAPS | IN_PROGRAMS) - UNSAFE
 
 # What helpers make of system calls in the process, for those who would see them there. Time is read by system call where nothing better is known.
+READING = frozenset(["probe_read", "probe_read_user", "probe_read_str", "probe_read_user_str", "get_stack"])
 _READS, CLOCKS, _IDS = ("rt_sigprocmask",), ("clock_gettime",), ("getpid", "gettid")
 SYSTEM_CALLS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(["probe_read", "probe_read_user", "probe_read_str", "probe_read_user_str", "get_stack"], _READS),
+    **dict.fromkeys(READING, _READS),
     **dict.fromkeys(["ktime_get_ns", "ktime_get_boot_ns", "ktime_get_coarse_ns", "ktime_get_tai_ns"], CLOCKS),
     "get_current_pid_tgid": _IDS,
     "get_current_uid_gid": ("getuid", "getgid"),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..bpf.jit.code import CodeReloc, MachineCode
     from ..bpf.maps import SharedMap
     from .agent import Agent
+    from .guards import Guards
     from .machine import HaltCode, Machine
 
 
@@ -43,8 +44,10 @@ class Image:
         facts: helpers.Facts,
         machine: Machine,
         features: frozenset[str] = frozenset(),
+        guards: Guards | None = None,
     ) -> None:
         self.agent = agent
+        self._guards = guards
         self.maps = maps
         self.facts = facts
         self.machine = machine
@@ -121,6 +124,17 @@ class Image:
         behind = self._once("vfork done", lambda: self.agent.place(code.vfork_ends(state)))
         return Runner(before, frozenset(), context=context), Runner(behind, frozenset(), context=context)
 
+    def handlers(self) -> tuple[Runner, Runner]:
+        """Routines of our own for before and behind a call that changes signal handlers (see `guards`)."""
+        guards, context = self._guards, self.machine.RECORD
+        assert guards is not None, "who asks has looked whether there are guards"
+        if "handlers" not in self._placed:
+            self._placed["handlers"], self._placed["handlers done"] = guards.place_routines(self.agent, self.facts)
+        before, behind = self._placed["handlers"], self._placed["handlers done"]
+        return Runner(before, frozenset(), context=context), Runner(
+            behind, guards.code.SIGACTION_FIELDS, context=context
+        )
+
     def files_halt(self, pid: int, changing: int) -> Runner:
         """A routine of our own for the loader's function (see `halts`)."""
         return Runner(self.agent.place(self._halts().files_halt(self.facts.state, pid, changing)), frozenset())
@@ -179,6 +193,9 @@ class Image:
         return self._routine((name, self._known), assemble("\n".join(lines)), size)
 
     def _primitive(self, name: str) -> int:
+        guards = self._guards
+        if name == "check" and guards is not None:
+            return self._once(("primitive", name), lambda: guards.place(self.agent, self.facts))
         return self._once(("primitive", name), lambda: self.agent.place(self.machine.primitive(name, self.facts)))
 
     def _routine(self, key: object, insns: Sequence[Insn], stack_bytes: int = MAX_STACK_BYTES) -> int:

@@ -24,6 +24,8 @@ from .agent import Agent
 from .calls import Call
 from .cleaning import clean_children
 from .follow import find_loader_hook, read_entry
+from .guards import Guards
+from .handlers import SIGTRAP, blocking_thread, give_back
 from .image import Image
 from .machine import get_native
 from .memory import page_up
@@ -34,7 +36,6 @@ from .runners import Calls, Runner, Surroundings
 from .sites import Site, find_data, find_functions, find_in_file, find_sites
 from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
-from .traps import blocking_thread
 from .unwinding import UNWINDERS, find_bound, is_moved, put_back
 from .unwindtables import UnwindTables
 from .windows import NoWindowError, fits, plan
@@ -133,6 +134,11 @@ class Inside:
         self._studied: tuple[tuple[object, ...], _Found] | None = None  # what `study` asked, and found
         self._found: _Found = [], [], [], []  # what there is room for, and no plan yet
         self._born = 0  # what is to run before the program's first instruction
+        self._guards: Guards | None = None  # of reads that ask nobody
+
+    def guard_reads(self) -> None:
+        """Have programs read without asking the kernel whether the memory is there (see `guards`)."""
+        self._guards = Guards(self.pid, self._own_pid, self._machine)
 
     # more and fewer probes ------------------------------------------------------------------------------------
 
@@ -260,7 +266,7 @@ class Inside:
     @property
     def expects_files(self) -> bool:
         """Whether files that the process has not mapped yet are of interest."""
-        return bool(self.waiting or self._calls_wanted or self._returning or self._loading)
+        return bool(self.waiting or self._calls_wanted or self._guarded_calls() or self._returning or self._loading)
 
     @property
     def halts(self) -> int:
@@ -293,6 +299,8 @@ class Inside:
         ends = [
             each for each in self._calls_wanted if each[1].number in (ANY, *call[:1]) and (each[1].exits or not seen)
         ]
+        if self._guards is not None:
+            self._guards.study(patient=False)
         self.make_room(stopped, [pc] if ends else [])
         if ends and call:
             self._born = self._plan_birth(stopped, call, ends)
@@ -379,9 +387,11 @@ class Inside:
 
     def study(self) -> None:
         """Read what the files tell about the places of probes. `make_room` would do it too, while the process waits for it."""
-        self.places.blocking = blocking_thread(self.pid) if self.places.allows_traps else 0
+        self.places.blocking = blocking_thread(self.pid, [SIGTRAP]) if self.places.allows_traps else 0
         if self._loading:  # the loader has come to its halt: there is more to be known of the process now
             self._loading, self._facts = False, None
+        if self._guards is not None:
+            self._guards.study()
         if self.unwinds:
             self._unwind_tables.study()
         found = self._find()
@@ -395,7 +405,8 @@ class Inside:
     def _question(self) -> tuple[object, ...]:
         """What the answer of `_find` depends on."""
         wanted = (*map(id, self.waiting), *(id(probe) for probe, _ in self._calls_wanted))
-        return self._mapped(), self._loading, self.halts_later, wanted, frozenset(self._taken), frozenset(self._refused)
+        others = self._loading, self.halts_later, self._guarded_calls()
+        return self._mapped(), *others, wanted, frozenset(self._taken), frozenset(self._refused)
 
     def _find(self) -> _Found:
         """What is to be probed and is not yet: probes at their sites, places that make system calls, entries of unwinders, the loader's hook.
@@ -421,7 +432,8 @@ class Inside:
     def _find_calls(self) -> list[CallSite]:
         """The places that make system calls of interest."""
         numbers = frozenset(wanted.number for _, wanted in self._calls_wanted)
-        found = find_calls(numbers | {*self._vforks()}, self._files) if numbers else []
+        numbers |= {*self._vforks(), *self._guarded_calls()}
+        found = find_calls(numbers, self._files) if numbers else []
         if self._follows and not self.halts_later:
             known = {call.site.address for call in found}
             execs = find_exec_calls(halts.exec_numbers(self._machine), self._files)
@@ -431,7 +443,12 @@ class Inside:
     def _vforks(self) -> tuple[int, ...]:
         """The numbers of calls that are to be told of. Looking for their places costs little where all system calls are looked for."""
         code = self._machine.HALTS
-        return code.VFORK_NUMBERS if code is not None and self.identifies and self._calls_wanted else ()
+        told = (self.identifies and self._calls_wanted) or self._guarded_calls()
+        return code.VFORK_NUMBERS if code is not None and told else ()
+
+    def _guarded_calls(self) -> tuple[int, ...]:
+        """The numbers of calls that change signal handlers, where those are of interest."""
+        return self._guards.numbers if self._guards is not None else ()
 
     def _find_hook(self) -> LoaderHook | None:
         """Where the loader is to halt, if it is."""
@@ -482,7 +499,9 @@ class Inside:
             if self._facts is None:
                 self._facts = self._learn(stopped)
                 self._map_rings(stopped)
-            self._images.append(Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features()))
+            self._images.append(
+                Image(agent, self._tables, self._around, self._facts, self._machine, cpu_features(), self._guards)
+            )
             self._images[-1].lines = self._lines
             self._images[-1].own_reads = self.own_reads
             self._images[-1].unwinds = self.unwinds
@@ -568,6 +587,8 @@ class Inside:
                 self.found = self.found or bool(wanted)
             except ProbeError as failure:
                 missed += [(call.number, failure.message)] if wanted else []
+                if self._guards is not None and call.number in (-1, *self._guarded_calls()):
+                    self._guards.give_up(f"a change of signal handlers would not be seen: {failure.message}")
                 self._refused.add(call.site.address)
         self._tell_missed(missed, total)
         for probe, _ in self._calls_wanted:
@@ -591,6 +612,11 @@ class Inside:
             before, behind = image.exec_halt(self._own_pid)
             enters += [(number, before) for number in numbers]
             exits += [(number, behind) for number in numbers]
+        for number in self._guarded_calls():
+            if call.number in (-1, number):
+                before, behind = image.handlers()
+                enters.append((number, before))
+                exits.append((number, behind))
         numbers = [number for number in self._vforks() if call.number in (-1, number)]
         if numbers:
             before, behind = image.vforks()
@@ -621,6 +647,9 @@ class Inside:
     def put_in(self, stopped: StoppedProcess, patches: Sequence[Patch]) -> None:
         """Replace the code. Raises BusyError when a thread stands where it could not go on; nothing has been changed then."""
         self.places.install_handler(stopped)
+        if self._guards is not None:
+            self._guards.install(stopped)
+            self._note_guards(self._guards)
         put_in(stopped, self.agents[1:], patches)
         self._taken.update((patch.address, patch) for patch in patches)
         fresh, self._semaphores = self._semaphores - self._counted, set()
@@ -629,6 +658,16 @@ class Inside:
         if self._born:
             stopped.set_pc(stopped.threads[0], self._born)
             self._born = 0
+
+    def look_at_guards(self) -> None:
+        """See whether reads may still ask nobody."""
+        if self._guards is not None and self._guards.look():
+            self._note_guards(self._guards)
+
+    def _note_guards(self, guards: Guards) -> None:
+        note = f"reads ask the kernel in spite of --fast-reads: {guards.why}"
+        if guards.why and note not in self.notes:
+            self.notes.append(note)
 
     def _count(self, stopped: StoppedProcess, places: set[int], step: int) -> None:
         """Tell the program that its USDT probes are in use: a u16 counts who looks at each."""
@@ -660,7 +699,7 @@ class Inside:
         taken, self._taken = list(self._taken.values()), {}
         try:
             reasons = self.places.restore_handler(self.pid, self.agents) or remove_when_left(
-                self.pid, self.agents, self.places.returns, first=self._leave
+                self.pid, self.agents, self.places.returns, first=self._leave, last=self._give_back
             )
         except (TargetError, PrivilegeError) as failure:  # where it has ended, its memory has too
             reasons = [failure.message] if is_alive(self.pid) else []
@@ -671,6 +710,11 @@ class Inside:
                 reasons += child.reasons
         self.forget()
         return reasons
+
+    def _give_back(self, stopped: StoppedProcess) -> None:
+        """Give the program its handlers for faults back."""
+        if self._guards is not None and self._guards.is_installed:
+            give_back(stopped, [span for agent in self.agents for span in agent.spans])
 
     def forget(self) -> None:
         """Let go of what is ours here; the process is not touched. Twice is harmless."""

@@ -12,7 +12,7 @@ from ..errors import FeatureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from ..bpf.isa import Insn
@@ -52,6 +52,27 @@ if TYPE_CHECKING:
         def born(self, at: int, call: Sequence[int], calls: Calls, around: Surroundings, registers: Registers) -> bytes:
             """What runs, at the address `at`, before the first instruction of a program, at `registers`: the begin and the end of the `call` of exec (number and
             arguments) that has led there."""
+
+    class GuardCode(Protocol):
+        """The routines of `guards`."""
+
+        @property
+        def SIGACTION(self) -> int:
+            """The number of the system call that changes handlers."""
+
+        @property
+        def SIGACTION_FIELDS(self) -> frozenset[str]:
+            """The registers that `handler_told` reads."""
+
+        def check(self, facts: Facts) -> tuple[bytes, int, int]:
+            """The primitive `check` that reads what it is asked for, where in it the read is, and where it goes on when that fails."""
+
+        def handler_changes(self, private: int, asks: bool) -> bytes:
+            """What runs before that call: a program that takes a handler for faults has reads asked for from then on. `asks`: whether a child of vfork is told apart, by asking the
+            kernel; `private`: the address of the private memory."""
+
+        def handler_told(self, handlers: Mapping[int, tuple[int, int]]) -> bytes:
+            """What runs behind it: a program that asks which handler it has is told of its own. By signal, the addresses of our handler and of the action that was there before."""
 
     class Assembled(Protocol):
         """Code that can still go anywhere, or anywhere near."""
@@ -95,7 +116,11 @@ if TYPE_CHECKING:
 
         @property
         def BREAKPOINT(self) -> bytes:
-            """The instruction that raises SIGTRAP; none where `trap_handler` is not to be had."""
+            """The instruction that raises SIGTRAP; none where `signal_handler` is not to be had."""
+
+        @property
+        def GUARDS(self) -> GuardCode | None:
+            """The routines of guarded reads; None where there are none yet."""
 
         @property
         def HALTS(self) -> HaltCode | None:
@@ -105,9 +130,9 @@ if TYPE_CHECKING:
         def UNWINDS(self) -> bool:
             """Whether stacks can be walked by unwind tables (see `walking`)."""
 
-        def trap_handler(self, old: int, default: int, table: int) -> tuple[bytes, int]:
-            """The handler for SIGTRAP of `traps`, and where in it the return from signals begins. `old`, `default`: addresses of what the kernel's struct sigaction was
-            and of one that asks for the default; `table`: that of the traps."""
+        def signal_handler(self, signal: int, old: int, default: int, table: int, flag: int) -> tuple[bytes, int]:
+            """A handler of `handlers`, and where in it the return from signals begins. `old`, `default`: addresses of what the kernel's struct sigaction
+            was and of one that asks for the default; `table`: that of the places; `flag`: of a u32 that becomes 0 when the program's own handler is called, 0: none."""
 
         def cpu_code(self, rseq: int | None, slots: int) -> bytes:
             """Code that loads the number of the CPU into the register of results; `rseq`: how far from the thread pointer a struct rseq is.

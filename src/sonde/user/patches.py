@@ -267,13 +267,16 @@ def remove_when_left(
     returns: Collection[int] | None = (),
     limit_s: float = 1.0,
     first: Callable[[StoppedProcess], object] | None = None,
+    last: Callable[[StoppedProcess], object] | None = None,
 ) -> list[str]:
-    """Unmap the memory of agents as soon as no thread is in it. As `when_left`; it also stays while a site that is still in a table may lead to it."""
+    """Unmap the memory of agents as soon as no thread is in it, after `last`. As `when_left`; it also stays while a site that is still in a table may lead to it."""
     sites = [address for agent in agents for address in agent.site_addresses()]
     if sites:
         return [f"the code at {address:#x} was changed by somebody else, and may lead to it" for address in sites]
 
     def remove(stopped: StoppedProcess) -> None:
+        if last is not None:
+            last(stopped)
         for agent in agents:
             agent.remove(stopped)
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 from ..errors import ProbeError
 from ..record import Record
 from . import frame
+from .handlers import MOST, SIGTRAP, Handler, restore
 from .patches import Patch
 from .relocated import Relocated
-from .traps import MOST, Traps, restore
 from .windows import Claims, NoWindowError, fits, hold_against_file, original, plan, refused
 
 TYPE_CHECKING = False
@@ -50,7 +50,7 @@ class Places:
         self.allows_traps = False  # breakpoints where no jump fits
         self.blocking = 0  # a thread that blocks SIGTRAP
         self.returns: list[int] = []  # where functions with a return probe come back to
-        self._traps: Traps | None = None
+        self._traps: Handler | None = None
         self._placed: dict[int, _Placed] = {}  # by a patch's address
         self._claims = Claims()
         self._read: Read = _read_nothing
@@ -122,7 +122,7 @@ class Places:
         if reason:
             raise NoWindowError(f"{failure.message}; and {reason}", hint=failure.hint)
         window = plan(site, self._files, trap=True)
-        self._traps = self._traps or Traps(image.agent, self._machine)
+        self._traps = self._traps or Handler(image.agent, self._machine, SIGTRAP)
         return window
 
     def _hold(self, name: str, site: Site, window: Window) -> None:
@@ -188,7 +188,7 @@ class Places:
         """The bytes that make a window's first ones lead to `start`. Raises NoWindowError where nothing can be placed in reach of a shorter jump."""
         if window.kind == "trap":
             assert self._traps is not None
-            self._traps.add(window.addr, start)
+            self._traps.add(window.addr + len(self._machine.BREAKPOINT), start)
             return self._machine.BREAKPOINT
         if window.kind != "punned":
             return self._machine.jump_to(window.addr, start)

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from ..relocated import Relocated
 
 __all__ = [
-    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
-    "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
+    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "GUARDS", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
+    "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "signal_handler", "system_calls",
 ]  # fmt: skip
 
 NAME = "aarch64"
 CLOCK_SOURCE = "arch_sys_counter"
 COUNTER = word(READ_COUNTER) + RET
+GUARDS = None
 HALTS = None
 UNWINDS = False
 BREAKPOINT = b""  # brk would do, but a jump fits wherever one may stand
@@ -32,9 +33,9 @@ REACH = (1 << 27) - (1 << 23)
 REGISTERS = LAYOUT
 
 
-def trap_handler(old: int, default: int, table: int) -> tuple[bytes, int]:
+def signal_handler(signal: int, old: int, default: int, table: int, flag: int) -> tuple[bytes, int]:
     """There is none here."""
-    raise FeatureError("the user engine sets no breakpoints on aarch64", feature="user:traps")
+    raise FeatureError("the user engine handles no signals on aarch64", feature="user:handlers")
 
 
 def relocate(code: bytes, old: int, new: int, *, patch: int, falls: bool = False) -> Relocated:

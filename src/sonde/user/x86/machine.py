@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from ...bpf.jit.x86_encoding import SYSCALL
 from ...debuginfo.ptregs import get_ptregs
+from . import guards as GUARDS
 from . import halts as HALTS
 from .calls import assemble_calls
 from .callsites import find_calls
 from .code import jump_to
+from .handler import BREAKPOINT, signal_handler
 from .primitives import map_door, primitive
 from .registers import RECORD
 from .relocate import relocate
 from .trampoline import claim_routine, cpu_code, entry, returning, system_calls
-from .traps import BREAKPOINT, trap_handler
 from .unwinding import restorer
 
 __all__ = [
-    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
-    "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "system_calls", "trap_handler",
+    "BREAKPOINT", "CLOCK_SOURCE", "COUNTER", "GUARDS", "HALTS", "NAME", "REACH", "RECORD", "REGISTERS", "SYSCALL", "UNWINDS",
+    "assemble_calls", "claim_routine", "cpu_code", "entry", "find_calls", "jump_to", "map_door", "primitive", "relocate", "restorer", "returning", "signal_handler", "system_calls",
 ]  # fmt: skip
 
 NAME = "x86_64"

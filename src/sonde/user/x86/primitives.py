@@ -47,12 +47,21 @@ def _system_call(number: int) -> bytes:
     return mov_imm(RAX, number) + SYSCALL
 
 
-def _check(facts: Facts) -> bytes:
-    """check(address): 0 when the eight bytes around it can be read. The kernel takes the null page for "no request", and need not be asked for the frame's own page."""
-    here = mov(RAX, RDI) + rr(b"\x31", R12, RAX, True) + rr(b"\xc1", 5, RAX, True) + b"\x0c\x75\x01\xc3"  # shr 12; jne
+def own_page() -> bytes:
+    """Return 0 for an address in the frame's own page, which need not be asked for; else go on."""
+    return mov(RAX, RDI) + rr(b"\x31", R12, RAX, True) + rr(b"\xc1", 5, RAX, True) + b"\x0c\x75\x01\xc3"  # shr 12; jne
+
+
+def ask_for_page() -> bytes:
+    """Return 0 when the kernel can read the eight bytes around an address. It takes the null page for "no request"."""
     ask = mov_imm(RDI, 0xFFFFFFFF) + mov_imm(RDX, 0) + mov_imm(R10, 8) + _system_call(_RT_SIGPROCMASK)
     ask += alu_imm(7, RAX, -EFAULT, True) + b"\x0f\x94\xc0\x0f\xb6\xc0\xc3"  # sete al; movzx eax, al
-    return here + mov_imm(RAX, 1) + mov(RSI, RDI) + alu_imm(4, RSI, -8, True) + bytes([0x75, 1, 0xC3]) + ask
+    return mov_imm(RAX, 1) + mov(RSI, RDI) + alu_imm(4, RSI, -8, True) + bytes([0x75, 1, 0xC3]) + ask
+
+
+def _check(facts: Facts) -> bytes:
+    """check(address): 0 when the eight bytes around it can be read."""
+    return own_page() + ask_for_page()
 
 
 def _while_owned(facts: Facts) -> bytes:
