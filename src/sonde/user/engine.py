@@ -436,9 +436,23 @@ class UserObject:
         return [UserLink(self, self._inside.hows.get(probe.name, "")) for probe in probes]
 
     def _begin_samples(self, probes: Iterable[ProbeSpec]) -> None:
-        assert self.worker is not None and self._engine.sample is not None
+        assert self.worker is not None
         for probe in probes:
-            self.worker.add_sampler(probe, self._engine.sample(replace(probe, pid=self.pid)))
+            self.worker.add_sampler(probe, self._sample(replace(probe, pid=self.pid)))
+
+    def _sample(self, probe: ProbeSpec) -> Sampler:
+        """Begin to take samples: by the kernel, or where that may not or cannot be, by stopping threads."""
+        assert self._engine.sample is not None
+        try:
+            return self._engine.sample(probe)
+        except (PrivilegeError, FeatureError) as refusal:
+            if probe.type != "profile":
+                raise
+            from .stopping import StoppingSampler
+
+            sampler = StoppingSampler(probe, get_native().NAME)
+            self._tell(f"{probe.name}: threads are stopped for samples, as the kernel takes none ({refusal.message})")
+            return sampler
 
     def begin_to_follow(self) -> None:
         """Put in the halts, by which exec and the loader tell us; `look` does it at its first turn. Twice is harmless. Raises TargetError."""

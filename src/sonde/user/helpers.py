@@ -56,8 +56,10 @@ def call(name: str) -> str:
 def _zero(dst: str, size: str, label: str) -> list[str]:
     """Fill `size` bytes at `dst` with zeros; both registers change."""
     return [
-        f"{label}: if {size} == 0x0 goto {label}_end", f"*(u8 *)({dst} +0) = 0", f"{dst} += 1", f"{size} += -1",
-        f"goto {label}", f"{label}_end:",
+        f"{label}: if {size} < 0x20 goto {label}_bytes", *(f"*(u64 *)({dst} +{at}) = 0" for at in range(0, 32, 8)),
+        f"{dst} += 32", f"{size} += -32", f"goto {label}",
+        f"{label}_bytes: if {size} == 0x0 goto {label}_end", f"*(u8 *)({dst} +0) = 0", f"{dst} += 1", f"{size} += -1",
+        f"goto {label}_bytes", f"{label}_end:",
     ]  # fmt: skip
 
 

@@ -31,19 +31,20 @@ _TRIES = 20 if (os.cpu_count() or 1) > 1 else 0
 
 
 class SeizedThreads:
-    """Threads of process `pid`: all of them, or one that can be stopped. `stop` them, `close` lets them go; signals to sonde wait in between.
+    """Threads of process `pid`: all of them, or one that can be stopped (`thread`, if that is given). `stop` them, `close` lets them go; signals to sonde wait in between.
 
     `stopped_ns` says for how long the process stood still, from the first thread's stop to the last one's going on, once it is over. `held` are threads
     that this thread of ours has seized and stopped already. All methods raise TargetError, or PrivilegeError.
     """
 
-    def __init__(self, pid: int, all_threads: bool, limit_s: float, held: Iterable[int]) -> None:
+    def __init__(self, pid: int, all_threads: bool, limit_s: float, held: Iterable[int], thread: int = 0) -> None:
         self.pid = pid
         self.limit_s = limit_s
         self.stopped_ns = 0
         self._begun_ns = self._news = 0
         self.all_threads = all_threads
         self._held = tuple(held)
+        self._thread = thread
         self._seized: dict[int, bool] = {}  # tid: is it stopped
         self._gone: set[int] = set()
         self._old_mask: set[int] | None = None
@@ -205,6 +206,9 @@ class SeizedThreads:
         )
 
     def _list_threads(self) -> list[int]:
+        """The threads that may be stopped."""
+        if self._thread:
+            return [self._thread]
         try:
             return [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
         except (FileNotFoundError, ProcessLookupError):

@@ -42,16 +42,18 @@ _EIO = 5
 class StoppedProcess:
     """A process whose threads (`threads`, by tid) stand still. A context manager; leaving it lets them run.
 
-    `all_threads` False stops one thread only, enough for system calls in the process. `limit_s` bounds the wait for threads that do not stop. All
+    `all_threads` False stops one thread only, enough for system calls in the process; `thread` stops that one. `limit_s` bounds the wait for threads that do not stop. All
     use must be in one thread of ours. Raises TargetError or PrivilegeError, and has left everything running then.
     """
 
-    def __init__(self, pid: int, *, all_threads: bool = True, limit_s: float = 2.0, held: Iterable[int] = ()) -> None:
+    def __init__(
+        self, pid: int, *, all_threads: bool = True, thread: int = 0, limit_s: float = 2.0, held: Iterable[int] = ()
+    ) -> None:
         """`held` are threads that this thread of ours has seized and stopped already."""
         self.pid = pid
         self.machine = ptrace.find_machine()
         self.threads: list[int] = []
-        self._seized = SeizedThreads(pid, all_threads, limit_s, held)
+        self._seized = SeizedThreads(pid, all_threads and not thread, limit_s, held, thread)
         self._registers: dict[int, Registers] = {}
         self._memory = -1
         self._slack = (0, 0)
