@@ -124,7 +124,7 @@ class Library:
             return b""
         start = agent.reserve(0)
         if returns:
-            code = b"".join(machine.returning(start, [], [runner], image.around, address))
+            code = b"".join(machine.returning(start, [], [runner], image.around, address, window.signs))
         else:
             code = machine.entry(start, [runner], image.around, frame.ENTRY if at_entry else frame.INSIDE, address)
         try:
@@ -255,7 +255,7 @@ def build_user(folder: Path, assembler: str, libraries: Path) -> Path:
 
 
 def build_unwinding(folder: Path, assembler: str, libraries: Path, signed: int) -> Path:
-    """Assemble a program that unwinds its stack by libgcc_s; `signed`: 1 if its return addresses are to be signed."""
+    """Assemble a program that unwinds its stack by libgcc_s; `signed`: SIGNED there."""
     source, made = Path(__file__).with_name("a64_unwinding.s"), folder / f"unwinding{signed}"
     assemble = [assembler, "-march=armv8.3-a", "--defsym", f"SIGNED={signed}", "-o", str(made) + ".o", str(source)]
     subprocess.run(assemble, check=True)

@@ -190,14 +190,13 @@ class Process:
     def probe(self, address: int, before: Sequence[Runner], after: Sequence[Runner] = ()) -> None:
         """What `Inside._build` does."""
         kind = frame.ENTRY if address in self.functions else frame.INSIDE
-        start = self.agent.reserve(0)
+        start, window = self.agent.reserve(0), self._window(address)
+        assert window.kind in ("nop", "relocated"), (hex(address), window.reason)
         if after:
-            head, tail = machine.returning(start, before, after, self.image.around, address)
+            head, tail = machine.returning(start, before, after, self.image.around, address, window.signs)
             code = head + tail
         else:
             code = machine.entry(start, before, self.image.around, kind, address)
-        window = self._window(address)
-        assert window.kind in ("nop", "relocated"), (hex(address), window.reason)
         code += relocate(window.code, address, start + len(code)).code
         self.agent.place(code)
         self.patch(address, machine.jump_to(address, start))

@@ -1,5 +1,5 @@
 // Who looks at the stack: a backtrace and an exception through functions with frames, and functions that are leapt out of before. Writes the addresses that were seen.
-// SIGNED (0 or 1): whether functions sign their return addresses.
+// SIGNED: whether functions sign their return addresses; 0: no, 1: first of all, 2: behind another instruction.
         .macro function name
         .globl \name
         .type \name, %function
@@ -12,6 +12,9 @@
         .size \name, . - \name
         .endm
         .macro enter bytes
+        .if SIGNED > 1
+        nop
+        .endif
         .if SIGNED
         paciasp
         .cfi_negate_ra_state

@@ -144,9 +144,15 @@ if TYPE_CHECKING:
             """The code up to the moved instructions, which stand right behind it. `at` is its address, `site` that of the probe."""
 
         def returning(
-            self, at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int
+            self,
+            at: int,
+            before: Sequence[Runner],
+            after: Sequence[Runner],
+            around: Surroundings,
+            site: int,
+            signs: bool = False,
         ) -> tuple[bytes, bytes]:
-            """Likewise for the return of a function, in two parts: what calls the moved instructions, and where they return to."""
+            """Likewise for the return of a function, in two parts: what calls the moved instructions, and where they return to. `signs`: whether it signs its return address."""
 
         def system_calls(
             self, at: int, calls: Calls, around: Surroundings, site: int, moved: tuple[int, int]

@@ -141,7 +141,7 @@ class Places:
             )
         start = image.agent.reserve(0)
         if after:
-            head, tail = self._machine.returning(start, before, after, image.around, site.address)
+            head, tail = self._machine.returning(start, before, after, image.around, site.address, window.signs)
             code, back = head + tail, start + len(head)
         else:
             code, back = self._machine.entry(start, before, image.around, kind, site.address), 0

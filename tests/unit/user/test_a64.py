@@ -102,6 +102,14 @@ def test_landing_places_of_guarded_pages_stay(first: int) -> None:
     assert (window.addr, window.kind, window.code) == (BASE + 4, "relocated", text(RET))
 
 
+def test_functions_that_sign_their_return_address() -> None:
+    pacibsp, cbz, call = 0xD503237F, 0xB4000040, 0x94000002
+    assert all(plan(*code).signs for code in ((PACIASP, RET), (pacibsp, RET), (BTI_C, PACIASP), (cbz, PACIASP, call)))
+    assert plan(BTI_C, PACIASP, RET, guarded=True).signs
+    assert not any(plan(*code).signs for code in ((RET,), (call, PACIASP), (NOP, 0xD63F0000, PACIASP)))
+    assert not plan(NOP, PACIASP, at=4).signs  # none begins there
+
+
 def test_between_exclusive_load_and_store() -> None:
     loop = (LDXR, 0x11000423, STXR, CBNZ_BACK, RET)
     kinds = [plan(*loop, at=at).kind for at in range(0, 20, 4)]

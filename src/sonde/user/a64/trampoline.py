@@ -312,11 +312,11 @@ def claim_routine(around: Surroundings) -> bytes:
 
 
 def returning(
-    at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int
+    at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int, signs: bool = False
 ) -> tuple[bytes, bytes]:
     """See `user.machine`. The first part ends with a call of the moved beginning, which is to stand behind both parts."""
-    tail = _tail(at + len(_head(at, before, after, around, site, 0)), after, around, site)
-    return _head(at, before, after, around, site, len(tail)), tail
+    tail = _tail(at + len(_head(at, before, after, around, site, signs, 0)), after, around, site)
+    return _head(at, before, after, around, site, signs, len(tail)), tail
 
 
 def _table(code: Code, around: Surroundings, key: int) -> None:
@@ -370,7 +370,13 @@ def _depth_of(register: int, word_of: int) -> bytes:
 
 
 def _head(
-    at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int, tail_bytes: int
+    at: int,
+    before: Sequence[Runner],
+    after: Sequence[Runner],
+    around: Surroundings,
+    site: int,
+    signs: bool,
+    tail_bytes: int,
 ) -> bytes:
     """Note the return address, and call. Where a probed function *jumps* to this one, x30 is that function's tail, which keeps its own:
 
@@ -413,7 +419,8 @@ def _head(
         code.label("not seen")
     _close(code, frame.ENTRY, 0)
     code.label("unseen")
-    code.add(jump_to(0, 8 + tail_bytes))  # nobody will see this return
+    code.add(jump_to(0, 12 + tail_bytes))  # nobody will see this return
+    code.add(word(signs))  # at SIGNS from the tail
     code.label("call")
     code.add(call_to(0, 4 + tail_bytes))
     code.label("tail")

@@ -6,7 +6,8 @@ frame. So S is the newest entry above P that has given out what is found there. 
 
 Stacks that follow each other without a page between that cannot be read, as some coroutines have them, would be taken for one.
 
-An address that its function has signed (pointer authentication) is signed again.
+An address that its function has signed (pointer authentication) is signed again. A signature has few bits, seven with addresses of 48, and may well be 0: then the address does not tell
+whether it is signed, and what is known of its function decides. (That is wrong where a function that signs has jumped to one without a probe that does not.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ...bpf.asm import assemble
 from .. import frame
 from ..helpers import call
 from ..unwinding import MOST_PAGES
-from .registers import DEPTH_BITS, OFFSETS
+from .registers import DEPTH_BITS, OFFSETS, SIGNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def restorer(private: int, spans: Iterable[tuple[int, int]]) -> list[Insn]:
         f"r1 = *(u64 *)(r0 +{frame.TAIL})", "if r1 != r7 goto key",
         f"r1 = *(u64 *)(r0 +{frame.DEPTH})", f"r1 >>= {DEPTH_BITS}", "r1 += 1", f"r2 = {_TIME}", "if r1 <= r2 goto key",
         f"{_TIME} = r1", f"{_KEY} = r8", f"r1 = *(u64 *)(r0 +{frame.RETURN_ADDRESS})", f"{_KEPT} = r1", "goto key",
-        f"decided: r1 = {_TIME}", "if r1 == 0x0 goto next", f"r1 = {_KEPT}", f"r2 = {_SIGNED}", "if r2 == r7 goto plain",
-        f"r2 = {_KEY}", call("sign"), "r1 = r0",
-        "plain: *(u64 *)(r6 +0) = r1", "goto next",
+        f"decided: r1 = {_TIME}", "if r1 == 0x0 goto next", f"r2 = {_SIGNED}", "if r2 != r7 goto signed",
+        "r1 = r7", f"r2 = {_KEY}", call("sign"), "if r0 != r7 goto plain", f"r1 = *(u32 *)(r7 {SIGNS})", "if r1 == 0x0 goto plain",
+        f"signed: r1 = {_KEPT}", f"r2 = {_KEY}", call("sign"), f"{_KEPT} = r0",
+        f"plain: r1 = {_KEPT}", "*(u64 *)(r6 +0) = r1", "goto next",
         f"find: r2 = {frame.HASH} ll", "r2 *= r1", f"r2 >>= {64 - frame.RETURN_BITS}", f"r2 <<= {frame.RETURN_SHIFT}",
         f"r3 = {private + frame.RETURNS} ll", f"r4 = {frame.PROBES}",
         "probe: r0 = r3", "r0 += r2", "r5 = *(u64 *)(r0 +0)", "if r5 == r1 goto found", "if r5 == 0x0 goto none",

@@ -31,6 +31,7 @@ _KNOWN_CODE = (
     (bytes.fromhex("e80301aa e00302aa e10303aa e20304aa e30305aa e40306aa e50307aa 010000d4"), 8),
 )
 _LOOK_BYTES = 64
+_PACIASP, _KEY_B = 0xD503233F, 0x40  # pacibsp has the bit
 _EXCLUSIVE_WORDS = 32  # of the longest loop with exclusive instructions that is looked for, as in the kernel's kprobes
 
 
@@ -45,6 +46,7 @@ class Window(Record):
     instructions: tuple[Instruction, ...]
     keep: int = WORD_BYTES
     reason: str = ""  # why no better kind
+    signs: bool = False  # a function begins here that signs its return address
 
 
 def plan_window(
@@ -70,6 +72,7 @@ def plan_window(
         return _none(at, "the function is outside the code that was read")
     if at % WORD_BYTES:
         return _none(at, "instructions begin at multiples of 4")
+    begins = at == start
     try:
         instruction = decode(code, at - base)
         if guarded and instruction.kind == "landing" and at + WORD_BYTES < end:
@@ -86,11 +89,12 @@ def plan_window(
     if reason:
         return _none(at, reason)
     kind = "nop" if instruction.kind == "nop" and "nop" in rungs else "relocated"
+    signs = begins and _signs(code[at - base : end - base])
     if kind in rungs:
-        return Window(kind, at, WORD_BYTES, WORD_BYTES, own, (instruction,))
+        return Window(kind, at, WORD_BYTES, WORD_BYTES, own, (instruction,), signs=signs)
     reason = "another kind was asked for"
     if "trap" in rungs:
-        return Window("trap", at, WORD_BYTES, WORD_BYTES, own, (instruction,), reason=reason)
+        return Window("trap", at, WORD_BYTES, WORD_BYTES, own, (instruction,), reason=reason, signs=signs)
     return _none(at, reason)
 
 
@@ -115,6 +119,17 @@ def _refusal(body: bytes, at: int, instruction: Instruction) -> str:
     if _is_exclusive(body, at):
         return "it is between an exclusive load and its store, which would never succeed"
     return unmovable(instruction)
+
+
+def _signs(body: bytes) -> bool:
+    """Tell whether a function signs its return address: it does so before it calls others, but not always first of all."""
+    for at in range(0, len(body) - WORD_BYTES + 1, WORD_BYTES):
+        word = int.from_bytes(body[at : at + WORD_BYTES], "little")
+        if word & ~_KEY_B == _PACIASP:
+            return True
+        if kind_of(word) in ("call", "indirect_call"):
+            return False
+    return False
 
 
 def _is_exclusive(body: bytes, at: int) -> bool:

@@ -318,7 +318,7 @@ def claim_routine(around: Surroundings) -> bytes:
 
 
 def returning(
-    at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int
+    at: int, before: Sequence[Runner], after: Sequence[Runner], around: Surroundings, site: int, signs: bool = False
 ) -> tuple[bytes, bytes]:
     """A trampoline for the return of a function: the code up to its moved beginning, and what stands behind that beginning's jump back.
 

@@ -71,6 +71,7 @@ class Window(Record):
     keep: int = 0  # bytes from `addr` on that the jump consists of: other probes leave them alone
     reason: str = ""  # why no better kind; "" for the two best
     probe: int = 0  # offset in `code` of the probe's instruction, where the window was allowed to begin before it
+    signs: bool = False  # no function signs its return address here
 
 
 class _Place(Record):
