@@ -225,9 +225,8 @@ class Process:
             return
         start = self.agent.reserve(0)
         around = self.image.around
-        size = len(machine.system_calls(start, calls, around, address, (start, start))[0])
-        moved = relocate(window.code, address, start + size)
-        code, _ = machine.system_calls(start, calls, around, address, (start + size, start + size + 4))
+        code, _ = machine.system_calls(start, calls, around, address, 4)
+        moved = relocate(window.code, address, start + len(code))
         self.agent.place(code + moved.code)
         self.patch(address, machine.jump_to(address, start))
 

@@ -38,7 +38,7 @@ from .stopped import is_alive
 from .syscalls import ANY, CallSite, find_calls, find_exec_calls, wanted_of
 from .unwinding import UNWINDERS, find_bound, is_moved, put_back
 from .unwindtables import UnwindTables
-from .windows import NoWindowError, fits, plan
+from .windows import NoWindowError, expect, fits, plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -353,6 +353,7 @@ class Inside:
         self._found = studied[1] if studied is not None and same else self._find()
         planned, calls, guards, hook = self._found
         sites = [*(each.site for each in planned), *guards, *hook]
+        expect([*sites, *(call.site for call in calls)], self._files)
         if not self._private and self._home is not None:  # not in `enter`, whose stop would be the longest
             self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
         self._have_memory(stopped, [*(site.address for site in sites), *also], calls)
@@ -397,7 +398,9 @@ class Inside:
         found = self._find()
         self._studied = self._question(), found
         planned, calls, guards, hook = found
-        for site in [*(each.site for each in planned), *guards, *hook]:
+        sites = [*(each.site for each in planned), *guards, *hook]
+        expect([*sites, *(call.site for call in calls)], self._files)
+        for site in sites:
             fits(site, self._files)
         for call in calls:
             fits(call.site, self._files, early=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+CALL, BEHIND = "the moved call", "behind the call"  # in code for places that make system calls
+
 
 class Labelled:
     """Code with labels."""
@@ -19,3 +21,7 @@ class Labelled:
     def label(self, name: str) -> None:
         """Give the next instruction a name."""
         self._places[name] = len(self.bytes)
+
+    def label_at(self, name: str, offset: int) -> None:
+        """Give a name to a place that is `offset` bytes from the beginning, in what will follow the code."""
+        self._places[name] = offset

@@ -155,11 +155,11 @@ if TYPE_CHECKING:
             """Likewise for the return of a function, in two parts: what calls the moved instructions, and where they return to. `signs`: whether it signs its return address."""
 
         def system_calls(
-            self, at: int, calls: Calls, around: Surroundings, site: int, moved: tuple[int, int]
+            self, at: int, calls: Calls, around: Surroundings, site: int, behind: int
         ) -> tuple[bytes, list[tuple[int, int]]]:
             """The code for a place that makes system calls, and (address, bytes) of where a thread waits in one, with so many bytes of ours on its stack.
 
-            `moved` are the addresses of the moved instruction and of what follows it.
+            The moved instruction is to stand right behind it, and what follows the call `behind` bytes further on.
             """
 
         def assemble_calls(self, calls: list[Call], registers: Registers, signal_mask: int) -> Assembled:

@@ -222,16 +222,17 @@ class Places:
         head = Relocated(b"", (), ())
         if split:
             head = self._move(site, window.code[:split], window.addr, start, split, falls=True)
-        middle = start + len(head.code)
-        size = len(self._machine.system_calls(middle, calls, image.around, site.address, (middle, middle))[0])
-        tail = self._move(site, window.code[split:], site.address, middle + size, max(window.patch - split, 0))
-        behind = site.address + len(self._machine.SYSCALL)
-        ends = (middle + size, middle + size + _offset_of(tail, behind, behind - site.address))
-        code, waits = self._machine.system_calls(middle, calls, image.around, site.address, ends)
+        middle, size = start + len(head.code), len(self._machine.SYSCALL)
+        rest, replaced = window.code[split:], max(window.patch - split, 0)
+        tail, behind = self._move(site, rest, site.address, middle, replaced), -1
+        while behind != (offset := _offset_of(tail, site.address + size, size)):  # as a rule the same wherever it is
+            behind = offset
+            code, waits = self._machine.system_calls(middle, calls, image.around, site.address, behind)
+            tail = self._move(site, rest, site.address, middle + len(code), replaced)
         patch = self._patch(
             image, site, window, start, [(head.code, head, 0), (code, None, 0), (tail.code, tail, split)]
         )
-        self._ways_back.update((place, (behind, below)) for place, below in waits)
+        self._ways_back.update((place, (site.address + size, below)) for place, below in waits)
         return patch
 
     # in and out -----------------------------------------------------------------------------------------------

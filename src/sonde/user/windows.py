@@ -81,6 +81,18 @@ def plan(site: Site, files: Files, *, early: bool = False, trap: bool = False) -
     return replace(window, addr=window.addr + bias, puns=puns)
 
 
+def expect(sites: Iterable[Site], files: Files) -> None:
+    """Say which windows will be asked for: what takes longer for a few is made at once for many."""
+    counts: dict[str, int] = {}
+    for site in sites:
+        counts[site.path] = counts.get(site.path, 0) + 1
+    for path, count in counts.items():
+        try:
+            files.text(path).expect(count)
+        except (FormatError, OSError):
+            pass  # whoever asks is told
+
+
 def fits(site: Site, files: Files, *, early: bool = False, trap: bool = False) -> bool:
     """Whether `plan` finds a window."""
     try:

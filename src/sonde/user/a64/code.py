@@ -15,10 +15,6 @@ _LDAXR, _STXR = 0x085FFC00, 0x08007C00
 class Code(Labelled):
     """aarch64 code with labels, which are within a megabyte of jumps to them (32 KiB where a bit is tested)."""
 
-    def label_at(self, name: str, offset: int) -> None:
-        """Give a name to a place that is `offset` bytes from the beginning, in what will follow the code."""
-        self._places[name] = offset
-
     def jump(self, name: str, condition: int = ALWAYS) -> None:
         """Jump to a name, which may come later."""
         self._refer(name, _B if condition < 0 else _B_IF | condition)

@@ -42,6 +42,7 @@ from ...bpf.jit.a64_encoding import (
     word,
 )
 from .. import frame
+from ..labels import BEHIND, CALL
 from .code import (
     NOT_EQUAL,
     READ_COUNTER,
@@ -221,7 +222,7 @@ def _run(code: Code, at: int, runners: Sequence[Runner], around: Surroundings) -
 
 
 def system_calls(
-    at: int, calls: Calls, around: Surroundings, site: int, moved: tuple[int, int]
+    at: int, calls: Calls, around: Surroundings, site: int, behind: int
 ) -> tuple[bytes, list[tuple[int, int]]]:
     """See `user.machine`. Which programs run is found by comparing the number, without touching flags."""
     code = Code()
@@ -233,11 +234,13 @@ def system_calls(
             code.add(mov_imm(X16, number), subtract(X16, X16, X8, False))
             code.jump_if_zero(f"call {number}", X16, wide=False)
         code.add(pop(X16, ZERO))
-    _one_call(code, at, -1, calls, around, site, moved, waits)
+    _one_call(code, at, -1, calls, around, site, waits)
     for number in numbers:
         code.label(f"call {number}")
         code.add(pop(X16, ZERO))
-        _one_call(code, at, number, calls, around, site, moved, waits)
+        _one_call(code, at, number, calls, around, site, waits)
+    code.label(CALL)
+    code.label_at(BEHIND, len(code.bytes) + behind)
     return code.finish(), waits
 
 
@@ -248,7 +251,6 @@ def _one_call(
     calls: Calls,
     around: Surroundings,
     site: int,
-    moved: tuple[int, int],
     waits: list[tuple[int, int]],
 ) -> None:
     """The call of a number, -1: of any that no program asks for. A frame before it and another after it, so that none is needed meanwhile."""
@@ -264,10 +266,10 @@ def _one_call(
         code.add(SYSCALL)
         waits.append((at + len(code.bytes), 0))
         _event(code, at, exits, around, site, (X0,))
-        code.add(jump_to(at + len(code.bytes), moved[1]))
+        code.jump(BEHIND)
     if passes or not exits:
         code.label(f"plain {number}")
-        code.add(jump_to(at + len(code.bytes), moved[0]))
+        code.jump(CALL)
 
 
 def _event(

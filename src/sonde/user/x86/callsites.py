@@ -6,8 +6,7 @@ The instruction `syscall` has two bytes; with what follows it, mostly the test o
 from __future__ import annotations
 
 from ...bpf.jit.x86_encoding import SYSCALL
-from ...errors import FormatError
-from .decode import decode
+from ...debuginfo.x86length import MAP_0F, OPCODES, OPCODES_0F, scan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,52 +18,70 @@ _EAX = 0
 
 def find_calls(code: bytes, start_of: Callable[[int], int]) -> Iterator[tuple[int, int]]:
     """See `user.machine`."""
+    walk = _Walk(code, -1)
     at = code.find(SYSCALL)
     while at >= 0:
-        number = _call_at(code, at, start_of(at))
+        first = start_of(at)
+        if first != walk.first:
+            walk = _Walk(code, first)
+        number = _number_at(code, walk, at)
         if number is not None:
             yield at, number
         at = code.find(SYSCALL, at + 1)
 
 
-def _call_at(code: bytes, at: int, first: int) -> int | None:
-    """The number that is loaded before the two bytes at `at`, -1 when that is not known; None when they are part of something else."""
-    starts = [first] if first >= 0 else []
-    starts += list(range((at - 16) & -16, max(at - _BEFORE_BYTES, 0), -16))
-    walks = (_walk(code, start, at) for start in starts)
-    return next((number for number in walks if number is not None), None)
+def _number_at(code: bytes, walk: _Walk, at: int) -> int | None:
+    """The number that is loaded before the two bytes at `at`, -1 when that is not known; None when they are part of something else. `walk` is that of their function."""
+    if walk.first >= 0 and walk.comes_to(at):
+        return walk.eax()
+    walks = (_Walk(code, start) for start in range((at - 16) & -16, max(at - _BEFORE_BYTES, 0), -16))
+    return next((each.eax() for each in walks if each.comes_to(at)), None)
 
 
-def _walk(code: bytes, start: int, at: int) -> int | None:
-    """Read the instructions from `start` on; the number in eax at the one at `at`, -1 when it is not a constant. None: `at` is none's beginning."""
-    number = -1
-    while start < at:
+class _Walk:
+    """The instructions from `first` on, as far as somebody asked for them."""
+
+    def __init__(self, code: bytes, first: int) -> None:
+        self.first = self._at = first
+        self._code = code
+        self._starts: list[int] = []
+
+    def comes_to(self, at: int) -> bool:
+        """Read on to `at`; tell whether an instruction begins there. What lies behind is asked for later."""
         try:
-            instruction = decode(code, start)
-        except (FormatError, IndexError):
-            return None
-        if instruction.kind == "undefined":
-            return None
-        number = _number_after(code[start : start + instruction.length], instruction.kind, number)
-        start += instruction.length
-    return number if start == at else None
+            while self._at < at:
+                end, number, opcode, *_ = scan(self._code, self._at)
+                if number <= MAP_0F and (OPCODES, OPCODES_0F)[number][opcode] == "i":
+                    return False
+                self._starts.append(self._at)
+                self._at = end
+        except IndexError:
+            return False
+        return self._at == at
+
+    def eax(self) -> int:
+        """What is in eax behind the last instruction, -1 when it is not a constant."""
+        end = self._at
+        for start in reversed(self._starts):
+            code = self._code[start:end]
+            number = _constant(code)
+            if number >= 0 or _may_write_eax(code):
+                return number
+            end = start
+        return -1
 
 
-def _number_after(code: bytes, kind: str, number: int) -> int:
-    """What is in eax behind an instruction, -1 where that is not known."""
+def _constant(code: bytes) -> int:
+    """The number that an instruction loads into eax, -1 for one that does not."""
     if code[:1] == b"\xb8" and len(code) == 5:
         return int.from_bytes(code[1:5], "little")
     if code[:3] == b"\x48\xc7\xc0" and len(code) == 7:
         return int.from_bytes(code[3:7], "little")
-    if code in (b"\x31\xc0", b"\x33\xc0"):
-        return 0
-    if kind in ("call", "indirect_call", "jump", "indirect_jump", "return", "syscall"):
-        return -1
-    return -1 if _may_write_eax(code) else number
+    return 0 if code in (b"\x31\xc0", b"\x33\xc0") else -1
 
 
 def _may_write_eax(code: bytes) -> bool:
-    """Whether an instruction could change eax: anything but moves between other registers and memory, tests and jumps."""
+    """Whether an instruction could change eax, or is where others come from: anything but moves between other registers and memory, tests and branches."""
     at = 1 if code[:1] and 0x40 <= code[0] <= 0x4F else 0
     extended = bool(at and code[0] & 4)
     opcode = code[at : at + 1]

@@ -38,6 +38,7 @@ from ...bpf.jit.x86_encoding import (
     rr,
 )
 from .. import frame
+from ..labels import BEHIND, CALL
 from .code import BELOW, EQUAL, LESS, NOT_EQUAL, Code, jump_to
 from .registers import FRAME_BYTES, NUMBERS, OFFSETS, RECORD, RED_ZONE
 
@@ -186,11 +187,11 @@ _GAP = RED_ZONE + frame.RECORD_BYTES
 
 
 def system_calls(
-    at: int, calls: Calls, around: Surroundings, site: int, moved: tuple[int, int]
+    at: int, calls: Calls, around: Surroundings, site: int, behind: int
 ) -> tuple[bytes, list[tuple[int, int]]]:
     """The code for a place that makes system calls, and (address, bytes) of where a thread waits in one, with so many bytes of ours on its stack.
 
-    `moved` are the addresses of the moved `syscall` and of what follows it.
+    The moved `syscall` is to stand right behind it, and what follows the call `behind` bytes further on.
 
     Which programs run is found by comparing the number. What a call does to registers it does here: rcx and r11 are lost anyway, and compilers expect nothing of
     the flags.
@@ -206,18 +207,20 @@ def system_calls(
         for number in special:
             code.add(b"\x3d" + imm(number))
             code.jump(f"special {number}", EQUAL)
-        _any_call(code, at, calls, around, site, moved, waits)
+        _any_call(code, at, calls, around, site, waits)
     code.label("plain")
-    code.add(jump_to(at + len(code.bytes), moved[0]))
+    code.jump(CALL)
     for number in calls.numbers():
         code.label(f"call {number}")
-        _one_call(code, at, number, calls, around, site, moved, waits)
+        _one_call(code, at, number, calls, around, site, waits)
     for number in special if everything else ():
         code.label(f"special {number}")
         if number not in calls.numbers():
-            _one_call(code, at, number, calls, around, site, moved, waits)
+            _one_call(code, at, number, calls, around, site, waits)
         else:
             code.jump(f"call {number}")
+    code.label(CALL)
+    code.label_at(BEHIND, len(code.bytes) + behind)
     return code.finish(), waits
 
 
@@ -232,7 +235,6 @@ def _one_call(
     calls: Calls,
     around: Surroundings,
     site: int,
-    moved: tuple[int, int],
     waits: list[tuple[int, int]],
 ) -> None:
     """A call whose number is known: a frame before it and another after it, so that none is needed meanwhile."""
@@ -241,13 +243,13 @@ def _one_call(
     if enters:
         event(code, at, enters, around, site, exits=False)
     if not exits:
-        code.add(jump_to(at + len(code.bytes), moved[0]))
+        code.jump(CALL)
         return
     code.add(SYSCALL)
     waits.append((at + len(code.bytes), 0))
     code.add(mov_imm(RCX, number))
     event(code, at, exits, around, site, exits=True)
-    code.add(jump_to(at + len(code.bytes), moved[1]))
+    code.jump(BEHIND)
 
 
 def _any_call(
@@ -256,7 +258,6 @@ def _any_call(
     calls: Calls,
     around: Surroundings,
     site: int,
-    moved: tuple[int, int],
     waits: list[tuple[int, int]],
 ) -> None:
     """A call of any number: it waits on the stack, below the red zone."""
@@ -265,14 +266,14 @@ def _any_call(
     if enters:
         event(code, at, enters, around, site, exits=False)
     if not exits:
-        code.add(jump_to(at + len(code.bytes), moved[0]))
+        code.jump(CALL)
         return
     below = RED_ZONE + 8
     code.add(mem(_LEA, RSP, RSP, -below, True), mem(_STORE, RAX, RSP, 0, True), SYSCALL)
     waits.append((at + len(code.bytes), below))
     code.add(mem(_LOAD, RCX, RSP, 0, True), mem(_LEA, RSP, RSP, below, True))
     event(code, at, exits, around, site, exits=True)
-    code.add(jump_to(at + len(code.bytes), moved[1]))
+    code.jump(BEHIND)
 
 
 def event(code: Code, at: int, runners: Sequence[Runner], around: Surroundings, site: int, *, exits: bool) -> None:
