@@ -6,6 +6,7 @@ none of the states which the verifier had at that instruction allows (of what it
 
 from __future__ import annotations
 
+from contextlib import closing
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -135,6 +136,11 @@ class Bench:
         else:
             self.context = memory.add(memoryview(self.bytes(CONTEXT_BYTES)))
 
+    def close(self) -> None:
+        """Let go of the maps."""
+        for table in (*self.tables.values(), self.inner):
+            table.close()
+
     def bytes(self, size: int) -> bytes:
         """Hostile numbers."""
         numbers = [
@@ -148,7 +154,11 @@ class Bench:
 
 def run(program: Program, kind: str, seed: int, seen: Seen | None = None) -> str:
     """Run an accepted program (of `program_of`) once. Returns "" or what shows that it should not have been accepted."""
-    bench = Bench(seed, kind)
+    with closing(Bench(seed, kind)) as bench:
+        return _run(program, bench, seen)
+
+
+def _run(program: Program, bench: Bench, seen: Seen | None) -> str:
     machine = bench.machine
     wrong: list[str] = []
 

@@ -2,7 +2,7 @@
 
 A register matters while it may be read before it is written. Its *number* matters while it may flow into an address, a size or a condition: only
 then two paths with other numbers in it must be followed apart. Found by one backward analysis of each function, over all its paths, so that it
-holds for any of them. Slots are those below r10 by fixed offsets; where a function hands out addresses of its stack, all slots count as read.
+holds for any of them. Slots are those below r10 by fixed offsets; where it cannot be told what a function does with addresses of its stack (`stackuse`), all slots count as read.
 """
 
 from __future__ import annotations
@@ -10,27 +10,32 @@ from __future__ import annotations
 from ..flow import callee, split_blocks
 from ..helpers import HELPERS
 from ..isa import CALL, EXIT, FRAME_POINTER, Insn
-from .state import SLOTS
+from .stackuse import ALL_SLOTS, StackUse, slots_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     Masks = tuple[int, int, int, int]  # registers, registers by number, slots, slots by number
 
-ALL_SLOTS = (1 << SLOTS) - 1
 _ARGS, _CLOBBERED = 0b111110, 0b111111
 
 
-def analyse_all(bodies: dict[int, list[tuple[int, Insn]]], decided: frozenset[int] | None = None) -> dict[int, Masks]:
+def analyse_all(
+    bodies: dict[int, list[tuple[int, Insn]]],
+    uses: Mapping[int, StackUse | None],
+    decided: frozenset[int] | None = None,
+) -> dict[int, Masks]:
     """Return for each pc of a program, whose functions do not call themselves, what matters before its instruction.
 
-    `decided` are the conditional jumps that may be found to go one way only (None: all). At the others both ways are followed, whatever the
+    `uses` tell how each function uses its stack (None: nobody knows). `decided` are the conditional jumps that may be found to go one way only (None: all). At the others both ways are followed, whatever the
     numbers are.
     """
-    shared = any(_hands_out_stack(body) for body in bodies.values())
+    shared = any(use is None for use in uses.values())
     results = {0: (1, 1)}  # of a function's result: whether it matters, and by its number
     masks: dict[int, Masks] = {}
     for entry in _callers_first(bodies):
-        masks |= _analyse(bodies[entry], shared and entry != 0, results.get(entry, (0, 0)), decided)
+        masks |= _analyse(bodies[entry], uses[entry], shared and entry != 0, results.get(entry, (0, 0)), decided)
         for pc, insn in bodies[entry]:
             target = callee(pc, insn)
             if target is not None:
@@ -58,11 +63,14 @@ def _callers_first(bodies: dict[int, list[tuple[int, Insn]]]) -> list[int]:
 
 
 def _analyse(
-    body: list[tuple[int, Insn]], outer: bool, result: tuple[int, int], decided: frozenset[int] | None
+    body: list[tuple[int, Insn]],
+    use: StackUse | None,
+    outer: bool,
+    result: tuple[int, int],
+    decided: frozenset[int] | None,
 ) -> dict[int, Masks]:
     """The same for one function. `outer`: it may be given addresses of its callers' stacks."""
     blocks = split_blocks(body)
-    escapes = _hands_out_stack(body)
     start: dict[int, Masks] = dict.fromkeys(blocks, (0, 0, 0, 0))
     before: dict[int, Masks] = {}
     order = sorted(blocks, reverse=True)
@@ -77,7 +85,7 @@ def _analyse(
                     masks = _join(masks, start[following])
             insns = block.insns + ([block.end] if block.end else [])
             for at, insn in reversed(insns):
-                after, masks = masks, (*result, 0, 0) if insn.opcode == EXIT else _step(insn, masks, escapes, outer)
+                after, masks = masks, (*result, 0, 0) if insn.opcode == EXIT else _step(at, insn, masks, use, outer)
                 if decided is not None and at not in decided and _is_comparison(insn):
                     masks = masks[0], after[1], masks[2], masks[3]
                 before[at] = masks
@@ -91,17 +99,7 @@ def _join(a: Masks, b: Masks) -> Masks:
     return a[0] | b[0], a[1] | b[1], a[2] | b[2], a[3] | b[3]
 
 
-def _hands_out_stack(body: list[tuple[int, Insn]]) -> bool:
-    """Whether an address of the stack is anywhere but in r10."""
-    return any(
-        insn.src == FRAME_POINTER
-        and insn.opcode & 7 in (3, 4, 5, 6, 7)
-        and not (insn.opcode & 7 == 5 and insn.opcode in (CALL, EXIT))
-        for _, insn in body
-    )
-
-
-def _step(insn: Insn, after: Masks, escapes: bool, outer: bool) -> Masks:
+def _step(pc: int, insn: Insn, after: Masks, use: StackUse | None, outer: bool) -> Masks:
     """What matters before an instruction, given what does after it."""
     regs, precise, slots, exact = after
     class_ = insn.opcode & 7
@@ -109,9 +107,9 @@ def _step(insn: Insn, after: Masks, escapes: bool, outer: bool) -> Masks:
     if class_ in (4, 7):
         return _arithmetic(insn, after)
     if class_ == 1:
-        return _load(insn, after, escapes)
+        return _load(pc, insn, after, use)
     if class_ in (2, 3):
-        return _store(insn, after, escapes, outer)
+        return _store(pc, insn, after, use, outer)
     if class_ == 0:
         if insn.opcode == 0x18:
             return regs & ~dst, precise & ~dst, slots, exact
@@ -122,8 +120,8 @@ def _step(insn: Insn, after: Masks, escapes: bool, outer: bool) -> Masks:
         return (
             regs & ~_CLOBBERED | args,
             precise & ~_CLOBBERED | args & ~_any_numbers(insn),
-            (ALL_SLOTS if escapes else slots),
-            (ALL_SLOTS if escapes and runs_code else exact),
+            ALL_SLOTS if use is None else slots | use.reads.get(pc, 0),
+            ALL_SLOTS if use is None and runs_code else exact,
         )
     if insn.opcode in (0x05, 0x06, 0xE5):
         return after
@@ -170,51 +168,58 @@ def _arithmetic(insn: Insn, after: Masks) -> Masks:
     return regs | dst | uses, precise | (dst | uses if wanted_exact else 0), slots, exact
 
 
-def _touched(off: int, size: int) -> int:
-    """The slots of the bytes r10 + off … + size."""
-    if not -SLOTS * 8 <= off < 0:
-        return 0
-    first, last = (-off - 1) // 8, max(-off - size, 0) // 8
-    return sum(1 << slot for slot in range(last, first + 1))
-
-
 _SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 
 
-def _load(insn: Insn, after: Masks, escapes: bool) -> Masks:
+def _base(pc: int, register: int, use: StackUse | None) -> int | None:
+    """The offset from r10 of the address in a register that a load or store goes by; None where that is not known."""
+    if register == FRAME_POINTER:
+        return 0
+    return use.bases.get(pc) if use is not None else None
+
+
+def _possible(pc: int, use: StackUse | None) -> int:
+    """The slots that a load or store whose place is not known may be one of."""
+    return ALL_SLOTS if use is None else use.reads.get(pc, 0)
+
+
+def _load(pc: int, insn: Insn, after: Masks, use: StackUse | None) -> Masks:
     regs, precise, slots, exact = after
     dst, src = 1 << insn.dst, 1 << insn.src
     wanted_exact = bool(precise & dst)
     regs, precise = regs & ~dst | src, precise & ~dst | src
-    if insn.src == FRAME_POINTER:
-        touched = _touched(insn.off, _SIZE[insn.opcode & 0x18])
+    base = _base(pc, insn.src, use)
+    if base is not None:
+        touched = slots_of(base + insn.off, _SIZE[insn.opcode & 0x18])
         return regs, precise, slots | touched, exact | (touched if wanted_exact else 0)
-    if escapes:
-        return regs, precise, ALL_SLOTS, (ALL_SLOTS if wanted_exact else exact)
-    return regs, precise, slots, exact
+    touched = _possible(pc, use)
+    return regs, precise, slots | touched, exact | (touched if wanted_exact else 0)
 
 
-def _store(insn: Insn, after: Masks, escapes: bool, outer: bool) -> Masks:
+def _store(pc: int, insn: Insn, after: Masks, use: StackUse | None, outer: bool) -> Masks:
     regs, precise, slots, exact = after
     dst, src = 1 << insn.dst, 1 << insn.src
     size = _SIZE[insn.opcode & 0x18]
     atomic = insn.opcode & 0xE7 == 0xC3
     if atomic and insn.imm == 0x100:  # load-acquire
-        return _load(insn, after, escapes)
+        return _load(pc, insn, after, use)
     regs, precise = regs | dst, precise | dst
     if insn.opcode & 7 == 3:
         regs |= src
+    base = _base(pc, insn.dst, use)
     if atomic:
         regs |= 1
         precise |= src | 1
-        return regs, precise, ALL_SLOTS if escapes else slots | _touched(insn.off, size), ALL_SLOTS
-    if insn.dst == FRAME_POINTER:
-        touched = _touched(insn.off, size)
+        touched = _possible(pc, use) if base is None else slots_of(base + insn.off, size)
+        return regs, precise, slots | touched, exact | touched
+    if base is not None:
+        off = base + insn.off
+        touched = slots_of(off, size)
         if exact & touched:
             precise |= src if insn.opcode & 7 == 3 else 0
-        if size == 8 and not escapes and insn.off % 8 == 0:
+        if size == 8 and use is not None and off % 8 == 0:
             slots, exact = slots & ~touched, exact & ~touched
         return regs, precise, slots, exact
-    if (escapes and exact) or outer:  # what a caller does with its stack is not seen here
+    if exact & _possible(pc, use) or outer:  # what a caller does with its stack is not seen here
         precise |= src if insn.opcode & 7 == 3 else 0
     return regs, precise, slots, exact

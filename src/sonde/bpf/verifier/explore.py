@@ -18,6 +18,7 @@ from .calls import call_helper, check_nothing_held
 from .kfuncs import Kfunc, call_kfunc
 from .problem import Problem
 from .stackobjects import iterator_at
+from .stackuse import find_uses
 from .state import NONE, PLAIN, UNKNOWN, Frame, Reg, State, contains
 from .visited import Node, Visited, is_of_little_use, known_numbers
 
@@ -132,10 +133,23 @@ class Walker:
         calls = {entry: self._find_calls(body) for entry, body in self.bodies.items()}
         for entry in calls:
             self._check_recursion(entry, calls, ())
-        self.demand = demand.analyse_all(self.bodies)
-        if not self._follow(min(self.eager, self.max_insns)):
-            self._follow_again()
+        lower: frozenset[int] = frozenset()
+        while True:
+            self._find_uses(lower)
+            self.demand = demand.analyse_all(self.bodies, self.uses)
+            if not self._follow(min(self.eager, self.max_insns)):
+                self._follow_again()
+            if self.lower <= lower:
+                break
+            lower |= self.lower  # what was taken for positive was not: once more, knowing it
+            self._begin()
         self._check_depth(calls)
+
+    def _find_uses(self, lower: frozenset[int]) -> None:
+        """Find how functions use their stacks. `lower`: where indices were found to be negative."""
+        self.lower: set[int] = set()
+        self.uses = {entry: find_uses(body, self.maps, lower) for entry, body in self.bodies.items()}
+        self.lows = {pc: low for use in self.uses.values() if use is not None for pc, low in use.lows.items()}
 
     def _follow(self, limit: int) -> bool:
         """Follow all paths, up to so many instructions together. Returns whether that was enough."""
@@ -156,7 +170,7 @@ class Walker:
         decided: frozenset[int] = frozenset()
         while True:
             self._begin()
-            self.demand = demand.analyse_all(self.bodies, decided)
+            self.demand = demand.analyse_all(self.bodies, self.uses, decided)
             self.decided = set()
             if not self._follow(self.max_insns):  # with more conditions it would only take longer
                 raise Problem(
@@ -253,7 +267,7 @@ class Walker:
                 node.misses += 1
                 if is_of_little_use(node):
                     nodes.remove(node)
-        distance = _NODE_DISTANCE_IN_LOOPS if looping else 1 if pc in self.loop_ends else _NODE_DISTANCE
+        distance = 1 if pc in self.loop_ends else _NODE_DISTANCE_IN_LOOPS if looping else _NODE_DISTANCE
         if self._since >= distance or converging:
             self._since = 0
             self.states += 1
@@ -427,6 +441,8 @@ class Walker:
             high = base.off + off + min(base.number.smax, MAX_STACK_BYTES)
             entry = self.state.frames[base.size].entry
             self.depths[entry] = max(self.depths.get(entry, 0), -low)
+            if low < self.lows.get(self.pc, low):
+                self.lower.add(self.pc)
             self.places.add((entry, low, min(high + size, 0)))
 
     def _wide(self, insn: Insn) -> None:
