@@ -6,7 +6,7 @@ instructions that they call by a number from PRIMITIVE on. Helpers of maps come 
 UNSAFE are those that change what the process does: only programs of who asked for it may call them, and they do nothing any more once sonde is gone (see `owner`).
 
 A program's own reads are never trusted: `probe_read` asks the kernel whether the page is there (rt_sigprocmask with an impossible request reads eight bytes and
-changes nothing) before it touches it; or, if that is wanted, reads a byte of it and has the fault mended (`guards`).
+changes nothing) before it touches it. (What is the kernel's for programs in the kernel is their own here, stack and values of maps: `probe_read_kernel` reads that, without asking, and nothing else.) Or, if that is wanted, reads a byte of it and has the fault mended (`guards`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PRIMITIVE = 1 << 12
 _NAMES = (
     "check", "clock", "boot_time", "monotonic_time", "pid_tgid", "uid_gid", "comm", "cpu", "cookie", "function", "random", "tgkill", "registers",
-    "check_write", "override", "node", "sign",
+    "check_write", "override", "node", "sign", "own",
 )  # fmt: skip
 NUMBERS = {name: PRIMITIVE + at for at, name in enumerate(_NAMES)}
 PRIMITIVE_NAMES = {number: name for name, number in NUMBERS.items()}
@@ -35,6 +35,7 @@ class Facts(Record):
 
     `tid_offset` is where the C library keeps the number of the thread, from the thread pointer (-1: nobody knows).
     `knows_cpu`: threads find the number of their CPU in a struct rseq. `vforks`: calls that may make a child in this memory are counted.
+    `memories`: what sonde has there of its own for programs, maps and all (address, size).
     """
 
     state: int
@@ -43,6 +44,7 @@ class Facts(Record):
     tid_offset: int = -1
     knows_cpu: bool = True
     vforks: bool = False
+    memories: tuple[tuple[int, int], ...] = ()
 
 
 # Helpers as eBPF ----------------------------------------------------------------------------------------------------
@@ -71,35 +73,39 @@ _FAULT = [
 # r9: how many of the bytes that are left lie in the page that r8 points to.
 _IN_PAGE = ["r1 = r8", "r1 &= 0xfff", "r9 = 4096", "r9 -= r1", "if r9 <= r7 goto piece", "r9 = r7", "piece:"]
 
-_READ = [
-    *_BEGIN_READ,
-    "next: if r7 == 0x0 goto done", "r1 = r8", call("check"), "if r0 != 0x0 goto fault",
-    *_IN_PAGE, "r7 -= r9",
-    "words: if r9 < 0x8 goto bytes", "r1 = *(u64 *)(r8 +0)", "*(u64 *)(r6 +0) = r1",
-    "r8 += 8", "r6 += 8", "r9 += -8", "goto words",
-    "bytes: if r9 == 0x0 goto next", "r1 = *(u8 *)(r8 +0)", "*(u8 *)(r6 +0) = r1",
-    "r8 += 1", "r6 += 1", "r9 += -1", "goto bytes",
-    "done: r0 = 0", "exit",
-    *_FAULT,
-]  # fmt: skip
 
-# The NUL counts; a string that does not fit is cut, and its last byte is the NUL.
-_READ_STR = [
-    *_BEGIN_READ, "if r7 == 0x0 goto empty",
-    "next: r1 = r8", call("check"), "if r0 != 0x0 goto fault",
-    *_IN_PAGE, "r7 -= r9",
-    "words: if r9 < 0x8 goto bytes", "r1 = *(u64 *)(r8 +0)", "r2 = r1",
-    "r3 = 0x101010101010101 ll", "r2 -= r3", "r4 = r1", "r4 ^= -1", "r2 &= r4", "r3 <<= 7", "r2 &= r3",
-    "if r2 != 0x0 goto bytes", "*(u64 *)(r6 +0) = r1", "r8 += 8", "r6 += 8", "r9 += -8", "goto words",
-    "bytes: if r9 == 0x0 goto page", "r1 = *(u8 *)(r8 +0)", "*(u8 *)(r6 +0) = r1",
-    "r8 += 1", "r6 += 1", "r9 += -1", "if r1 != 0x0 goto bytes",
-    "r0 = r6", "r1 = *(u64 *)(r10 -8)", "r0 -= r1", "exit",
-    "page: if r7 != 0x0 goto next", "*(u8 *)(r6 -1) = 0", "r0 = *(u64 *)(r10 -16)", "exit",
-    "empty: r0 = 0", "exit",
-    *_FAULT,
-]  # fmt: skip
+def _read(check: str) -> list[str]:
+    """`check`: the primitive that says whether a page may be read."""
+    return [
+        *_BEGIN_READ,
+        "next: if r7 == 0x0 goto done", "r1 = r8", call(check), "if r0 != 0x0 goto fault",
+        *_IN_PAGE, "r7 -= r9",
+        "words: if r9 < 0x8 goto bytes", "r1 = *(u64 *)(r8 +0)", "*(u64 *)(r6 +0) = r1",
+        "r8 += 8", "r6 += 8", "r9 += -8", "goto words",
+        "bytes: if r9 == 0x0 goto next", "r1 = *(u8 *)(r8 +0)", "*(u8 *)(r6 +0) = r1",
+        "r8 += 1", "r6 += 1", "r9 += -1", "goto bytes",
+        "done: r0 = 0", "exit",
+        *_FAULT,
+    ]  # fmt: skip
 
-_NOT_HERE = ["r6 = r2", *_zero("r1", "r6", "zero"), f"r0 = {-EFAULT}", "exit"]  # the kernel's memory
+
+def _read_str(check: str) -> list[str]:
+    """The NUL counts; a string that does not fit is cut, and its last byte is the NUL."""
+    return [
+        *_BEGIN_READ, "if r7 == 0x0 goto empty",
+        "next: r1 = r8", call(check), "if r0 != 0x0 goto fault",
+        *_IN_PAGE, "r7 -= r9",
+        "words: if r9 < 0x8 goto bytes", "r1 = *(u64 *)(r8 +0)", "r2 = r1",
+        "r3 = 0x101010101010101 ll", "r2 -= r3", "r4 = r1", "r4 ^= -1", "r2 &= r4", "r3 <<= 7", "r2 &= r3",
+        "if r2 != 0x0 goto bytes", "*(u64 *)(r6 +0) = r1", "r8 += 8", "r6 += 8", "r9 += -8", "goto words",
+        "bytes: if r9 == 0x0 goto page", "r1 = *(u8 *)(r8 +0)", "*(u8 *)(r6 +0) = r1",
+        "r8 += 1", "r6 += 1", "r9 += -1", "if r1 != 0x0 goto bytes",
+        "r0 = r6", "r1 = *(u64 *)(r10 -8)", "r0 -= r1", "exit",
+        "page: if r7 != 0x0 goto next", "*(u8 *)(r6 -1) = 0", "r0 = *(u64 *)(r10 -16)", "exit",
+        "empty: r0 = 0", "exit",
+        *_FAULT,
+    ]  # fmt: skip
+
 
 # All pages are asked for before the first byte is written; r9: the end.
 _WRITE = [
@@ -181,12 +187,12 @@ def _signal(thread: int) -> list[str]:
 
 # Name to the lines of the routine.
 ROUTINES: dict[str, list[str]] = {
-    "probe_read": _READ,
-    "probe_read_user": _READ,
-    "probe_read_str": _READ_STR,
-    "probe_read_user_str": _READ_STR,
-    "probe_read_kernel": _NOT_HERE,
-    "probe_read_kernel_str": _NOT_HERE,
+    "probe_read": _read("check"),
+    "probe_read_user": _read("check"),
+    "probe_read_str": _read_str("check"),
+    "probe_read_user_str": _read_str("check"),
+    "probe_read_kernel": _read("own"),
+    "probe_read_kernel_str": _read_str("own"),
     "ktime_get_coarse_ns": ["r1 = 6", call("clock"), "exit"],
     "ktime_get_tai_ns": ["r1 = 11", call("clock"), "exit"],
     "probe_write_user": _WRITE,

@@ -28,7 +28,7 @@ from .guards import Guards
 from .handlers import SIGTRAP, blocking_thread, give_back
 from .image import Image
 from .machine import get_native
-from .memory import page_up
+from .memory import merge, page_up
 from .patches import Patch, put_in, remove_when_left, take_out
 from .placing import Places
 from .process import find_clock, find_rseq, find_tid_offset
@@ -224,7 +224,8 @@ class Inside:
         self._around = Surroundings(at, self._private, self._slots, cpu_code, gates=gates)
         tid_offset = -1 if self._loading else find_tid_offset(stopped)
         vforks = self.grows or bool(self._vforks())
-        return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, rseq is not None, vforks)
+        memories = merge(self._home.memories) if self._home is not None else ()
+        return helpers.Facts(at, self._private, find_clock(stopped), tid_offset, rseq is not None, vforks, memories)
 
     def _map_rings(self, stopped: StoppedProcess) -> None:
         """Have the first pages of rings, which sonde has made by now, in the tables of the process: else it waits for the kernel a microsecond for each."""

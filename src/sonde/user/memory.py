@@ -220,3 +220,14 @@ def unmap(stopped: StoppedProcess, spans: Sequence[tuple[int, int]]) -> None:
         for result in results:
             if result < 0:
                 raise KernelError(f"process {stopped.pid} could not unmap memory", -result)
+
+
+def merge(memories: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Join memories (address, size) that lie side by side."""
+    merged: list[tuple[int, int]] = []
+    for start, size in sorted(memories):
+        if merged and sum(merged[-1]) == start:
+            merged[-1] = merged[-1][0], merged[-1][1] + size
+        else:
+            merged.append((start, size))
+    return tuple(merged)

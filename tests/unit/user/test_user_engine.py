@@ -189,6 +189,30 @@ def test_all_arguments(running: Running) -> None:
         assert keys == [(1, 20, 300, 4000, 50000, 600000)]
 
 
+@pytest.mark.parametrize("probe", ["uprobe:PATH:six", "uretprobe:PATH:six"])
+def test_registers_that_are_the_same_everywhere_in_user_space(running: Running, probe: str) -> None:
+    script = f'{probe} {{ @[reg("cs"), reg("ss"), reg("orig_ax"), reg("flags") & 0x202, usermode] = count(); }}'
+    with running.attach(script) as loaded:
+        assert running.ask("six") == 654321
+        ((key, _),) = loaded.maps["AT_"].items()
+        assert struct.unpack_from("<4Q", key) == (0x33, 0x2B, (1 << 64) - 1, 0x202) and key[32] == 1
+
+
+def test_what_is_the_programs_own_is_read_as_the_kernels_is_by_the_kernel(running: Running) -> None:
+    """Its stack and the values of its maps: by loops, and by functions on strings. Nothing else, be it there or not."""
+    script = """uprobe:PATH:six {
+        $sum = 0; for ($i : 0..arg2 / 100) { $sum += $i + 1; }
+        $text = "some text"; $long = str($text, 4);
+        @[$sum, strlen($text), strlen($long)] = count();
+        @other[*kptr((uint64 *)reg("sp") + 64)] = count();
+    }"""
+    with running.attach(script) as loaded:
+        assert running.ask("six") == 654321
+        ((key, _),) = loaded.maps["AT_"].items()
+        assert struct.unpack("<3Q", key) == (6, 9, 3)
+        assert [key for key, _ in loaded.maps["AT_other"].items()] == [bytes(8)]
+
+
 def test_returns(running: Running) -> None:
     with running.attach("uretprobe:PATH:work { @[retval] = count(); }") as loaded:
         answer = running.ask("work 10")

@@ -118,6 +118,11 @@ def subtract(register: int, left: int, right: int, wide: bool = True) -> bytes:
     return rrr(0x4B000000, register, left, right, wide)
 
 
+def compare(left: int, right: int) -> bytes:
+    """cmp left, right, of 64 bits."""
+    return rrr(0x6B000000, ZERO, left, right, True)
+
+
 def below_or_zero(register: int, limit: int, scratch: int) -> bytes:
     """Make a number of 32 bits that is not below a limit 0. Flags change."""
     code = mov_imm(scratch, limit) + rrr(0x6B000000, ZERO, register, scratch, False)  # cmp

@@ -37,12 +37,14 @@ from ...bpf.jit.a64_encoding import (
 )
 from .. import frame
 from .code import (
+    BELOW,
     EQUAL,
     READ_COUNTER,
     READ_THREAD,
     RET,
     Code,
     add_shifted,
+    compare,
     exclusive_load,
     exclusive_store,
     multiply,
@@ -50,7 +52,7 @@ from .code import (
     shift_right,
     subtract,
 )
-from .registers import FRAME, OFFSETS
+from .registers import FRAME, OFFSETS, RECORD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -244,6 +246,23 @@ def _sign(facts: Facts) -> bytes:
     return code + mov(X0, 17) + pop(X16, 17) + RET
 
 
+def _own(facts: Facts) -> bytes:
+    """own(address): see x86.primitives."""
+    code = Code()
+    code.add(add_imm(X9, SP, 0), word(0x9274CC00 | X9 << 5 | X9), compare(X0, X9))  # and x9, x9, -4096
+    code.jump("above", BELOW)
+    code.add(add_imm(X9, FRAME, RECORD + frame.RECORD_BYTES), compare(X0, X9))
+    code.jump("own", BELOW)
+    code.label("above")
+    for start, size in facts.memories:
+        code.add(mov_imm(X9, start), subtract(X9, X0, X9), mov_imm(X10, size), compare(X9, X10))
+        code.jump("own", BELOW)
+    code.add(mov_imm(X0, 1), RET)
+    code.label("own")
+    code.add(mov_imm(X0, 0), RET)
+    return code.finish()
+
+
 _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "check": _check,
     "clock": _clock,
@@ -261,6 +280,7 @@ _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "sign": _sign,
     "check_write": _check_write,
     "override": _override,
+    "own": _own,
     "node": lambda facts: _getcpu(4),
 }
 

@@ -27,8 +27,8 @@ from ...bpf.jit.x86_encoding import (
     rr,
 )
 from .. import frame
-from .code import NOT_EQUAL, Code
-from .registers import OFFSETS
+from .code import BELOW, NOT_EQUAL, Code
+from .registers import OFFSETS, RECORD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,6 +191,24 @@ def _registers(facts: Facts) -> bytes:
     return mem(b"\x8d", RAX, R12, frame.REGS, True) + b"\xc3"
 
 
+def _own(facts: Facts) -> bytes:
+    """own(address): 0 for one in the stack of the program that runs, or in memory of sonde's: pages have it as a whole, or not. The page of the stack pointer is there, and so is all up to the frame."""
+    code = Code()
+    code.add(mov(RAX, RSP), alu_imm(4, RAX, -4096, True), rr(b"\x39", RAX, RDI, True))
+    code.jump("above", BELOW)
+    code.add(mem(b"\x8d", RAX, R12, RECORD + frame.RECORD_BYTES, True), rr(b"\x39", RAX, RDI, True))
+    code.jump("own", BELOW)
+    code.label("above")
+    for start, size in facts.memories:
+        code.add(mov(RAX, RDI), mov_imm(RCX, start), rr(b"\x29", RCX, RAX, True), mov_imm(RCX, size))
+        code.add(rr(b"\x39", RCX, RAX, True))
+        code.jump("own", BELOW)
+    code.add(mov_imm(RAX, 1), b"\xc3")
+    code.label("own")
+    code.add(rr(b"\x31", RAX, RAX, False), b"\xc3")
+    return code.finish()
+
+
 _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "check": _check,
     "clock": _clock,
@@ -208,6 +226,7 @@ _PRIMITIVES: dict[str, Callable[[Facts], bytes]] = {
     "node": _node,
     "check_write": _check_write,
     "override": _override,
+    "own": _own,
 }
 
 

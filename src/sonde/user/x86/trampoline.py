@@ -110,6 +110,8 @@ def _pass_over(code: Code, runners: Sequence[Runner], around: Surroundings, kind
 
 _SAVE_FLAGS = b"\x9f\x0f\x90\xc0"  # lahf; seto al
 _RESTORE_FLAGS = b"\x04\x7f\x9e"  # add al, 127: overflow as it was; sahf
+_READ_FLAGS = b"\x9c\x58"  # pushfq; pop rax
+_ALWAYS = {"cs": 0x33, "ss": 0x2B, "orig_ax": -1}  # of user space, outside of system calls
 
 
 def _saved(runners: Sequence[Runner]) -> list[str]:
@@ -134,6 +136,11 @@ def _open(code: Code, runners: Sequence[Runner], kind: int, gap: int, site: int)
     if _may_override(runners):
         code.add(mem(b"\xc7", 0, RSP, frame.OVERRIDE, True) + imm(frame.KEPT if kind == frame.INSIDE else 0))
     fields = frozenset().union(*(runner.fields for runner in runners))
+    if "flags" in fields:
+        code.add(_READ_FLAGS, mem(_STORE, RAX, RSP, _field("flags"), True))
+    for name, value in _ALWAYS.items():
+        if name in fields:
+            code.add(mem(b"\xc7", 0, RSP, _field(name), True) + imm(value))
     if "sp" in fields:
         code.add(mem(_LEA, RAX, RSP, size + (8 if kind == frame.RETURN else 0), True))
         code.add(mem(_STORE, RAX, RSP, _field("sp"), True))
