@@ -42,6 +42,11 @@ UNFINISHED_S = 0.5  # how long to wait at the end for records that a program on 
 FIRST = bytes(4)  # the key of the only entry of an array
 
 
+def _count_lost(losses: Sequence[bytes]) -> int:
+    """How many records of programs found no room."""
+    return sum(int.from_bytes(value[:8], "little") for value in losses)
+
+
 class SessionOptions(Record):
     """How to run. `pid`: end with this process. `print_maps`: show the maps at the end. `trailer`: of cut strings."""
 
@@ -83,6 +88,8 @@ class Session:
         self._views: dict[str, View] = {}
         self._stopping = False
         self._lost_seen = 0
+        self._lost_at_exit = -1  # what programs had lost when the first exit() was called; -1: none was
+        self._lost_behind = 0  # what they have lost since then, until they were detached: it would not have been shown
         self._failures_seen: dict[int, int] = {}  # offset in the map `lost` -> sum of codes
         self._begun = self._unfinished = 0  # records, see _find_unfinished
         self._loss_check_at = 0.0
@@ -302,6 +309,8 @@ class Session:
         self._drain()
         self._loaded.detach()
         self._drain_rest()
+        if self._lost_at_exit >= 0:
+            self._lost_behind = max(_count_lost(self._losses()) - self._lost_at_exit, 0)
         self._run_end_probes()
         self._report_loss()
         self._show_rows()
@@ -502,11 +511,15 @@ class Session:
             time.sleep(NAP_S)
             self._drain()
 
+    def _losses(self) -> list[bytes]:
+        """What programs count of failures, records without room first, a copy for each CPU or one."""
+        return self._loaded.maps[self.spec.lost].lookup(FIRST) or [] if self.spec.lost else []
+
     def _report_loss(self) -> None:
         """Tell how many more records found no room, and which maps are full, since the last time."""
         self._loss_check_at = 0.0
-        values = self._loaded.maps[self.spec.lost].lookup(FIRST) or [] if self.spec.lost else []
-        lost = sum(int.from_bytes(value[:8], "little") for value in values)
+        values = self._losses()
+        lost = _count_lost(values) - self._lost_behind
         lost += sum(getattr(reader, "lost", 0) for reader, _ in self._inputs)  # perf buffers count on the kernel's side
         lost += getattr(self._worker, "lost", 0)
         lost += self._find_unfinished()
@@ -567,6 +580,8 @@ class Session:
 
     def _on_exit(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
         self.exit(int(values[0]) if values else 0)
+        if self._exits == 1 and len(values) > 1 and not self._ending:
+            self._lost_at_exit = int(values[1])
 
     def _on_clear(self, event: EventSpec, values: Sequence[Any], buffer: memoryview, start: int) -> None:
         self.clear(event.get_param("view"))

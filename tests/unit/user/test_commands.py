@@ -254,3 +254,27 @@ def test_libraries_by_name_are_those_that_the_program_will_load(tmp_path: Path) 
                 patch.setenv(name, value)
             assert "@: 6\n" in trace("uprobe:libown:own { @ = count(); }", str(user))
             assert "@: 6\n" in trace("uprobe:*:own { @ = count(); }", str(user))
+
+
+def test_what_is_lost_behind_exit_is_not_told(tmp_path: Path) -> None:
+    """A busy function calls exit() again and again until its probe is taken out: its ring is full by then."""
+    source = """
+    __attribute__((noinline, noclone)) long f(long n) { __asm__ volatile("" ::: "memory"); return n + 1; }
+    int main(void) { for (long i = 0; i < 1000000000; i++) f(i); }
+    """
+    path = tmp_path / "busy"
+    subprocess.run(["gcc", "-O1", "-x", "c", "-", "-o", path], input=source, text=True, check=True)
+    line = [sys.executable, "-m", "sonde", "trace", "--engine", "user", "-c", str(path), "-e"]
+    once = subprocess.run(
+        [*line, f'uprobe:{path}:f {{ printf("hit\\n"); exit(); }}'], capture_output=True, text=True, timeout=60
+    )
+    assert once.stdout.split() == ["hit"] and "ost" not in once.stderr, once.stderr
+    many = subprocess.run(
+        [*line, f"uprobe:{path}:f {{ print(arg0); if (arg0 > 30000000) {{ exit(); }} }}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    shown = many.stdout.split()
+    lost = int(re.findall(r"Total lost event count: (\d+)", many.stderr)[0])
+    assert lost and len(shown) + lost >= 30_000_001, "what is lost before is"

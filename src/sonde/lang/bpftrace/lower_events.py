@@ -224,9 +224,10 @@ def _print_entry(f: Frame, node: ast.MapAccess) -> None:
 
 
 def _exit(f: Frame, node: ast.Call, info: Any) -> Operand:
-    """`exit([code])` also ends the run of the program."""
+    """`exit([code])` also ends the run of the program. What is lost from then on nobody wants to see: the record says how much was lost before."""
     code = f.number(evaluate(f, info.args[0]), INT32) if info.args else Const(0, I32)
-    send(f, "exit", [number_field("code", f, code, INT32)])
+    lost = f.b.load(I64, f.b.map_value(LOST))
+    send(f, "exit", [number_field("code", f, code, INT32), number_field("lost", f, lost, INT64)])
     f.finish(0)
     return NOTHING
 
