@@ -93,6 +93,15 @@ def test_strings_and_bad_pointers(runs: Runs) -> None:
     assert {key.strip(b"\0") for key in process.numbers("bad")} == {b"\3"}
 
 
+def test_what_is_the_programs_own_is_read(runs: Runs) -> None:
+    process = runs(
+        'uprobe:PATH:takes { $sum = 0; for ($i : 0..arg0) { $sum += $i + 1; } $t = "text"; '
+        "@[$sum, strlen($t), strlen(str($t, 3))] = count(); @bad[*kptr((uint64 *)arg1)] = count(); }"
+    )
+    assert words(process.numbers()) == {(6, 4, 2): 10}
+    assert words(process.numbers("bad")) == {(0,): 10}
+
+
 @pytest.mark.parametrize("features", [(), ("lse",)], ids=["exclusive", "lse"])
 @pytest.mark.parametrize("rseq", [True, False], ids=["rseq", "without"])
 def test_threads_lose_no_count(rseq: bool, features: tuple[str, ...], runs: Runs) -> None:
