@@ -60,7 +60,7 @@ def finder(shape: MapShape, cpu: int = 0, shared: bool = False) -> Iterator[Find
     table.close()
 
 
-@pytest.mark.parametrize("key_size", [*range(1, 18), 23, 32, 63, 64, 65, 200, 512])
+@pytest.mark.parametrize("key_size", [*range(1, 18), 23, 32, 63, 64, 65, 71, 200, 477, 512])
 def test_every_size_of_key(key_size: int) -> None:
     random = Random(key_size)
     with finder(MapShape("hash", key_size, 8, 60)) as jit:

@@ -34,6 +34,8 @@ SHAPES = [
     MapShape("percpu_hash", 5, 12, 9, cpus=3),
     MapShape("lru_hash", 4, 8, 7),
     MapShape("hash", 300, 8, 7),
+    MapShape("percpu_hash", 67, 8, 9, cpus=2),
+    MapShape("lru_hash", 64, 8, 5),
     MapShape("lru_hash", 12, 40, 40, cpus=2),
     MapShape("lru_percpu_hash", 8, 20, 10, cpus=3),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -369,3 +370,19 @@ def find_number(table: SharedMap, pc: int) -> int:
         assert isinstance(other, StackMap)
         other.seed = table.seed
         return other.put([pc], 0)
+
+
+@pytest.mark.parametrize("size", [64, 71, 1024])
+def test_long_keys_spread(size: int) -> None:
+    """Keys that differ in few places, be they the highest bits of words, do not share more cells than chance has them share."""
+    with create(MapShape("hash", size, 8, 16)) as table:
+        texts = [b"/usr/lib/name-%d" % number for number in range(4096)]
+        flips = [bytearray(size) for _ in range(4096)]
+        for number, key in enumerate(flips):
+            for bit in range(12):
+                key[8 * (bit % (size // 8)) + 7] |= (number >> bit & 1) << 7
+        for keys in (texts, flips):
+            hashes = [table.hash(bytes(key).ljust(size, b"\0")) for key in keys]
+            assert len(set(hashes)) == len(set(map(bytes, keys)))
+            cells = {value & 4095 for value in hashes}
+            assert len(cells) > 0.9 * 4096 * (1 - math.exp(-len(set(hashes)) / 4096))

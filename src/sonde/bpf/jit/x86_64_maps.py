@@ -6,7 +6,7 @@ a call of a helper. The protocol is that of `maps.hash`: loads stay in order on 
 
 from __future__ import annotations
 
-from ..maps.hash import ENTRY_HEADER, MULTIPLIER
+from ..maps.hash import ENTRY_HEADER, LANES, LONG_BYTES, MULTIPLIER
 from ..maps.ringbuf import BUSY, DISCARDED
 from .x86_encoding import (
     ALU,
@@ -164,14 +164,42 @@ def _load(register: int, base: int, at: int, size: int) -> bytes:
 
 def _hash(code: _Labels, key_size: int) -> None:
     code.add(mem(b"\x8b", RAX, RDI, _SEED, True), mov_imm(R10, MULTIPLIER))
-    for start in range(0, key_size, 8):
-        first, *rest = _pieces(min(8, key_size - start), start)
-        code.add(_load(RDX, RSI, *first))
-        for at, size in rest:
-            code.add(_load(R11, RSI, at, size), rr(b"\xc1", 4, R11, True) + bytes([8 * (at - start)]))
-            code.add(rr(b"\x09", R11, RDX, True))
-        code.add(rr(b"\x31", RDX, RAX, True), _round())
+    if key_size >= LONG_BYTES:
+        _gather(code, key_size)
+        for lane in _LANES:
+            code.add(rr(b"\x31", lane, RAX, True), _round())
+    else:
+        for start in range(0, key_size, 8):
+            _load_word(code, start, key_size)
+            code.add(rr(b"\x31", RDX, RAX, True), _round())
     code.add(_round())
+
+
+_LANES = (RCX, R8, R9, R11)
+
+
+def _gather(code: _Labels, key_size: int) -> None:
+    """Make the four lanes of a long key, from the seed in rax, which is there again afterwards; see `maps.hash.gather`."""
+    for first, lane in enumerate(_LANES):
+        code.add(mem(b"\x8d", lane, RAX, first, True))
+    for start in range(0, key_size, 8):
+        lane = _LANES[start // 8 % LANES]
+        if key_size - start >= 8:
+            code.add(mem(b"\x33", lane, RSI, start, True))
+        else:
+            _load_word(code, start, key_size, RAX)
+            code.add(rr(b"\x31", RDX, lane, True))
+        code.add(rr(b"\x0f\xaf", lane, R10, True), rr(b"\xc1", 0, lane, True) + b"\x20")  # rol
+    code.add(mem(b"\x8b", RAX, RDI, _SEED, True))
+
+
+def _load_word(code: _Labels, start: int, key_size: int, scratch: int = R11) -> None:
+    """rdx: the eight bytes of the key from `start` on, or what there is of them."""
+    first, *rest = _pieces(min(8, key_size - start), start)
+    code.add(_load(RDX, RSI, *first))
+    for at, size in rest:
+        code.add(_load(scratch, RSI, at, size), rr(b"\xc1", 4, scratch, True) + bytes([8 * (at - start)]))
+        code.add(rr(b"\x09", scratch, RDX, True))
 
 
 def _round() -> bytes:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOENT
 
 from .base import COUNT, FREE, FRESH, HAND, LOST, RESTS
-from .hash import CLAIM_TRIES, ENTRY_HEADER, MULTIPLIER, RESTING, most_resting
+from .hash import CLAIM_TRIES, ENTRY_HEADER, LANES, LONG_BYTES, MULTIPLIER, RESTING, most_resting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def copy(size: int, name: str) -> list[str]:
         return [line for pair in pairs for line in pair]
     words = [f"r4 = {size // 8}", f"{name}: r3 = *(u64 *)(r2 +0)", "*(u64 *)(r1 +0) = r3", "r1 += 8", "r2 += 8"]
     return [*words, "r4 += -1", f"if r4 != 0x0 goto {name}", *copy(size % 8, name)]
+
+
+_LANES = ("r0", "r4", "r5", "r8")
 
 
 class HashRoutine:
@@ -105,13 +108,39 @@ class HashRoutine:
             f"r9 = *(u64 *)(r6 +{SEED})", f"r1 = {MULTIPLIER} ll",
         ]  # fmt: skip
         turn = ["r9 *= r1", "r2 = r9", "r2 >>= 32", "r9 ^= r2"]
-        for start in range(0, self.layout.key_size, 8):
-            for at, size in pieces(min(8, self.layout.key_size - start)):
-                register = "r3" if at else "r2"
-                lines.append(f"{register} = *(u{8 * size} *)(r7 +{start + at})")
-                lines += [f"r3 <<= {8 * at}", "r2 |= r3"] if at else []
-            lines += ["r9 ^= r2", *turn]
+        if self.layout.key_size >= LONG_BYTES:
+            lines += self._gather()
+            for lane in _LANES:
+                lines += [f"r9 ^= {lane}", *turn]
+        else:
+            for start in range(0, self.layout.key_size, 8):
+                lines += [*self._word(start), "r9 ^= r2", *turn]
         return [*lines, *turn, "r8 = r9", *self._cell("r8"), "r8 += r6", f"r8 += {self.layout.cells}"]
+
+    def _word(self, start: int) -> list[str]:
+        """r2: the eight bytes of the key from `start` on, or what there is of them; r3 is used."""
+        lines = []
+        for at, size in pieces(min(8, self.layout.key_size - start)):
+            register = "r3" if at else "r2"
+            lines.append(f"{register} = *(u{8 * size} *)(r7 +{start + at})")
+            lines += [f"r3 <<= {8 * at}", "r2 |= r3"] if at else []
+        return lines
+
+    def _gather(self) -> list[str]:
+        """Make the four lanes of a long key, from the seed in r9; see `hash.gather`."""
+        lines = [line for first, lane in enumerate(_LANES) for line in (f"{lane} = r9", f"{lane} += {first}")]
+        for start in range(0, self.layout.key_size, 8):
+            lane = _LANES[start // 8 % LANES]
+            lines += [
+                *self._word(start),
+                f"{lane} ^= r2",
+                f"{lane} *= r1",
+                f"r2 = {lane}",
+                "r2 <<= 32",
+                f"{lane} >>= 32",
+                f"{lane} |= r2",
+            ]
+        return lines
 
     def _cell(self, register: str) -> list[str]:
         """From a hash, or the number of a cell, to sixteen times its cell."""
