@@ -54,8 +54,10 @@ class Guards:
             self.give_up(f"thread {thread} blocks {_NAMES}")
 
     def place(self, agent: Agent, facts: Facts) -> int:
-        """Place the primitive `check`; return its address."""
+        """Place the primitive `check`, that which asks where the handlers can know no more places; return its address."""
         self._open(agent, facts)
+        if any(handler.is_full for handler in self._handlers):
+            return agent.place(self._machine.primitive("check", facts))
         code, load, fault = self.code.check(facts)
         address = agent.place(code)
         for handler in self._handlers:
