@@ -13,6 +13,7 @@ from struct import error as StructError
 from ..errors import FormatError, RunError
 from .flow import split_functions
 from .isa import (
+    ACCESS_BYTES,
     BPF_ATOMIC,
     BPF_LDX,
     BPF_MEM,
@@ -220,7 +221,7 @@ class Machine:
         if insn.opcode & 0xE0 not in _ACCESSES or insn.opcode & 7 in (4, 5, 6, 7):
             return RunError(f"cannot be carried out: {error}", pc=pc)
         base = insn.src if insn.opcode & 7 == BPF_LDX or insn.imm == 0x100 else insn.dst
-        size = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}[insn.opcode & 0x18]
+        size = ACCESS_BYTES[insn.opcode & 0x18]
         address = (registers[f"r{base}"] + insn.off) & M
         if isinstance(error, TypeError):
             return RunError(f"{size} bytes at {address:#x} may not be written", pc=pc, address=address)

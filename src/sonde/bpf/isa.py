@@ -59,6 +59,7 @@ MAY_GOTO = BPF_JMP | BPF_JCOND
 
 FRAME_POINTER = 10
 MAX_STACK_BYTES = 512
+ACCESS_BYTES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}  # of a load or store, by bits 3 and 4 of its opcode
 MAX_TAIL_CALLS = 33  # in one run
 MAX_CALL_FRAMES = 8
 

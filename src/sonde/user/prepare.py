@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..bpf.flow import Block, split_blocks, split_functions
 from ..bpf.helpers import HELPERS
-from ..bpf.isa import CALL, LDDW, Insn
+from ..bpf.isa import ACCESS_BYTES, CALL, LDDW, Insn
 from ..record import Record
 
 TYPE_CHECKING = False
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..debuginfo.ptregs import PtRegs
 
 _MOV64 = 0xBF
-_LOAD_SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 
 
 class Prepared(Record):
@@ -117,7 +116,7 @@ class _Flow:
             )
 
     def _read(self, insn: Insn) -> None:
-        size = _LOAD_SIZES[insn.opcode & 0x18]
+        size = ACCESS_BYTES[insn.opcode & 0x18]
         self.reach = max(self.reach, insn.off + size)
         first = max(insn.off, 0) >> 3
         self.fields.update(self.registers.names[first : insn.off + size + 7 >> 3])

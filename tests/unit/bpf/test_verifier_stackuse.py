@@ -71,6 +71,7 @@ def test_paths_through_a_loop_do_not_multiply(many: int) -> None:
         "*(u64 *)(r10 -8) = 1\nr7 = -r7\nr2 = r10\nr2 += -8\nr2 += r7\nr0 = *(u64 *)(r2 +0)",  # of 0 or -8
         "*(u64 *)(r10 -8) = 1\nr2 = r10\nr2 += -8\nif r7 == 0x0 goto same\nr2 += -8\nsame: r0 = *(u64 *)(r2 +0)",
         "lock *(u64 *)(r10 -16) += r6\nr0 = 0",
+        "r2 = r10\nr2 += -16\nr0 = load_acquire((u64 *)(r2 +0))",
         "r2 = r10\nr2 += -16\nr1 = 1\nr1 = atomic64_fetch_add((u64 *)(r2 +0), r1)\nr0 = 0",
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..flow import callee, split_blocks
 from ..helpers import HELPERS
-from ..isa import CALL, EXIT, FRAME_POINTER, Insn
+from ..isa import ACCESS_BYTES, CALL, EXIT, FRAME_POINTER, Insn
 from .stackuse import ALL_SLOTS, StackUse, slots_of
 
 TYPE_CHECKING = False
@@ -168,19 +168,13 @@ def _arithmetic(insn: Insn, after: Masks) -> Masks:
     return regs | dst | uses, precise | (dst | uses if wanted_exact else 0), slots, exact
 
 
-_SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
-
-
-def _base(pc: int, register: int, use: StackUse | None) -> int | None:
-    """The offset from r10 of the address in a register that a load or store goes by; None where that is not known."""
+def _touched(pc: int, insn: Insn, register: int, use: StackUse | None) -> tuple[int, bool]:
+    """The slots that a load or store by the address in a register may be of, and whether it can be of no other bytes."""
+    if use is not None:
+        return use.reads.get(pc, 0), pc in use.certain
     if register == FRAME_POINTER:
-        return 0
-    return use.bases.get(pc) if use is not None else None
-
-
-def _possible(pc: int, use: StackUse | None) -> int:
-    """The slots that a load or store whose place is not known may be one of."""
-    return ALL_SLOTS if use is None else use.reads.get(pc, 0)
+        return slots_of(insn.off, ACCESS_BYTES[insn.opcode & 0x18]), True
+    return ALL_SLOTS, False
 
 
 def _load(pc: int, insn: Insn, after: Masks, use: StackUse | None) -> Masks:
@@ -188,38 +182,25 @@ def _load(pc: int, insn: Insn, after: Masks, use: StackUse | None) -> Masks:
     dst, src = 1 << insn.dst, 1 << insn.src
     wanted_exact = bool(precise & dst)
     regs, precise = regs & ~dst | src, precise & ~dst | src
-    base = _base(pc, insn.src, use)
-    if base is not None:
-        touched = slots_of(base + insn.off, _SIZE[insn.opcode & 0x18])
-        return regs, precise, slots | touched, exact | (touched if wanted_exact else 0)
-    touched = _possible(pc, use)
+    touched, _ = _touched(pc, insn, insn.src, use)
     return regs, precise, slots | touched, exact | (touched if wanted_exact else 0)
 
 
 def _store(pc: int, insn: Insn, after: Masks, use: StackUse | None, outer: bool) -> Masks:
     regs, precise, slots, exact = after
     dst, src = 1 << insn.dst, 1 << insn.src
-    size = _SIZE[insn.opcode & 0x18]
     atomic = insn.opcode & 0xE7 == 0xC3
     if atomic and insn.imm == 0x100:  # load-acquire
         return _load(pc, insn, after, use)
     regs, precise = regs | dst, precise | dst
     if insn.opcode & 7 == 3:
         regs |= src
-    base = _base(pc, insn.dst, use)
+    touched, is_certain = _touched(pc, insn, insn.dst, use)
     if atomic:
-        regs |= 1
-        precise |= src | 1
-        touched = _possible(pc, use) if base is None else slots_of(base + insn.off, size)
-        return regs, precise, slots | touched, exact | touched
-    if base is not None:
-        off = base + insn.off
-        touched = slots_of(off, size)
-        if exact & touched:
-            precise |= src if insn.opcode & 7 == 3 else 0
-        if size == 8 and use is not None and off % 8 == 0:
-            slots, exact = slots & ~touched, exact & ~touched
-        return regs, precise, slots, exact
-    if exact & _possible(pc, use) or outer:  # what a caller does with its stack is not seen here
+        return regs | 1, precise | src | 1, slots | touched, exact | touched
+    if exact & touched or (outer and not is_certain):  # what a caller does with its stack is not seen here
         precise |= src if insn.opcode & 7 == 3 else 0
+    is_whole = insn.opcode & 0x18 == 0x18 and touched & (touched - 1) == 0  # eight bytes of one slot
+    if use is not None and is_certain and is_whole:
+        slots, exact = slots & ~touched, exact & ~touched
     return regs, precise, slots, exact

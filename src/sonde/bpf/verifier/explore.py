@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 from ..flow import callee, jump_target, split_blocks, split_functions
-from ..isa import CALL, EXIT, GOTOL, JA, LDDW, MAX_STACK_BYTES, MAY_GOTO, Insn, get_op
+from ..isa import ACCESS_BYTES, CALL, EXIT, GOTOL, JA, LDDW, MAX_STACK_BYTES, MAY_GOTO, Insn, get_op
 from . import demand, memory, scalar
 from .arithmetic import identified, operate
 from .branches import branch
@@ -35,7 +35,6 @@ _EAGER = 10_000  # instructions that are followed in the simple way at first
 _NODE_DISTANCE = 8  # instructions from one remembered state to the next
 _NODE_DISTANCE_IN_LOOPS = 32  # rounds of a loop differ in its counter: few states answer for others
 _EXACT = (0x3FF, 0x3FF, (1 << 64) - 1, (1 << 64) - 1)
-_SIZE = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 
 
 class Walker:
@@ -377,7 +376,7 @@ class Walker:
             branch(self, insn)
 
     def _load(self, insn: Insn, base: Reg) -> None:
-        size = _SIZE[insn.opcode & 0x18]
+        size = ACCESS_BYTES[insn.opcode & 0x18]
         signed = insn.opcode & 0xE0 == 0x80
         self.note_use(base, insn.off, size)
         found = memory.load(self, self.state, base, insn.off, size)
@@ -393,7 +392,7 @@ class Walker:
     def _store(self, insn: Insn) -> None:
         if insn.opcode == 0xC2:
             raise Problem("nospec is an instruction that only the kernel's own passes write")
-        base, size = self.read(insn.dst), _SIZE[insn.opcode & 0x18]
+        base, size = self.read(insn.dst), ACCESS_BYTES[insn.opcode & 0x18]
         if insn.opcode & 0xE7 == 0xC3:
             self._atomic(insn, size)
             return
@@ -479,7 +478,7 @@ class Walker:
             raise Problem(f"the offset of a packet load must be a number, not {self.read(insn.src)}")
         for index in range(1, 6):
             self.state.regs[index] = NONE
-        self.write(0, Reg("scalar", scalar.of_size(_SIZE[insn.opcode & 0x18])))
+        self.write(0, Reg("scalar", scalar.of_size(ACCESS_BYTES[insn.opcode & 0x18])))
 
     def _may_goto(self, insn: Insn) -> None:
         """Goes on, or leaves the loop; numbers may be others in each round, which the loop must stand."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ...record import Record
 from ..flow import split_blocks
 from ..helpers import HELPERS
-from ..isa import CALL, FRAME_POINTER, LDDW, MAX_STACK_BYTES, Insn
+from ..isa import ACCESS_BYTES, CALL, FRAME_POINTER, LDDW, MAX_STACK_BYTES, Insn
 from .state import SLOTS
 
 TYPE_CHECKING = False
@@ -24,20 +24,19 @@ if TYPE_CHECKING:
 ALL_SLOTS = (1 << SLOTS) - 1
 _ANYWHERE = ("from", -MAX_STACK_BYTES)
 _ADDRESSES = frozenset(["at", "from"])
-_MOV, _ADD, _SUB = 0xB0, 0x00, 0x10
+_MOV, _ADD, _SUB, _LOAD_ACQUIRE = 0xB0, 0x00, 0x10, 0x100
 _SIZED, _TO_TOP = frozenset(["mem", "mem_rw"]), frozenset(["fixed", "fixed_rw"])
 _NOT_READ = frozenset(["value_out", "mem_out", "fixed_out", "scalar"])
-_SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 
 
 class StackUse(Record):
-    """By pc of a load, a store or a call: `bases`, the offset from r10 of the address in the register that a load or store goes by, where there is only one; `reads`, the slots that it may
-    read (of a store: be one of), as a mask, and `lows`, the lowest offset from r10 for which that holds. What goes elsewhere than to the stack is in none of them.
+    """By pc of a load, a store or a call: `reads`, the slots that it may read (of a store: be one of), as a mask, and `lows`, the lowest offset from r10 for which that holds; `certain` are the loads
+    and stores that can only be of these very bytes. What goes elsewhere than to the stack is in none of them.
     """
 
-    bases: dict[int, int]
     reads: dict[int, int]
     lows: dict[int, int]
+    certain: set[int]
 
 
 class _Unknown(Exception):
@@ -58,7 +57,7 @@ def find_uses(
     blocks = split_blocks(body)
     states: dict[int, Registers] = {body[0][0]: {FRAME_POINTER: ("at", 0)}}
     waiting = [body[0][0]]
-    use = StackUse({}, {}, {})
+    use = StackUse({}, {}, set())
     try:
         while waiting:
             pc = waiting.pop()
@@ -74,7 +73,7 @@ def find_uses(
     for pc in lower & use.reads.keys():
         use.reads[pc] = ALL_SLOTS
         use.lows.pop(pc, None)
-        use.bases.pop(pc, None)
+        use.certain.discard(pc)
     return use
 
 
@@ -131,7 +130,7 @@ def _step(pc: int, insn: Insn, state: Registers, use: StackUse, maps: Mapping[in
         elif insn.opcode != LDDW:  # a packet load
             _forget(state)
     elif class_ in (1, 2, 3):
-        _access(pc, insn, state, use, insn.src if class_ == 1 else insn.dst)
+        _access(pc, insn, state, use)
     elif insn.opcode & ~8 == CALL:
         _call(pc, insn, state, use, maps)
 
@@ -147,10 +146,11 @@ def _arithmetic(insn: Insn, state: Registers, wide: bool) -> None:
     held = state.get(insn.dst)
     result: Held | None = None
     if operation == _MOV:
-        is_plain = insn.off == 0 and wide
-        if not is_plain and _is_address(source):
+        is_whole = insn.off == 0 and wide
+        if not is_whole and _is_address(source):
             raise _Unknown
-        result = source if is_plain or (source is not None and source[0] == "number") else None
+        is_small = insn.off == 0 and source is not None and source[0] == "number" and 0 <= source[1] < 1 << 31
+        result = source if is_whole or is_small else None  # of another number only a part is left
     elif held is not None and _is_address(held):
         result = _moved(held, source, operation) if wide else _ANYWHERE
     elif _is_address(source):  # a number plus an address is one, too
@@ -180,26 +180,26 @@ def _note(pc: int, use: StackUse, slots: int, low: int) -> None:
     use.lows[pc] = min(use.lows.get(pc, low), low)
 
 
-def _access(pc: int, insn: Insn, state: Registers, use: StackUse, base: int) -> None:
-    """A load, store or atomic operation at the address in the register `base`."""
-    class_, held = insn.opcode & 7, state.get(base)
-    if class_ == 3 and _is_address(state.get(insn.src)):
+def _access(pc: int, insn: Insn, state: Registers, use: StackUse) -> None:
+    """A load, store or atomic operation."""
+    class_ = insn.opcode & 7
+    is_atomic = class_ == 3 and insn.opcode & 0xE0 == 0xC0
+    is_load = class_ == 1 or (is_atomic and insn.imm == _LOAD_ACQUIRE)
+    if class_ == 3 and not is_load and _is_address(state.get(insn.src)):
         raise _Unknown
+    held = state.get(insn.src if is_load else insn.dst)
     if held is not None and _is_address(held):
-        low = held[1] + insn.off
-        is_known = (
-            held[0] == "at" and use.bases.get(pc, held[1]) == held[1] and (pc in use.bases or pc not in use.reads)
-        )
-        _note(pc, use, slots_of(low, _SIZES[insn.opcode & 0x18] if held[0] == "at" else -low), low)
-        if is_known:
-            use.bases[pc] = held[1]
+        low, is_known = held[1] + insn.off, held[0] == "at"
+        _note(pc, use, slots_of(low, ACCESS_BYTES[insn.opcode & 0x18] if is_known else -low), low)
+        if is_known:  # when another path comes here with another address, neither is
+            use.certain.add(pc)
         else:
-            use.bases.pop(pc, None)
-    if class_ == 1:
+            use.certain.discard(pc)
+    if is_load:
         state.pop(insn.dst, None)
-    elif class_ == 3 and insn.opcode & 0xE0 == 0xC0:  # atomic operations may give back what was there
-        for register in (insn.src, 0, *((insn.dst,) if insn.imm == 0x100 else ())):
-            state.pop(register, None)
+    elif is_atomic:  # it may give back what was there
+        state.pop(insn.src, None)
+        state.pop(0, None)
 
 
 def _call(pc: int, insn: Insn, state: Registers, use: StackUse, maps: Mapping[int, object]) -> None:
