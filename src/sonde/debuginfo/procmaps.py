@@ -1,4 +1,4 @@
-"""/proc/PID/maps: the text becomes `Mapping` records, and an address finds the file and the offset that it came from."""
+"""/proc/PID/maps: the text becomes `Mapping` records, and an address finds the file and the offset that it came from. And /proc/PID/task: who runs there."""
 
 from __future__ import annotations
 
@@ -94,3 +94,13 @@ def find_mapping(mappings: Sequence[Mapping], address: int) -> Mapping | None:
     """Return the mapping that holds `address`, or None; `mappings` are in ascending order."""
     index = bisect_right(mappings, address, key=lambda m: m.start) - 1
     return mappings[index] if index >= 0 and address < mappings[index].end else None
+
+
+def list_threads(pid: int) -> list[int]:
+    """Return the thread ids of a process; none when it is gone."""
+    import os
+
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []

@@ -107,6 +107,8 @@ def open_on_threads(probe: ProbeSpec, attr: bytearray, hints: Mapping[int, str] 
 
     The list of threads is read again until it brings nothing new, since one may be started while we look.
     """
+    from ..debuginfo.procmaps import list_threads
+
     seen: set[int] = set()
     while True:
         fresh = [tid for tid in list_threads(probe.pid) if tid not in seen]
@@ -131,13 +133,3 @@ def _drop_inherit_thread(attr: bytearray) -> bool:
     flags = int.from_bytes(attr[at : at + 8], "little")
     attr[at : at + 8] = (flags & ~abi.ATTR_INHERIT_THREAD).to_bytes(8, "little")
     return bool(flags & abi.ATTR_INHERIT_THREAD)
-
-
-def list_threads(pid: int) -> list[int]:
-    """Return the thread ids of a process; none when it is gone."""
-    import os
-
-    try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    except OSError:
-        return []

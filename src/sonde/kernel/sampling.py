@@ -10,6 +10,7 @@ import select
 from errno import EINVAL, ESRCH
 from struct import Struct, pack_into
 
+from ..debuginfo.procmaps import list_threads
 from ..debuginfo.ptregs import get_ptregs
 from ..errors import FeatureError, KernelError, ProbeError, TargetError
 from ..spec.engine import Sample
@@ -17,7 +18,6 @@ from . import abi
 from .attach.counter import EVENTS, HINTS, TYPES
 from .attach.watchpoint import HINTS as WATCH_HINTS
 from .attach.watchpoint import MODES
-from .perf_event import list_threads
 from .perfbuf import Ring
 from .refusal import attach_refusal
 

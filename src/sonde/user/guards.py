@@ -34,12 +34,12 @@ class Guards:
         assert machine.GUARDS is not None, "who wants guards has looked whether there are any"
         self.code: GuardCode = machine.GUARDS
         self.why = ""  # reads are asked for, for this reason
+        self.is_installed = False  # whether the process has the handlers
         self._pid = pid
         self._own_pid = own_pid
         self._machine = machine
         self._private = 0
         self._handlers: list[Handler] = []
-        self._installed = False
         self._blocking: set[int] = set()
 
     @property
@@ -64,12 +64,15 @@ class Guards:
             handler.add(address + load, address + fault)
         return address
 
-    def place_routines(self, agent: Agent, facts: Facts) -> tuple[int, int]:
-        """Place what runs before and behind a call that changes handlers; return both addresses."""
+    def change(self, agent: Agent, facts: Facts) -> bytes:
+        """Return the code that runs before a call that changes handlers."""
         self._open(agent, facts)
-        ours = {each.signal: (each.address, each.address - CODE_AT) for each in self._handlers}
-        before = agent.place(self.code.handler_changes(facts.private, self._own_pid > 0))
-        return before, agent.place(self.code.handler_told(ours))
+        return self.code.handler_changes(FAULTS, facts.private, self._own_pid > 0)
+
+    def telling(self, agent: Agent, facts: Facts) -> bytes:
+        """Return the code that runs behind it."""
+        self._open(agent, facts)
+        return self.code.handler_told({each.signal: (each.address, each.address - CODE_AT) for each in self._handlers})
 
     def _open(self, agent: Agent, facts: Facts) -> None:
         """Have the handlers; the process is not told of them yet."""
@@ -80,36 +83,28 @@ class Guards:
 
     def install(self, stopped: StoppedProcess) -> None:
         """Give the process the handlers, if there is something for them to do. Twice is harmless."""
-        if self._installed or self.why or not self._handlers:
+        if self.is_installed or self.why or not self._handlers:
             return
         for handler in self._handlers:
             handler.install(stopped)
         if self._own_pid:
             stopped.write(self._private + frame.PROCESS, self._own_pid.to_bytes(8, "little"))
-        self._write(1)
-        self._installed = True
-
-    def _write(self, value: int) -> None:
-        with open(f"/proc/{self._pid}/mem", "r+b", buffering=0) as memory:
-            os.pwrite(memory.fileno(), value.to_bytes(4, "little"), self._private + frame.GUARDED)
+        stopped.write(self._private + frame.GUARDED, (1).to_bytes(4, "little"))
+        self.is_installed = True
 
     def give_up(self, why: str) -> None:
         """Have the kernel be asked from now on. The handlers stay: a thread may be reading."""
         self.why = why
-        if self._installed:
-            self._write(0)
+        if self.is_installed:
+            with open(f"/proc/{self._pid}/mem", "r+b", buffering=0) as memory:
+                os.pwrite(memory.fileno(), bytes(4), self._private + frame.GUARDED)
 
     def look(self) -> str:
         """See whether a thread blocks one of the signals by now, and did so the last time; return why that ends it, "" where it does not."""
-        if not self._installed or self.why:
+        if not self.is_installed or self.why:
             return ""
         blocking = having(self._pid, FAULTS, "SigBlk")
         lasting, self._blocking = blocking & self._blocking, blocking
         if lasting:
             self.give_up(f"thread {min(lasting)} blocks {_NAMES}")
         return self.why
-
-    @property
-    def is_installed(self) -> bool:
-        """Whether the process has the handlers."""
-        return self._installed

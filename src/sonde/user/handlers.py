@@ -20,10 +20,10 @@ In the agent's code, which the process reads and sonde writes:
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 
+from ..debuginfo.procmaps import list_threads
 from .refusal import read_status
 from .stopped import StoppedProcess, is_alive
 
@@ -113,11 +113,7 @@ def _bit(signal: int) -> int:
 def having(pid: int, signals: Collection[int], *masks: str) -> set[int]:
     """Return the threads that have one of the signals in one of these masks, fields of /proc/PID/status."""
     bits = sum(map(_bit, signals))
-    try:
-        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-    except OSError:
-        return set()
-    statuses = ((tid, read_status(tid)) for tid in threads)
+    statuses = ((tid, read_status(tid)) for tid in list_threads(pid))
     return {tid for tid, status in statuses if any(int(status.get(mask, "0"), 16) & bits for mask in masks)}
 
 
@@ -144,21 +140,24 @@ def _iter_ours(
                 yield signal, handler, restorer
 
 
-def _give_back(stopped: StoppedProcess, signal: int, handler: int) -> None:
-    old = stopped.read(handler - CODE_AT, ACTION_BYTES)
-    stopped.system_call("rt_sigaction", signal, old, 0, 8)
-
-
 def find_handlers(stopped: StoppedProcess, spans: Sequence[tuple[int, int]]) -> frozenset[int]:
     """Return the addresses of handlers for faults in `spans`, and of where they return to: stacks may still hold them though nobody comes back to them."""
     ours = _iter_ours(stopped, spans, FAULTS)
     return frozenset(address for _, handler, restorer in ours for address in (handler, restorer))
 
 
-def give_back(stopped: StoppedProcess, spans: Sequence[tuple[int, int]]) -> None:
-    """Give a process the handlers for faults back that it had before ones in `spans` took their place. No thread may be in our code any more: it may be about to need them."""
-    for signal, handler, _ in list(_iter_ours(stopped, spans, FAULTS)):
-        _give_back(stopped, signal, handler)
+def give_back(
+    stopped: StoppedProcess, spans: Sequence[tuple[int, int]], signals: Collection[int] = FAULTS
+) -> frozenset[int]:
+    """Give a process the handlers back that it had before ones in `spans` took their place; return the addresses of those, and of where they returned to.
+
+    No thread may be in our code any more where they are for faults: it may be about to need them.
+    """
+    addresses: set[int] = set()
+    for signal, handler, restorer in _iter_ours(stopped, spans, signals):
+        stopped.system_call("rt_sigaction", signal, stopped.read(handler - CODE_AT, ACTION_BYTES), 0, 8)
+        addresses |= {handler, restorer}
+    return frozenset(addresses)
 
 
 def restore(pid: int, spans: Sequence[tuple[int, int]], limit_s: float = 1.0) -> frozenset[int] | None:
@@ -171,10 +170,7 @@ def restore(pid: int, spans: Sequence[tuple[int, int]], limit_s: float = 1.0) ->
     while is_alive(pid) and having(pid, [SIGTRAP], "SigCgt"):
         with StoppedProcess(pid) as stopped:
             if not having(pid, [SIGTRAP], "SigPnd", "ShdPnd"):
-                for signal, handler, restorer in list(_iter_ours(stopped, spans, [SIGTRAP])):
-                    _give_back(stopped, signal, handler)
-                    return frozenset([handler, restorer])
-                return frozenset()
+                return give_back(stopped, spans, [SIGTRAP])
         if time.monotonic() > deadline:
             return None
         time.sleep(0.001)

@@ -6,7 +6,8 @@ instructions that they call by a number from PRIMITIVE on. Helpers of maps come 
 UNSAFE are those that change what the process does: only programs of who asked for it may call them, and they do nothing any more once sonde is gone (see `owner`).
 
 A program's own reads are never trusted: `probe_read` asks the kernel whether the page is there (rt_sigprocmask with an impossible request reads eight bytes and
-changes nothing) before it touches it. (What is the kernel's for programs in the kernel is their own here, stack and values of maps: `probe_read_kernel` reads that, without asking, and nothing else.) Or, if that is wanted, reads a byte of it and has the fault mended (`guards`).
+changes nothing) before it touches it, or, if that is wanted, reads a byte of it and has the fault mended (`guards`). What is the kernel's for programs in the kernel is their own here, stack and values
+of maps: `probe_read_kernel` reads that, without asking, and nothing else.
 """
 
 from __future__ import annotations
@@ -231,8 +232,10 @@ IN_PROGRAMS = frozenset(["loop", "ringbuf_submit", "ringbuf_discard"])
 UNSAFE = frozenset(["probe_write_user", "override_return"])
 NAMES = (frozenset([*ROUTINES, *DIRECT, "get_stack", "tail_call"]) | OF_MAPS | IN_PROGRAMS) - UNSAFE
 
-# What helpers make of system calls in the process, for those who would see them there. Time is read by system call where nothing better is known.
+# Those that read memory which may not be there.
 READING = frozenset(["probe_read", "probe_read_user", "probe_read_str", "probe_read_user_str", "get_stack"])
+
+# What helpers make of system calls in the process, for those who would see them there. Time is read by system call where nothing better is known.
 _READS, CLOCKS, _IDS = ("rt_sigprocmask",), ("clock_gettime",), ("getpid", "gettid")
 SYSTEM_CALLS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(READING, _READS),

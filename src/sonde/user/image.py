@@ -112,28 +112,29 @@ class Image:
 
     def exec_halt(self, pid: int) -> tuple[Runner, Runner]:
         """Routines of our own for before and behind a call of exec (see `halts`), in a process that calls itself `pid`."""
-        state, context, code = self.facts.state, self.machine.RECORD, self._halts()
-        before = self._once("exec", lambda: self.agent.place(code.exec_halt(state, pid)))
-        behind = self._once("exec done", lambda: self.agent.place(code.exec_done(state)))
-        return Runner(before, frozenset(), context=context), Runner(behind, frozenset(), context=context)
+        state, code = self.facts.state, self._halts()
+        return self._around("exec", lambda: code.exec_halt(state, pid), lambda: code.exec_done(state))
 
     def vforks(self) -> tuple[Runner, Runner]:
         """Routines of our own for before and behind a call that may make a child in the process's memory."""
-        state, context, code = self.facts.state, self.machine.RECORD, self._halts()
-        before = self._once("vfork", lambda: self.agent.place(code.vfork_begins(state)))
-        behind = self._once("vfork done", lambda: self.agent.place(code.vfork_ends(state)))
-        return Runner(before, frozenset(), context=context), Runner(behind, frozenset(), context=context)
+        state, code = self.facts.state, self._halts()
+        return self._around("vfork", lambda: code.vfork_begins(state), lambda: code.vfork_ends(state))
 
     def handlers(self) -> tuple[Runner, Runner]:
         """Routines of our own for before and behind a call that changes signal handlers (see `guards`)."""
-        guards, context = self._guards, self.machine.RECORD
+        guards, agent, facts = self._guards, self.agent, self.facts
         assert guards is not None, "who asks has looked whether there are guards"
-        if "handlers" not in self._placed:
-            self._placed["handlers"], self._placed["handlers done"] = guards.place_routines(self.agent, self.facts)
-        before, behind = self._placed["handlers"], self._placed["handlers done"]
-        return Runner(before, frozenset(), context=context), Runner(
-            behind, guards.code.SIGACTION_FIELDS, context=context
-        )
+        before, behind = lambda: guards.change(agent, facts), lambda: guards.telling(agent, facts)
+        return self._around("handlers", before, behind, guards.code.SIGACTION_FIELDS)
+
+    def _around(
+        self, name: str, before: Callable[[], bytes], behind: Callable[[], bytes], fields: frozenset[str] = frozenset()
+    ) -> tuple[Runner, Runner]:
+        """Routines for before and behind a call, which are placed once; `fields` are the registers that the second reads."""
+        context = self.machine.RECORD
+        first = self._once((name, "before"), lambda: self.agent.place(before()))
+        second = self._once((name, "behind"), lambda: self.agent.place(behind()))
+        return Runner(first, frozenset(), context=context), Runner(second, fields, context=context)
 
     def files_halt(self, pid: int, changing: int) -> Runner:
         """A routine of our own for the loader's function (see `halts`)."""

@@ -354,7 +354,6 @@ class Inside:
         self._found = studied[1] if studied is not None and same else self._find()
         planned, calls, guards, hook = self._found
         sites = [*(each.site for each in planned), *guards, *hook]
-        expect([*sites, *(call.site for call in calls)], self._files)
         if not self._private and self._home is not None:  # not in `enter`, whose stop would be the longest
             self._private = self._home.map_private(stopped, frame.private_bytes(), frame.RETURNS)
         self._have_memory(stopped, [*(site.address for site in sites), *also], calls)
@@ -399,9 +398,7 @@ class Inside:
         found = self._find()
         self._studied = self._question(), found
         planned, calls, guards, hook = found
-        sites = [*(each.site for each in planned), *guards, *hook]
-        expect([*sites, *(call.site for call in calls)], self._files)
-        for site in sites:
+        for site in [*(each.site for each in planned), *guards, *hook]:
             fits(site, self._files)
         for call in calls:
             fits(call.site, self._files, early=True)
@@ -426,6 +423,7 @@ class Inside:
             planned = [each for each in planned if each.site.path == hook.path]
             calls = [call for call in calls if call.site.path == hook.path]
         hooks = [hook] if hook is not None and hook.address not in taken else []
+        expect([*(each.site for each in planned), *(call.site for call in calls)], self._files)
         return (
             planned,
             calls,

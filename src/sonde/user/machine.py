@@ -12,7 +12,7 @@ from ..errors import FeatureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Protocol
 
     from ..bpf.isa import Insn
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
         def check(self, facts: Facts) -> tuple[bytes, int, int]:
             """The primitive `check` that reads what it is asked for, where in it the read is, and where it goes on when that fails."""
 
-        def handler_changes(self, private: int, asks: bool) -> bytes:
-            """What runs before that call: a program that takes a handler for faults has reads asked for from then on. `asks`: whether a child of vfork is told apart, by asking the
+        def handler_changes(self, signals: Collection[int], private: int, asks: bool) -> bytes:
+            """What runs before that call: a program that takes a handler for one of the signals has reads asked for from then on. `asks`: whether a child of vfork is told apart, by asking the
             kernel; `private`: the address of the private memory."""
 
         def handler_told(self, handlers: Mapping[int, tuple[int, int]]) -> bytes:

@@ -11,6 +11,7 @@ import os
 import struct
 import time
 
+from ..debuginfo.procmaps import list_threads
 from ..debuginfo.ptregs import get_ptregs
 from ..errors import PrivilegeError, ProbeError, TargetError
 from ..spec.engine import Sample
@@ -29,6 +30,7 @@ MOST_FRAMES = 127  # as the kernel has it
 _MOST_OWED = 4  # periods that a thread is behind with
 _LIMIT_S = 0.02  # how long to wait for one thread
 _FRAME = struct.Struct("<QQ")
+_CPU = 36  # of the fields of stat from the state on
 
 
 class StoppingSampler:
@@ -54,10 +56,7 @@ class StoppingSampler:
 
     def look(self) -> int:
         """Begin with threads that are new, forget those that have ended; return how many there are."""
-        try:
-            tids = {int(name) for name in os.listdir(f"/proc/{self.probe.pid}/task")}
-        except OSError:
-            tids = set()
+        tids = list_threads(self.probe.pid)
         self._used = {tid: self._used[tid] if tid in self._used else self._cpu_time(tid) for tid in tids}
         return len(tids)
 
@@ -75,11 +74,12 @@ class StoppingSampler:
             return
         for tid in list(self._used):
             owed = (self._cpu_time(tid) - self._used[tid]) // self._period
-            if owed > 0 and self._is_running(tid):
+            stat = self._stat(tid) if owed > 0 else []
+            if stat[:1] == [b"R"]:
                 beyond = max(owed - _MOST_OWED, 0)
                 self.lost += beyond
                 self._used[tid] += self._period * (beyond + 1)
-                sample = self._take(tid)
+                sample = self._take(tid, int(stat[_CPU]) if len(stat) > _CPU else 0)
                 if sample is not None:
                     handle(sample)
 
@@ -91,12 +91,8 @@ class StoppingSampler:
         except OSError:
             return []
 
-    def _is_running(self, tid: int) -> bool:
-        return self._stat(tid)[:1] == [b"R"]
-
-    def _take(self, tid: int) -> Sample | None:
+    def _take(self, tid: int, cpu: int) -> Sample | None:
         """Stop a thread and copy what a sample has; None for one that is in the kernel, or cannot be stopped."""
-        fields = self._stat(tid)
         try:
             with StoppedProcess(self.probe.pid, thread=tid, limit_s=_LIMIT_S) as stopped:
                 now = time.monotonic_ns()
@@ -109,7 +105,6 @@ class StoppingSampler:
             return None
         if in_kernel:
             return None
-        cpu = int(fields[36]) if len(fields) > 36 else 0
         return Sample(self.probe.pid, tid, cpu, now, 0, self._period, chain, raw, stack)
 
     def _follow(self, stopped: StoppedProcess, pc: int, raw: bytes, sp: int, stack: bytes) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from .registers import OFFSETS, RECORD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from ..helpers import Facts
 
@@ -57,10 +57,10 @@ def check(facts: Facts) -> tuple[bytes, int, int]:
     return code.finish(), load, fault
 
 
-def handler_changes(private: int, asks: bool) -> bytes:
+def handler_changes(signals: Collection[int], private: int, asks: bool) -> bytes:
     """See `user.machine`. The number of the process is 0 in `private` where nobody has asked for it, as in a child of fork."""
     code = Code()
-    for signal in (11, 7):
+    for signal in signals:
         code.add(mem(b"\x83", _CMP, R12, _SIGNAL, False) + bytes([signal]))
         code.jump("one of ours", EQUAL)
     code.add(b"\xc3")

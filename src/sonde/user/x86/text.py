@@ -70,6 +70,8 @@ class Text:
     def expect(self, count: int) -> None:
         """Say how many windows will be asked for."""
         self._expected = count
+        for survey in self._surveys.values():
+            survey.expect(count)
 
     @property
     def data(self) -> list[tuple[int, bytes]]:
